@@ -1,9 +1,8 @@
 //! Finds names in an export that must not become names of files: they lead out of the folder, or git or a file system
 //! refuses them.
 
-use super::item_path;
+use super::item_path::{self, DEPENDENCIES};
 use super::json_digest::CUT;
-use super::narrow::DEPENDENCIES;
 
 /// The longest name that file systems accept.
 const NAME_BYTES_MAX: usize = 255;
@@ -54,13 +53,12 @@ pub fn fault_of_entry(name: &str) -> Option<&'static str> {
 /// Whether wmill takes an entry of the export for the workspace's own settings or key, and so does not write it. The
 /// files of flows and apps have names of their own, and in the folder of a script's modules wmill does not look at names.
 pub fn is_like_a_workspace_file(entry: &str) -> bool {
-    let is_folder = item_path::folder_of_entry(entry).is_some();
     let Some((_, file)) = entry.strip_suffix(".json").and_then(|path| path.rsplit_once('/')) else { return false };
-    let is_like = |word: &str| match file.strip_prefix(word) {
-        Some(rest) => rest.is_empty() || rest.strip_prefix('.').is_some_and(|kind| !kind.contains('.')),
-        None => false,
-    };
-    !is_folder && module_folder(entry).is_none() && (is_like("settings") || is_like("encryption_key"))
+    let mut parts = file.split('.');
+    matches!(parts.next(), Some("settings" | "encryption_key"))
+        && parts.count() < 2
+        && item_path::folder_of_entry(entry).is_none()
+        && module_folder(entry).is_none()
 }
 
 /// The endings of folders that hold the modules of a script.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use crate::windmill::wmill_yaml::Kinds;
 
+/// The folder whose files go into the hashes of all items.
+pub const DEPENDENCIES: &str = "dependencies/";
 /// The file with wmill's hashes of what it pulled.
 pub const WMILL_LOCK: &str = "wmill-lock.yaml";
 /// The file with the workspace's encryption key.
@@ -31,6 +33,11 @@ pub enum ItemKind {
     Migration,
     Settings,
     Key,
+    /// A folder with all that lies in it.
+    Folder,
+    SharedUi,
+    /// A file, or an entry of the export, that belongs to no object.
+    File,
 }
 
 impl fmt::Display for ItemKind {
@@ -51,24 +58,31 @@ impl fmt::Display for ItemKind {
             Self::Migration => "migration",
             Self::Settings => "settings",
             Self::Key => "encryption key",
+            Self::Folder => "folder",
+            Self::SharedUi => "the shared UI",
+            Self::File => "file",
         })
     }
 }
 
-/// One Windmill object: `script f/ops/job_00000`, `flow f/ops/nightly`.
+/// One Windmill object: `script f/ops/job_00000`, `flow f/ops/nightly`. What belongs to none has the name of its file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ItemId {
     /// The kind of the object.
     pub kind: ItemKind,
-    /// The path in Windmill. For users, groups and resource types it is the name, for settings and key it is empty.
+    /// The path in Windmill. For users, groups and resource types it is the name. Settings, key and shared UI have none.
     pub path: String,
 }
 
+/// The shared UI.
+pub const SHARED_UI: ItemId = ItemId { kind: ItemKind::SharedUi, path: String::new() };
+
 impl fmt::Display for ItemId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.path.as_str() {
-            "" => write!(formatter, "{}", self.kind),
-            path => write!(formatter, "{} {path}", self.kind),
+        match (self.kind, self.path.as_str()) {
+            (kind, "") => write!(formatter, "{kind}"),
+            (ItemKind::File, path) => formatter.write_str(path),
+            (kind, path) => write!(formatter, "{kind} {path}"),
         }
     }
 }
@@ -104,22 +118,21 @@ pub fn covers(item: &ItemId, kinds: &Kinds) -> bool {
         ItemKind::Migration => !kinds.skip_datatable_migrations,
         ItemKind::Settings => kinds.include_settings,
         ItemKind::Key => kinds.include_key,
+        ItemKind::Folder | ItemKind::SharedUi | ItemKind::File => true,
     }
 }
 
 /// Whether some folder of `path` has the ending of a flow or an app in the other layout. wmill refuses to pull into a
 /// tree with such a folder anywhere, even outside `f/` and `u/`.
 pub fn is_in_other_layout(path: &str, non_dotted_paths: bool) -> bool {
-    let endings = if non_dotted_paths { [".flow", ".app", ".raw_app"] } else { ["__flow", "__app", "__raw_app"] };
-    let folders = path.rsplit_once('/').map_or("", |(folders, _)| folders);
-    folders.split('/').any(|folder| endings.iter().any(|ending| folder.ends_with(ending)))
+    folder_of_layout(path, !non_dotted_paths).is_some()
 }
 
-/// Returns the folder of an entry of the export that wmill takes for the folder of a flow or an app.
-pub fn folder_like_an_item(path: &str) -> Option<&str> {
-    path.match_indices('/')
-        .map(|(slash, _)| &path[..slash])
-        .find(|folder| ["__flow", "__app", "__raw_app"].iter().any(|ending| stem(folder, ending).is_some()))
+/// Returns the outermost folder of a path that wmill takes for that of a flow or an app in this layout.
+pub fn folder_of_layout(path: &str, non_dotted_paths: bool) -> Option<&str> {
+    let endings = if non_dotted_paths { ["__flow", "__app", "__raw_app"] } else { [".flow", ".app", ".raw_app"] };
+    let mut folders = path.match_indices('/').map(|(slash, _)| &path[..slash]);
+    folders.find(|folder| endings.iter().any(|ending| folder.ends_with(ending)))
 }
 
 /// A file's place in its object.
@@ -231,10 +244,7 @@ fn locate_at_top(name: &str) -> Option<Part<'_>> {
     match name {
         "settings.yaml" => Some(Part::new(ItemKind::Settings, "", "", Role::Main)),
         KEY_FILE => Some(Part::new(ItemKind::Key, "", "", Role::Main)),
-        _ => {
-            let base = stem(name, ".resource-type.yaml")?;
-            Some(Part::new(ItemKind::ResourceType, base, "", Role::Main))
-        }
+        _ => Some(Part::new(ItemKind::ResourceType, stem(name, ".resource-type.yaml")?, "", Role::Main)),
     }
 }
 
@@ -269,6 +279,21 @@ pub(super) fn folder_of_entry(entry: &str) -> Option<(ItemKind, &str)> {
     kinds.iter().find_map(|(ending, kind)| Some((*kind, name.strip_suffix(ending)?)))
 }
 
+/// Returns the main file that wmill makes of an entry of the export: `f/ops/nightly.flow/flow.yaml`.
+pub(super) fn file_of_entry(entry: &str, non_dotted_paths: bool) -> String {
+    let Some(path) = entry.strip_suffix(".json").filter(|_| !entry.starts_with(DEPENDENCIES)) else {
+        return entry.to_owned();
+    };
+    let mark = if non_dotted_paths { "__" } else { "." };
+    match folder_of_entry(entry) {
+        Some((kind, path)) => {
+            let word = kind.to_string().replace(' ', "_");
+            [path, mark, &word, "/", &word, ".yaml"].concat()
+        }
+        None => [path, ".yaml"].concat(),
+    }
+}
+
 /// Finds the object whose folder the file is in. The outermost folder with such an ending decides.
 fn locate_in_folder(path: &str) -> Option<Part<'_>> {
     for (slash, _) in path.match_indices('/') {
@@ -297,15 +322,9 @@ fn module_role(rest: &str) -> Role {
     }
 }
 
-/// The endings of scripts' content. wmill accepts `.js`, although it never writes it.
-const SCRIPT_ENDINGS: [&str; 15] =
-    [".ts", ".js", ".py", ".go", ".sh", ".sql", ".gql", ".ps1", ".php", ".rs", ".cs", ".nu", ".java", ".rb", ".r"];
-/// What belongs to the ending if it comes before it.
-const SCRIPT_DIALECTS: [(&str, &[&str]); 3] = [
-    (".ts", &[".fetch", ".deno", ".bun"]),
-    (".sql", &[".pg", ".my", ".bq", ".odb", ".sf", ".ms", ".duckdb"]),
-    (".yml", &[".playbook"]),
-];
+/// The endings of scripts' content, each after those that end in it. wmill accepts `.js`, although it never writes it.
+const SCRIPT_ENDINGS: &str = ".fetch.ts .deno.ts .bun.ts .ts .js .py .go .sh .pg.sql .my.sql .bq.sql .odb.sql .sf.sql \
+                              .ms.sql .duckdb.sql .sql .gql .ps1 .php .rs .cs .nu .java .rb .r .playbook.yml";
 /// The sorts of triggers, but for native ones.
 const TRIGGERS: [&str; 11] =
     ["http", "websocket", "kafka", "nats", "postgres", "mqtt", "amqp", "sqs", "gcp", "azure", "email"];
@@ -327,21 +346,18 @@ const FILE_ENDINGS: [(&str, ItemKind, Role); 11] = [
 ];
 
 fn locate_file(path: &str) -> Option<Part<'_>> {
-    if let Some(base) = file_of_resource(path) {
-        return Some(Part::new(ItemKind::Resource, base, &path[base.len()..], Role::Companion));
-    }
-    if let Some(base) = script_stem(path) {
-        return Some(Part::new(ItemKind::Script, base, &path[base.len()..], Role::Main));
-    }
-    if let Some((base, sort)) = trigger(path) {
-        return Some(Part::new(ItemKind::Trigger(sort), base, &path[base.len()..], Role::Main));
-    }
-    FILE_ENDINGS.iter().find_map(|(ending, kind, role)| {
-        let base = stem(path, ending)?;
-        let name = base.strip_prefix("users/").or_else(|| base.strip_prefix("groups/"));
-        let is_named = matches!(kind, ItemKind::User | ItemKind::Group);
-        Some(Part::new(*kind, name.filter(|_| is_named).unwrap_or(base), ending, *role))
-    })
+    let ending = || FILE_ENDINGS.iter().find_map(|(ending, kind, role)| Some((*kind, stem(path, ending)?, *role)));
+    let (kind, base, role) = file_of_resource(path)
+        .map(|base| (ItemKind::Resource, base, Role::Companion))
+        .or_else(|| script_stem(path).map(|base| (ItemKind::Script, base, Role::Main)))
+        .or_else(|| trigger(path).map(|(base, sort)| (ItemKind::Trigger(sort), base, Role::Main)))
+        .or_else(ending)?;
+    let folder = match kind {
+        ItemKind::User => "users/",
+        ItemKind::Group => "groups/",
+        _ => "",
+    };
+    Some(Part::new(kind, base.strip_prefix(folder).unwrap_or(base), &path[base.len()..], role))
 }
 
 /// Returns `f/ops/notes` for `f/ops/notes.resource.file.txt`.
@@ -358,11 +374,7 @@ fn trigger(path: &str) -> Option<(&str, &'static str)> {
 }
 
 fn script_stem(path: &str) -> Option<&str> {
-    let mut dialects =
-        SCRIPT_DIALECTS.iter().filter_map(|(ending, dialects)| Some((path.strip_suffix(ending)?, dialects)));
-    dialects
-        .find_map(|(base, dialects)| dialects.iter().find_map(|dialect| stem(base, dialect)))
-        .or_else(|| SCRIPT_ENDINGS.iter().find_map(|ending| stem(path, ending)))
+    SCRIPT_ENDINGS.split(' ').find_map(|ending| stem(path, ending))
 }
 
 /// Returns `path` without `ending`, if a name is left.
@@ -481,7 +493,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_script_is_one_whatever_its_language() {
-        for ending in SCRIPT_ENDINGS.into_iter().chain([".deno.ts", ".pg.sql", ".duckdb.sql", ".playbook.yml"]) {
+        for ending in SCRIPT_ENDINGS.split(' ') {
             check(&format!("f/ops/job{ending}"), "script f/ops/job");
             assert!(is_script_file_under_windmill(&format!("f/ops/job{ending}")));
         }

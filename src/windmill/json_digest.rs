@@ -20,7 +20,7 @@ const MEMBERS_MAX: usize = 250_000;
 const SHOWN_BYTES_MAX: usize = 4096;
 
 /// Ends a text that the visitor does not get whole or cannot be decoded, so that the text does not pass for harmless.
-pub const CUT: char = '\0';
+pub const CUT: &str = "\0";
 
 /// The digest of a value.
 pub type Hash = [u8; 32];
@@ -29,9 +29,10 @@ pub type Hash = [u8; 32];
 /// array.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A key, which is the last one of the path. Keys are without escapes. A long key is cut, and then ends with [`CUT`].
+    /// A key, which is the last one of the path. Keys are without escapes. One that is long or cannot be decoded has the
+    /// beginning of what is written, and then [`CUT`].
     Key,
-    /// A string that is a value, without escapes. A long string is cut, and then ends with [`CUT`].
+    /// A string that is a value, in the same form as a key.
     Text(&'a str),
     /// A number, `true`, `false` or `null`, as written.
     Word(&'a str),
@@ -165,18 +166,15 @@ impl Reader<'_, '_> {
             if chunk.is_empty() {
                 return Err(strange("a string has no end"));
             }
-            let mut end = None;
-            for (at, byte) in chunk.iter().enumerate() {
-                match byte {
-                    0..0x20 => return Err(strange("a string has a control character")),
-                    b'"' if !is_escaped => {
-                        end = Some(at);
-                        break;
-                    }
-                    _ => is_escaped = *byte == b'\\' && !is_escaped,
-                }
-            }
+            let end = chunk.iter().position(|byte| {
+                let is_end = *byte == b'"' && !is_escaped;
+                is_escaped = *byte == b'\\' && !is_escaped;
+                is_end
+            });
             let part = &chunk[..end.unwrap_or(chunk.len())];
+            if part.iter().any(|byte| *byte < 0x20) {
+                return Err(strange("a string has a control character"));
+            }
             digest.update(part);
             let room = SHOWN_BYTES_MAX - self.shown.len();
             self.shown.extend_from_slice(&part[..part.len().min(room)]);
@@ -192,22 +190,19 @@ impl Reader<'_, '_> {
     fn shown(&self) -> String {
         let text = String::from_utf8_lossy(&self.shown);
         // JSON.parse also takes half of a surrogate pair, which no Rust text can hold.
-        let decoded = if text.contains('\\') { json::from_str(&["\"", &text, "\""].concat()).ok() } else { None };
-        let is_whole = self.shown.len() < SHOWN_BYTES_MAX && (decoded.is_some() || !text.contains('\\'));
-        let mut shown = decoded.unwrap_or_else(|| text.into_owned());
-        if !is_whole {
-            shown.push(CUT);
-        }
-        shown
+        let decoded = match text.contains('\\') {
+            true => json::from_str(&["\"", &text, "\""].concat()).ok(),
+            false => Some(text.to_string()),
+        };
+        let whole = decoded.filter(|_| self.shown.len() < SHOWN_BYTES_MAX);
+        whole.unwrap_or_else(|| [&text, CUT].concat())
     }
 
     /// Reads a number, `true`, `false` or `null`.
     fn literal(&mut self, first: u8) -> io::Result<Hash> {
         let mut written = vec![first];
-        while let Some(byte) = self.peek()? {
-            if !(byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
-                break;
-            }
+        let is_of_literal = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+        while let Some(byte) = self.peek()?.filter(is_of_literal) {
             if written.len() >= SHOWN_BYTES_MAX {
                 return Err(strange("a number is too long"));
             }
@@ -392,7 +387,7 @@ mod tests {
         let text = r#"{"\u002e\u002e/a":{"b":["c",1]},"d":"\u00e9\n"}"#;
         assert_eq!(shown_of(text), ["1 ../a:", "2 b:", "3 c", "1 d:", "1 é\n"]);
         let half = shown_of(r#"["\u002e\ud800","\ud83d\ude00\u002e"]"#);
-        assert_eq!(half, [r"1 \u002e\ud800".to_owned() + &CUT.to_string(), "1 😀.".to_owned()]);
+        assert_eq!(half, [r"1 \u002e\ud800".to_owned() + CUT, "1 😀.".to_owned()]);
         let long = shown_of(&format!("\"{}\"", "x".repeat(SHOWN_BYTES_MAX + 1)));
         assert_eq!(long[0].len(), "0 ".len() + SHOWN_BYTES_MAX + 1);
     }

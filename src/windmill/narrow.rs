@@ -9,11 +9,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use crate::util::hash::{self, Algorithm, Digest, hash_of};
-use crate::windmill::item_path::{FOLDERS, WMILL_LOCK};
+use crate::windmill::item_path::{DEPENDENCIES, FOLDERS, WMILL_LOCK};
 use crate::windmill::json_digest::Hash;
 
-/// The folder whose files go into the hashes of all items.
-pub const DEPENDENCIES: &str = "dependencies/";
 /// The version of `wmill-lock.yaml` in which each line names its item.
 const LOCK_VERSION: &str = "version: v2";
 
@@ -43,22 +41,16 @@ const CHANGED_MAX: usize = 10_000;
 pub fn base_of(path: &str) -> &str {
     let mut start = 0;
     for segment in path.split('/') {
-        if let Some(dot) = segment.find('.') {
-            // `x__flow.y` is cut like the folder `x__flow`.
-            let name = &segment[..dot];
-            return &path[..start + stem_of_folder(name).unwrap_or(name).len()];
-        }
-        if let Some(stem) = stem_of_folder(segment) {
-            return &path[..start + stem.len()];
+        // `x__flow.y` is cut like the folder `x__flow`. Before its first dot, a name can have only the endings of the
+        // layout without dots.
+        let name = segment.split('.').next().unwrap_or_default();
+        let stem = FOLDERS.iter().find_map(|(ending, ..)| name.strip_suffix(ending));
+        if stem.is_some() || name.len() < segment.len() {
+            return &path[..start + stem.unwrap_or(name).len()];
         }
         start += segment.len() + 1;
     }
     path
-}
-
-/// A name has no dot here, so it can have only the endings of the layout without dots.
-fn stem_of_folder(name: &str) -> Option<&str> {
-    FOLDERS.iter().find_map(|(ending, ..)| name.strip_suffix(ending))
 }
 
 /// Returns the group of an entry of the export, or of a file in the tree.
@@ -150,15 +142,11 @@ impl Changed {
         std::str::from_utf8(path).is_ok_and(|path| self.has(path))
     }
 
-    /// Whether a narrowed pull gets this file of the tree.
+    /// Whether a narrowed pull gets this file of the tree. Each gets the file of all hashes, and the files that these
+    /// depend on.
     pub fn is_shown(&self, path: &[u8]) -> bool {
-        is_always_shown(path) || self.has_bytes(path)
+        path == WMILL_LOCK.as_bytes() || path.starts_with(DEPENDENCIES.as_bytes()) || self.has_bytes(path)
     }
-}
-
-/// Whether each narrowed pull gets this file of the tree: a file that the hashes depend on, or the file of all hashes.
-pub fn is_always_shown(path: &[u8]) -> bool {
-    path == WMILL_LOCK.as_bytes() || path.starts_with(DEPENDENCIES.as_bytes())
 }
 
 /// Checks that a narrowed pull changed no lines of other items in `wmill-lock.yaml`. `before` is the file that the pull
@@ -167,20 +155,14 @@ pub fn is_always_shown(path: &[u8]) -> bool {
 /// # Errors
 /// Says for the log why the check failed.
 pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'static str> {
-    if !has_lock_version(before) || !has_lock_version(after) {
-        return Err("wmill-lock.yaml is not of version 2");
-    }
     let (before, after): (BTreeSet<&str>, BTreeSet<&str>) = (before.lines().collect(), after.lines().collect());
-    if before.symmetric_difference(&after).all(|line| is_of_changed(line, changed)) {
-        Ok(())
-    } else {
+    if !before.contains(LOCK_VERSION) {
+        Err("wmill-lock.yaml is not of version 2")
+    } else if !before.symmetric_difference(&after).all(|line| is_of_changed(line, changed)) {
         Err("wmill-lock.yaml changed in lines of other items")
+    } else {
+        Ok(())
     }
-}
-
-/// Whether each line of this `wmill-lock.yaml` names its item.
-pub fn has_lock_version(lock: &str) -> bool {
-    lock.lines().any(|line| line == LOCK_VERSION)
 }
 
 /// Whether a line of `wmill-lock.yaml`, such as `  f/ops/job: …`, belongs to an item that is pulled. A long or strange

@@ -4,6 +4,7 @@
 //! not understood, an item counts as not kept out.
 
 use crate::util::glob;
+use crate::windmill::item_path::{ItemId, ItemKind};
 
 /// Patterns after their braces were expanded. With more, no item counts as kept out.
 const EXPANDED_MAX: usize = 1000;
@@ -24,10 +25,8 @@ impl Scope {
     /// The scope of the patterns of `includes`, `extraIncludes` and `excludes`.
     pub fn new([includes, extra_includes, excludes]: &[Vec<String>; 3]) -> Self {
         let mut room = EXPANDED_MAX;
-        let mut expanded = |patterns: &Vec<String>| {
-            let all: Vec<_> = patterns.iter().flat_map(|pattern| expand(pattern, &mut room)).collect();
-            all.into_iter().map(|pattern| pattern.filter(|pattern| is_understood(pattern))).collect()
-        };
+        let mut expanded =
+            |patterns: &Vec<String>| patterns.iter().flat_map(|pattern| expand(pattern, &mut room)).collect();
         Self { includes: expanded(includes), extra_includes: expanded(extra_includes), excludes: expanded(excludes) }
     }
 
@@ -36,10 +35,9 @@ impl Scope {
         *self == Self::default()
     }
 
-    /// Whether `wmill` passes over each file that such an item can have. `kind` is in the words of
-    /// [`ItemKind`](crate::windmill::item_path::ItemKind), or `folder`.
-    pub fn keeps_out(&self, kind: &str, path: &str, non_dotted_paths: bool) -> bool {
-        let files = files_of(kind, path, if non_dotted_paths { "__" } else { "." });
+    /// Whether `wmill` passes over each file that such an item can have.
+    pub fn keeps_out(&self, item: &ItemId, non_dotted_paths: bool) -> bool {
+        let files = files_of(item, if non_dotted_paths { "__" } else { "." });
         !files.is_empty() && files.iter().all(|file| self.has(file) == Some(false))
     }
 
@@ -94,69 +92,40 @@ fn can_match(pattern: &str, file: &str) -> bool {
 
 /// The files that an item can have, one for each pattern that could tell them apart. None for kinds that `wmill` does
 /// not hold against patterns (`ignoreF` in its source): resource types, users, groups, settings and the key.
-fn files_of(kind: &str, path: &str, mark: &str) -> Vec<String> {
-    let names: &[&str] = match kind {
-        "script" => &[
-            "{P}.script.yaml",
-            "{P}.{X}",
-            "{P}__mod/script.yaml",
-            "{P}__mod/{X}",
-            "{P}__mod/{X}/{X}",
-            "{P}__dbt/{X}",
-            "{P}__dbt/{X}/{X}",
-        ],
-        "flow" => &["{P}{M}flow/flow.yaml", "{P}{M}flow/{X}"],
-        "app" => &["{P}{M}app/app.yaml", "{P}{M}app/{X}"],
-        "raw app" => &["{P}{M}raw_app/raw_app.yaml", "{P}{M}raw_app/{X}", "{P}{M}raw_app/{X}/{X}"],
-        "resource" => &["{P}.resource.yaml", "{P}.resource.{X}", "{P}.fileset/{X}", "{P}.fileset/{X}/{X}"],
-        "variable" => &["{P}.variable.yaml"],
-        "schedule" => &["{P}.schedule.yaml"],
-        "folder" => &["{P}/{X}", "{P}/{X}/{X}"],
-        _ => match kind.strip_suffix(" trigger") {
-            Some(sort) => return vec![format!("{path}.{sort}_trigger.yaml")],
-            None => &[],
-        },
+fn files_of(item: &ItemId, mark: &str) -> Vec<String> {
+    let path = &item.path;
+    let names: &[&str] = match item.kind {
+        ItemKind::Script => &["{P}.{X}", "{P}__mod/{X}", "{P}__mod/{X}/{X}", "{P}__dbt/{X}", "{P}__dbt/{X}/{X}"],
+        ItemKind::Flow => &["{P}{M}flow/{X}"],
+        ItemKind::App => &["{P}{M}app/{X}"],
+        ItemKind::RawApp => &["{P}{M}raw_app/{X}", "{P}{M}raw_app/{X}/{X}"],
+        ItemKind::Resource => &["{P}.resource.{X}", "{P}.fileset/{X}", "{P}.fileset/{X}/{X}"],
+        ItemKind::Variable => &["{P}.variable.yaml"],
+        ItemKind::Schedule => &["{P}.schedule.yaml"],
+        ItemKind::Folder => &["{P}/{X}", "{P}/{X}/{X}"],
+        ItemKind::Trigger(sort) => return vec![format!("{path}.{sort}_trigger.yaml")],
+        _ => &[],
     };
     let any = ANY.to_string();
     names.iter().map(|name| name.replace("{P}", path).replace("{M}", mark).replace("{X}", &any)).collect()
 }
 
-/// The alternatives of a pattern with braces; `None` where they are not understood, or too many.
+/// The alternatives of a pattern with braces, of which the innermost are expanded first; `None` where they are not
+/// understood, or too many.
 fn expand(pattern: &str, room: &mut usize) -> Vec<Option<String>> {
     if *room == 0 {
         return vec![None];
     }
-    let Some(alternatives) = first_braces(pattern) else {
+    let braces = pattern.split_once('}').and_then(|(start, end)| Some((start.rsplit_once('{')?, end)));
+    let Some(((start, alternatives), end)) = braces else {
         *room -= 1;
-        return vec![Some(pattern.to_owned())];
+        return vec![is_understood(pattern).then(|| pattern.to_owned())];
     };
-    alternatives.iter().flat_map(|alternative| expand(alternative, room)).collect()
-}
-
-/// The pattern with each alternative of its first braces in their place.
-fn first_braces(pattern: &str) -> Option<Vec<String>> {
-    let open = pattern.find('{')?;
-    let (mut depth, mut starts) = (0, vec![open + 1]);
-    for (index, letter) in pattern.char_indices().skip_while(|(index, _)| *index < open) {
-        match letter {
-            '{' => depth += 1,
-            ',' if depth == 1 => starts.push(index + 1),
-            '}' if depth == 1 => {
-                // Braces without a comma stand for themselves.
-                if starts.len() == 1 {
-                    return None;
-                }
-                let ends = starts.iter().skip(1).map(|start| start - 1).chain([index]);
-                let one = |(start, end): (&usize, usize)| {
-                    [&pattern[..open], &pattern[*start..end], &pattern[index + 1..]].concat()
-                };
-                return Some(starts.iter().zip(ends).map(one).collect());
-            }
-            '}' => depth -= 1,
-            _ => {}
-        }
+    // Braces without a comma stand for themselves.
+    if !alternatives.contains(',') {
+        return vec![None];
     }
-    None
+    alternatives.split(',').flat_map(|one| expand(&[start, one, end].concat(), room)).collect()
 }
 
 /// Whether minimatch reads the pattern as [`glob`] does.
@@ -168,7 +137,13 @@ fn is_understood(pattern: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    fn item(kind: ItemKind, path: &str) -> ItemId {
+        ItemId { kind, path: path.to_owned() }
+    }
 
     fn scope(includes: &[&str], extra_includes: &[&str], excludes: &[&str]) -> Scope {
         Scope::new(&[includes, extra_includes, excludes].map(|list| list.iter().map(|it| (*it).to_owned()).collect()))
@@ -176,50 +151,62 @@ mod tests {
 
     #[test]
     fn an_item_is_kept_out_if_all_of_its_files_are() {
-        let excludes = |patterns: &[&str], kind: &str| scope(&[], &[], patterns).keeps_out(kind, "f/ops/bad", false);
-        assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], "flow"));
-        assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], "resource"));
-        assert!(excludes(&["f/{x,ops}/**"], "raw app"));
-        assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], "script"));
-        assert!(excludes(&["f/ops/bad.*", "f/ops/bad__{mod,dbt}/**"], "script"));
-        assert!(!excludes(&["f/ops/bad.*"], "script"), "its modules are not");
-        assert!(!excludes(&["f/ops/*"], "script"), "its modules are not");
-        assert!(excludes(&["**/bad.http_trigger.yaml"], "http trigger"));
-        assert!(!excludes(&["f/ops/bad.script.yaml"], "script"), "its content is not");
-        assert!(!excludes(&["f/ops/bad*"], "flow"), "a star ends at a slash");
-        assert!(!excludes(&["f/ops/*"], "raw app"));
-        assert!(!excludes(&["**"], "group") && !excludes(&["**"], "resource type"), "patterns do not apply");
-        assert!(!excludes(&[], "script"));
-        assert!(scope(&[], &[], &["f/ops/bad__flow/**"]).keeps_out("flow", "f/ops/bad", true));
-        assert!(!scope(&[], &[], &["f/ops/bad__flow/**"]).keeps_out("flow", "f/ops/bad", false));
-        assert!(scope(&[], &[], &["f/crm__app/**"]).keeps_out("folder", "f/crm__app", true));
+        let excludes =
+            |patterns: &[&str], kind: ItemKind| scope(&[], &[], patterns).keeps_out(&item(kind, "f/ops/bad"), false);
+        assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], ItemKind::Flow));
+        assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], ItemKind::Resource));
+        assert!(excludes(&["f/{x,ops}/**"], ItemKind::RawApp));
+        assert!(excludes(&["f/ops/bad*", "f/ops/bad*/**"], ItemKind::Script));
+        assert!(excludes(&["f/ops/bad.*", "f/ops/bad__{mod,dbt}/**"], ItemKind::Script));
+        assert!(!excludes(&["f/ops/bad.*"], ItemKind::Script), "its modules are not");
+        assert!(!excludes(&["f/ops/*"], ItemKind::Script), "its modules are not");
+        assert!(excludes(&["**/bad.http_trigger.yaml"], ItemKind::Trigger("http")));
+        assert!(!excludes(&["f/ops/bad.script.yaml"], ItemKind::Script), "its content is not");
+        assert!(!excludes(&["f/ops/bad*"], ItemKind::Flow), "a star ends at a slash");
+        assert!(!excludes(&["f/ops/*"], ItemKind::RawApp));
+        assert!(
+            !excludes(&["**"], ItemKind::Group) && !excludes(&["**"], ItemKind::ResourceType),
+            "patterns do not apply"
+        );
+        assert!(!excludes(&[], ItemKind::Script));
+        assert!(scope(&[], &[], &["f/ops/bad__flow/**"]).keeps_out(&item(ItemKind::Flow, "f/ops/bad"), true));
+        assert!(!scope(&[], &[], &["f/ops/bad__flow/**"]).keeps_out(&item(ItemKind::Flow, "f/ops/bad"), false));
+        assert!(scope(&[], &[], &["f/crm__app/**"]).keeps_out(&item(ItemKind::Folder, "f/crm__app"), true));
     }
 
     #[test]
     fn what_no_pattern_takes_in_is_kept_out() {
-        assert!(scope(&["u/**", "f/team/**"], &[], &[]).keeps_out("script", "f/ops/bad", false));
-        assert!(!scope(&["u/**", "f/ops/**"], &[], &[]).keeps_out("script", "f/ops/bad", false));
-        assert!(scope(&["**"], &["u/**"], &[]).keeps_out("script", "f/ops/bad", false));
-        assert!(!scope(&["u/**", "f/[o]ps/**"], &[], &[]).keeps_out("script", "f/ops/bad", false), "not understood");
+        assert!(scope(&["u/**", "f/team/**"], &[], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
+        assert!(!scope(&["u/**", "f/ops/**"], &[], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
+        assert!(scope(&["**"], &["u/**"], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
+        assert!(
+            !scope(&["u/**", "f/[o]ps/**"], &[], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false),
+            "not understood"
+        );
     }
 
     #[test]
     fn what_is_not_known_of_a_name_may_be_anything() {
-        let includes = |patterns: &[&str], kind: &str| scope(patterns, &[], &[]).keeps_out(kind, "f/ops/bad", false);
-        assert!(!includes(&["**/*.py", "**/*.ts"], "script"));
-        assert!(!includes(&["**/b*d.??"], "script"));
-        assert!(!includes(&["f/ops/bad.flow/a.ts"], "flow"));
-        assert!(!includes(&["f/ops/bad.fileset/a/b.sql"], "resource"));
-        assert!(includes(&["f/ops/good.*", "f/ops/bad", "f/ops/bad.", "f/ops/bat*", "f/*", "f/x*/**"], "script"));
-        assert!(includes(&["**/*.ts"], "variable"), "all of its name is known");
-        let excludes = |patterns: &[&str], kind: &str| scope(&[], &[], patterns).keeps_out(kind, "f/ops/bad", false);
+        let includes =
+            |patterns: &[&str], kind: ItemKind| scope(patterns, &[], &[]).keeps_out(&item(kind, "f/ops/bad"), false);
+        assert!(!includes(&["**/*.py", "**/*.ts"], ItemKind::Script));
+        assert!(!includes(&["**/b*d.??"], ItemKind::Script));
+        assert!(!includes(&["f/ops/bad.flow/a.ts"], ItemKind::Flow));
+        assert!(!includes(&["f/ops/bad.fileset/a/b.sql"], ItemKind::Resource));
+        assert!(includes(
+            &["f/ops/good.*", "f/ops/bad", "f/ops/bad.", "f/ops/bat*", "f/*", "f/x*/**"],
+            ItemKind::Script
+        ));
+        assert!(includes(&["**/*.ts"], ItemKind::Variable), "all of its name is known");
+        let excludes =
+            |patterns: &[&str], kind: ItemKind| scope(&[], &[], patterns).keeps_out(&item(kind, "f/ops/bad"), false);
         for ending in ["ts", "x", "?", "??", "??*", "*s", "*.*"] {
             let pattern = format!("f/ops/bad.{ending}");
-            assert!(!excludes(&[&pattern, "f/ops/bad.script.yaml", "f/ops/bad*/**"], "script"), "{pattern}");
+            assert!(!excludes(&[&pattern, "f/ops/bad.script.yaml", "f/ops/bad*/**"], ItemKind::Script), "{pattern}");
         }
         for ending in ["*", "?*", "**"] {
             let pattern = format!("f/ops/bad.{ending}");
-            assert!(excludes(&[&pattern, "f/ops/bad*/**"], "script"), "{pattern}");
+            assert!(excludes(&[&pattern, "f/ops/bad*/**"], ItemKind::Script), "{pattern}");
         }
     }
 
@@ -228,11 +215,11 @@ mod tests {
         for pattern in
             ["!u/**", "f/[o]ps/**", "f\\/ops/**", "f//ops/**", "./f/ops/**", "f/ops/**/", "f/{ops}/**", "f/{ops,/**"]
         {
-            assert!(!scope(&[], &[], &[pattern]).keeps_out("script", "f/ops/bad", false), "{pattern}");
-            assert!(!scope(&[pattern], &[], &[]).keeps_out("script", "f/ops/bad", false), "{pattern}");
+            assert!(!scope(&[], &[], &[pattern]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false), "{pattern}");
+            assert!(!scope(&[pattern], &[], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false), "{pattern}");
         }
-        assert!(!scope(&[], &[], &["f/**"]).keeps_out("script", "f/.ops/bad", false));
-        assert!(!scope(&[], &[], &["f/**"]).keeps_out("script", "f/../bad", false));
+        assert!(!scope(&[], &[], &["f/**"]).keeps_out(&item(ItemKind::Script, "f/.ops/bad"), false));
+        assert!(!scope(&[], &[], &["f/**"]).keeps_out(&item(ItemKind::Script, "f/../bad"), false));
     }
 
     #[test]
@@ -254,10 +241,13 @@ mod tests {
 
     #[test]
     fn braces_are_expanded_as_far_as_there_is_room() {
-        let all = |pattern: &str| expand(pattern, &mut 100).into_iter().flatten().collect::<Vec<_>>();
-        assert_eq!(all("a{b,{c,d}e,}f{1,2}"), ["abf1", "abf2", "acef1", "acef2", "adef1", "adef2", "af1", "af2"]);
-        assert_eq!(all("é{ü,ö}"), ["éü", "éö"]);
+        let all = |pattern: &str| expand(pattern, &mut 100).into_iter().flatten().collect::<BTreeSet<_>>();
+        let check = |pattern: &str, expected: &[&str]| {
+            assert!(all(pattern).iter().eq(expected), "{pattern}");
+        };
+        check("a{b,{c,d}e,}f{1,2}", &["abf1", "abf2", "acef1", "acef2", "adef1", "adef2", "af1", "af2"]);
+        check("é{ü,ö}", &["éö", "éü"]);
         let many = format!("f/{0}{0}{0}{0}/**", "{a,b,c,d,e,f,g,h,i,j}");
-        assert!(!scope(&[many.as_str()], &[], &["f/**"]).keeps_out("script", "f/ops/bad", false));
+        assert!(!scope(&[many.as_str()], &[], &["f/**"]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
     }
 }

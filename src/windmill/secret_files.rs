@@ -12,8 +12,8 @@ use crate::windmill::item_path::KEY_FILE;
 pub const SETTINGS_FILE: &str = "settings.yaml";
 /// A larger file is not parsed. Windmill's values of variables are far smaller.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
-/// The secret settings that Windmill exports in plain text.
-const SECRET_SETTINGS: [&str; 1] = ["slack_oauth_client_secret"];
+/// The secret setting that Windmill exports in plain text.
+const SECRET_SETTING: &str = "slack_oauth_client_secret";
 /// Windmill's ciphertext is AES in blocks of this size.
 const CIPHER_BLOCK_BYTES: usize = 16;
 
@@ -72,12 +72,11 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
     if path != SETTINGS_FILE {
         return false;
     }
-    match fields(content, FILE_BYTES_MAX, |key| SECRET_SETTINGS.contains(&key)) {
-        Ok(fields) => fields.iter().any(|(key, value)| {
-            let is_empty = value.is_empty() || *value == Node::Text(String::new());
-            SECRET_SETTINGS.contains(&key.as_str()) && !is_empty
-        }),
-        Err(_) => SECRET_SETTINGS.iter().any(|name| String::from_utf8_lossy(content).contains(name)),
+    match fields(content, FILE_BYTES_MAX, |key| key == SECRET_SETTING) {
+        Ok(fields) => fields
+            .iter()
+            .any(|(key, value)| key == SECRET_SETTING && !value.is_empty() && *value != Node::Text(String::new())),
+        Err(_) => String::from_utf8_lossy(content).contains(SECRET_SETTING),
     }
 }
 

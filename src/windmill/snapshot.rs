@@ -9,26 +9,22 @@ use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::hash::BuildHasher as _;
-use std::io::{self, BufReader, Read, Seek as _, SeekFrom, Write as _};
-use std::mem;
-use std::ops::Range;
+use std::io::{self, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use miniserde::json::Value;
 use miniserde::{Deserialize, Serialize};
 
 use super::file_names;
 use super::json_digest::{self, Event, Hash};
-use super::narrow::{self, DEPENDENCIES, Groups};
+use super::narrow::{self, Groups};
 use crate::model::names::quoted;
 use crate::model::run_result::LeftOut;
 use crate::util::deadline::CancelToken;
 use crate::util::files;
 use crate::util::hash::{self, Algorithm, Digest, hash_of};
-use crate::util::json::{self, Limits};
 use crate::util::redact::first_chars;
-use crate::windmill::item_path::{self, ItemKind};
+use crate::windmill::item_path::{self, DEPENDENCIES, ItemId, ItemKind, SHARED_UI};
 use crate::windmill::secret_files;
 use crate::windmill::wmill_yaml::Plan;
 
@@ -49,16 +45,10 @@ const END_BYTES: u64 = 2 * BLOCK_BYTES;
 const RESOURCE_BYTES_MAX: u64 = 64 << 10;
 /// The most items with their names. A result lists 200 that are left out, and a warning names a few.
 const NAMED_MAX: usize = 1000;
-/// The limits for parsing the answer about a shared UI without files.
-const EMPTY_UI_LIMITS: Limits = Limits { depth: 8, values: 100, containers: 100 };
 /// How much of a number or a name of a file a note has.
 const NOTE_CHARS_MAX: usize = 100;
 /// The name of the export in the folder of the snapshot.
 const EXPORT_FILE: &str = "export.tar";
-/// The name of the shared UI if it is left out.
-pub const SHARED_UI: &str = "the shared UI";
-/// The prefix of a folder that is left out. The path follows.
-const FOLDER: &str = "folder ";
 /// The name of a part of the export in the folder of the snapshot.
 const PART_FILE: &str = "part.tar";
 
@@ -80,14 +70,9 @@ pub struct SideAnswers {
 /// The digests of a snapshot, to compare it with another one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digests {
-    /// The digest of `workspaces/list_ws_specific`.
-    pub own_items: String,
-    /// The digest of `resources/file_resource_type_to_file_ext_map`.
-    pub file_types: String,
-    /// The digest of `shared_ui/get`. It ignores the time of an empty shared UI, which is the time of the answer.
-    pub shared_ui: String,
-    /// The digest of all entries below `dependencies/`.
-    pub dependencies: String,
+    /// The digest of what all items share: the answers that were taken with the export, and all entries below
+    /// `dependencies/`. It ignores the time of an empty shared UI, which is the time of the answer.
+    pub shared: String,
     /// The digest of all groups of items.
     pub groups: String,
 }
@@ -111,22 +96,25 @@ pub struct Snapshot {
     bytes: u64,
     /// The query with which the export was requested.
     pub query: String,
-    /// The answers that were taken with the export.
+    /// The answers that were taken with the export. If the shared UI is left out, its answer is that there is no such
+    /// endpoint, so that `wmill` does not touch its files.
     pub sides: SideAnswers,
+    /// Whether Windmill has files of a shared UI, also if it is left out.
+    pub has_ui_files: bool,
     /// The digests of the snapshot.
     pub digests: Digests,
     /// The digest of each group of items.
     pub groups: Groups,
     /// The number of entries below `dependencies/`.
     pub dependencies: usize,
-    /// The items that must not reach wmill, by name, with the reason.
+    /// The items that must not reach wmill, with the reason.
     pub left_out: ItemNotes,
     /// The number of items, including those that are left out.
     pub items: usize,
     /// The plan of the pull, when it is known.
     plan: Option<Plan>,
     /// The items that are left out because an attempt to pull or push them failed.
-    found: BTreeSet<String>,
+    found: BTreeSet<ItemId>,
     /// The items with a whole number that wmill rounds, with that number.
     pub rounded: ItemNotes,
     /// The raw apps and dbt projects with a file that wmill does not write, with that file.
@@ -178,35 +166,31 @@ impl Snapshot {
     ) -> Result<Self, SnapshotError> {
         let own_items = digest_answer(&sides.own_items, b'[', "the list of the workspace's own items", &mut |_, _| {})?;
         let (types, file_types) = types_of(&sides.file_types)?;
-        let ui = SharedUi::read(&sides.shared_ui)?;
-        let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, failure: None };
         let snapshot = Self { folder: folder.clone(), query: query.to_owned(), sides, ..Self::default() };
         let mut judge = Judge { snapshot, ..Judge::default() };
+        let shared_ui = judge.read_shared_ui()?;
+        let mut saved = Saved { export, file, bytes: 0, zeros: 0, unwanted, disk: None };
         let read = judge.read(&mut saved, &types);
-        if let Some(failure) = saved.failure.take() {
-            return Err(match failure {
-                SnapshotError::Disk(error) => SnapshotError::Disk(files::at(&folder.join(EXPORT_FILE), &error)),
-                other => other,
-            });
+        if let Some(error) = saved.disk {
+            return Err(SnapshotError::Disk(files::at(&folder.join(EXPORT_FILE), &error)));
         }
-        let end = saved.bytes.saturating_sub(read?);
+        let end = read.map_err(|error| match error.kind() {
+            io::ErrorKind::FileTooLarge => SnapshotError::Strange(error.to_string()),
+            _ => SnapshotError::CutOff(format!("the export cannot be read: {error}")),
+        })?;
+        let end = saved.bytes.saturating_sub(end);
         if end < END_BYTES || saved.zeros < end {
             return Err(SnapshotError::CutOff("the export has no end".to_owned()));
         }
         judge.leave_out_in_modules(&folder).map_err(SnapshotError::Disk)?;
-        if let Some(fault) = &ui.fault {
-            judge.snapshot.left_out.add(SHARED_UI.to_owned(), fault);
-        }
         let mut snapshot = judge.snapshot;
         snapshot.bytes = saved.bytes;
         snapshot.items = judge.names_of_items.len();
         snapshot.dependencies = judge.dependencies.len();
-        snapshot.groups = Groups::new(judge.items);
+        let dependencies = Groups::new(judge.dependencies);
+        snapshot.groups = Groups::new(judge.entries);
         snapshot.digests = Digests {
-            own_items,
-            file_types,
-            shared_ui: ui.digest,
-            dependencies: Groups::new(judge.dependencies).digest(),
+            shared: hash::hex(&hash_of(&[&own_items, &file_types, &shared_ui, dependencies.as_bytes()])),
             groups: snapshot.groups.digest(),
         };
         Ok(snapshot)
@@ -218,8 +202,8 @@ impl Snapshot {
     /// Returns the error of the disk.
     pub fn plain_secrets_of_resources(&self) -> io::Result<Vec<String>> {
         let mut plain = Vec::new();
-        each_entry(&self.folder, &mut |entry, content| {
-            let Some(path) = entry.name.strip_suffix(RESOURCE) else { return Ok(()) };
+        each_entry(&self.folder, &mut |name, content| {
+            let Some(path) = name.strip_suffix(RESOURCE) else { return Ok(()) };
             let mut start = Vec::new();
             content.take(RESOURCE_BYTES_MAX).read_to_end(&mut start)?;
             let fields = secret_files::plain_secret_fields(&start);
@@ -234,37 +218,33 @@ impl Snapshot {
     /// Returns the items that are left out as a list for the result: the path of each item, and its kind with the
     /// reason. Items that a sync skips by their kind or by a pattern are not in the list.
     pub fn left_out_list(&self) -> Vec<LeftOut> {
-        let one = |(name, reason): (&String, &String)| {
-            let Some((kind, path)) = kind_and_path(name) else {
-                return Some(LeftOut { item: name.clone(), reason: reason.clone() });
-            };
-            let is_skipped = self.plan.as_ref().is_some_and(|plan| plan.keeps_out(kind, path));
-            (!is_skipped).then(|| LeftOut { item: path.to_owned(), reason: format!("{kind}: {reason}") })
+        let one = |(item, reason): (&ItemId, &String)| match item {
+            item if self.plan.as_ref().is_some_and(|plan| plan.keeps_out(item)) => None,
+            ItemId { kind, path } if !path.is_empty() && *kind != ItemKind::File => {
+                Some(LeftOut { item: path.clone(), reason: format!("{kind}: {reason}") })
+            }
+            item => Some(LeftOut { item: item.to_string(), reason: reason.clone() }),
         };
         let more = self.left_out.all.len() - self.left_out.named.len();
         let more = (more > 0).then(|| LeftOut::more(more));
         self.left_out.named.iter().filter_map(one).chain(more).collect()
     }
 
-    /// Returns the answer that `wmill` gets for the shared UI. If the shared UI is left out, the answer is that there
-    /// is no such endpoint, so that `wmill` does not touch its files.
-    pub fn shared_ui(&self) -> Answer {
-        self.sides.shared_ui.clone().filter(|_| !self.left_out.contains(SHARED_UI))
-    }
-
     /// Whether there are files in the shared UI that `wmill` gets. `None` if the server has no shared UI, or if it is
     /// left out.
     pub fn has_shared_ui(&self) -> Option<bool> {
-        self.sides.has_shared_ui().filter(|_| !self.left_out.contains(SHARED_UI))
+        self.sides.shared_ui.as_ref().map(|_| self.has_ui_files)
     }
 
-    /// Keeps an item from `wmill`, since an attempt to pull or push has shown that it is bad. The item has the name that
-    /// [`item_of_entry`] returns.
-    pub fn leave_out(&mut self, item: &str, reason: &str) {
+    /// Keeps an item from `wmill`, since an attempt to pull or push has shown that it is bad.
+    pub fn leave_out(&mut self, item: &ItemId, reason: &str) {
         // There are few of these, so each is named.
-        self.left_out.all.insert(digest_of_name(item));
-        self.left_out.named.entry(item.to_owned()).or_insert_with(|| reason.to_owned());
-        self.found.insert(item.to_owned());
+        self.left_out.all.insert(digest_of_name(&item.to_string()));
+        self.left_out.named.entry(item.clone()).or_insert_with(|| reason.to_owned());
+        self.found.insert(item.clone());
+        if item.kind == ItemKind::SharedUi {
+            self.sides.shared_ui = None;
+        }
     }
 
     /// Returns the items that an attempt to pull or push has shown to be bad, with their digests of now.
@@ -272,9 +252,9 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn found(&self) -> io::Result<Vec<FoundItem>> {
-        let found = self.digests_of(&self.found)?.into_iter().filter_map(|(item, digest)| {
-            let reason = self.left_out.named.get(&item)?.clone();
-            Some(FoundItem { item, reason, digest })
+        let now = self.digests_of(&self.found.iter().map(ToString::to_string).collect())?;
+        let found = now.into_iter().filter_map(|(name, (item, digest))| {
+            Some(FoundItem { item: name, reason: self.left_out.named.get(&item)?.clone(), digest })
         });
         Ok(found.collect())
     }
@@ -284,13 +264,23 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn leave_out_again(&mut self, found: &[FoundItem]) -> io::Result<()> {
-        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
-        for FoundItem { item, reason, digest } in found {
-            if now.get(item) == Some(digest) {
-                self.leave_out(item, reason);
-            }
+        for (item, FoundItem { reason, .. }) in self.unchanged(found)? {
+            self.leave_out(&item, reason);
         }
         Ok(())
+    }
+
+    /// Returns those of the items that have not changed since.
+    ///
+    /// # Errors
+    /// Returns the error of the disk.
+    pub fn unchanged<'a>(&self, found: &'a [FoundItem]) -> io::Result<Vec<(ItemId, &'a FoundItem)>> {
+        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
+        let unchanged = found.iter().filter_map(|one| {
+            let (item, _) = now.get(&one.item).filter(|(_, digest)| *digest == one.digest)?;
+            Some((item.clone(), one))
+        });
+        Ok(unchanged.collect())
     }
 
     /// Applies the plan of the pull. Items that it skips are not listed as left out. If folders of flows
@@ -303,9 +293,9 @@ impl Snapshot {
         self.plan = Some(plan.clone());
         if plan.non_dotted_paths {
             each_name(&self.folder, &mut |name| {
-                if let Some(folder) = item_path::folder_like_an_item(name) {
+                if let Some(folder) = item_path::folder_of_layout(name, true) {
                     let reason = "wmill takes the folder for that of a flow or an app";
-                    self.left_out.add([FOLDER, folder].concat(), reason);
+                    self.left_out.add(folder_item(folder), reason);
                 }
             })?;
         }
@@ -316,7 +306,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Returns the error of the disk.
-    pub fn names_of_items(&self) -> io::Result<Vec<String>> {
+    pub fn item_ids(&self) -> io::Result<Vec<ItemId>> {
         let mut items = BTreeSet::new();
         each_name(&self.folder, &mut |name| {
             if !name.starts_with(DEPENDENCIES) && !self.is_left_out(name) {
@@ -326,25 +316,24 @@ impl Snapshot {
         Ok(items.into_iter().collect())
     }
 
-    /// Returns the current digest of each of these items that the export has: that of the item's group.
+    /// Returns the items that the export has of these names, each with its current digest: that of the item's group.
     ///
     /// # Errors
     /// Returns the error of the disk.
-    pub fn digests_of(&self, items: &BTreeSet<String>) -> io::Result<BTreeMap<String, String>> {
+    pub fn digests_of(&self, names: &BTreeSet<String>) -> io::Result<BTreeMap<String, (ItemId, String)>> {
         let mut digests = BTreeMap::new();
-        if items.contains(SHARED_UI) {
-            digests.insert(SHARED_UI.to_owned(), self.digests.shared_ui.clone());
-        }
-        if items.is_empty() {
+        if names.is_empty() {
             return Ok(digests);
         }
-        each_name(&self.folder, &mut |name| {
-            let item = item_of_entry(name);
-            if items.contains(&item) {
-                let of_group = || self.groups.get(&narrow::group_of(name)).map(|digest| hash::hex(&digest));
-                let is_dependency = name.starts_with(DEPENDENCIES);
-                let digest = if is_dependency { Some(self.digests.dependencies.clone()) } else { of_group() };
-                digests.extend(digest.map(|digest| (item, digest)));
+        if names.contains(&SHARED_UI.to_string()) {
+            digests.insert(SHARED_UI.to_string(), (SHARED_UI, self.digests.shared.clone()));
+        }
+        each_name(&self.folder, &mut |entry| {
+            let item = item_of_entry(entry);
+            let name = item.to_string();
+            if names.contains(&name) {
+                let digest = self.groups.get(&narrow::group_of(entry));
+                digests.extend(digest.map(|digest| (name, (item, hash::hex(&digest)))));
             }
         })?;
         Ok(digests)
@@ -395,22 +384,16 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn part(&self, is_wanted: impl Fn(&str) -> bool) -> io::Result<Archive> {
-        let mut export = File::open(self.folder.join(EXPORT_FILE))?;
         let path = self.folder.join(PART_FILE);
-        let (mut part, mut bytes) = (files::open_file(&path, true)?, END_BYTES);
-        each_entry(&self.folder, &mut |Entry { name, place }, _| {
+        let mut part = tar::Builder::new(files::open_file(&path, true)?);
+        each_entry(&self.folder, &mut |name, entry| {
             if self.is_left_out(&name) || !(name.starts_with(DEPENDENCIES) || is_wanted(&name)) {
                 return Ok(());
             }
-            export.seek(SeekFrom::Start(place.start))?;
-            let length = place.end - place.start;
-            if io::copy(&mut Read::by_ref(&mut export).take(length), &mut part)? != length {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            bytes += length;
-            Ok(())
+            let mut header = entry.header().clone();
+            part.append_data(&mut header, &name, entry)
         })?;
-        part.write_all(&[0; END_BYTES as usize])?;
+        let bytes = part.into_inner()?.metadata()?.len();
         Ok(Archive { path, bytes })
     }
 }
@@ -436,65 +419,50 @@ impl WrittenFiles {
 
     /// Whether wmill wrote the main file of an entry, or was not to write it. In doubt, it was not to.
     fn has_entry(&self, entry: &str, plan: &Plan) -> bool {
-        let Some(path) = entry.strip_suffix(".json") else { return self.has_content(entry, plan) };
-        let main = match item_path::folder_of_entry(entry) {
-            Some((kind, path)) => {
-                let (mark, word) = (if plan.non_dotted_paths { "__" } else { "." }, kind.to_string().replace(' ', "_"));
-                [path, mark, &word, "/", &word, ".yaml"].concat()
-            }
-            None => [path, ".yaml"].concat(),
-        };
+        let main = item_path::file_of_entry(entry, plan.non_dotted_paths);
+        let is_written = |path: &str| !plan.scope.takes_in(path) || self.hashes.contains(&self.hasher.hash_one(path));
+        if file_names::module_folder(entry).is_some() || is_written(&main) {
+            return true;
+        }
+        if entry == main {
+            // The content of a script, also in a language that is not known here. With modules, it lies among these.
+            let base = narrow::base_of(entry);
+            return !["f/", "u/"].iter().any(|top| entry.starts_with(top))
+                || plan.kinds.skip_scripts
+                || is_written(&[base, "__mod/script", &entry[base.len()..]].concat());
+        }
         let Some(item) = item_path::item_of(&main).filter(|_| item_path::proves_existence(&main)) else { return true };
         let is_wanted = match item.kind {
-            ItemKind::Script | ItemKind::Flow | ItemKind::App | ItemKind::RawApp | ItemKind::Resource => true,
-            ItemKind::ResourceType | ItemKind::Schedule | ItemKind::Trigger(_) => true,
             ItemKind::Variable => !plan.kinds.skip_secrets,
-            _ => false,
+            ItemKind::User | ItemKind::Group | ItemKind::Settings | ItemKind::Key => false,
+            _ => true,
         };
-        !is_wanted
-            || !item_path::covers(&item, &plan.kinds)
-            || !plan.scope.takes_in(&main)
-            || self.hashes.contains(&self.hasher.hash_one(item))
-    }
-
-    /// The same for the content of a script.
-    fn has_content(&self, entry: &str, plan: &Plan) -> bool {
-        let (folder, name) = entry.rsplit_once('/').unwrap_or_default();
-        let module = name.split_once('.').map(|(stem, ending)| format!("{folder}/{stem}__mod/script.{ending}"));
-        let has = |path: &str| self.hashes.contains(&self.hasher.hash_one(path));
-        !["f/", "u/"].iter().any(|top| entry.starts_with(top))
-            || plan.kinds.skip_scripts
-            || file_names::module_folder(entry).is_some()
-            || !plan.scope.takes_in(entry)
-            || has(entry)
-            || module.is_some_and(|module| !plan.scope.takes_in(&module) || has(&module))
+        !is_wanted || !item_path::covers(&item, &plan.kinds) || self.hashes.contains(&self.hasher.hash_one(item))
     }
 }
 
-/// Returns the name of the item of an entry, or of a file, that lies in the folder of another script's modules:
+/// Returns the item of an entry, or of a file, that lies in the folder of another script's modules:
 /// `script f/ops/x__mod/a`. [`item_of_entry`] returns the other script.
-pub fn item_in_modules(path: &str) -> String {
+fn item_in_modules(path: &str) -> ItemId {
     let Some((base, ending, rest)) = file_names::module_folder(path) else { return item_of_entry(path) };
     // A folder with another name is none of a script.
     let other = [base, "__/"].concat();
-    match known_item(&[&other, rest].concat()) {
-        Some(item) => item.replacen(&other, &[base, ending, "/"].concat(), 1),
-        None => path.to_owned(),
-    }
+    let item = item_of_entry(&[&other, rest].concat());
+    ItemId { path: item.path.replacen(&other, &[base, ending, "/"].concat(), 1), ..item }
 }
 
 /// Items, each with a note, such as why it is left out. Only the first have their names and notes.
 #[derive(Clone, Debug, Default)]
 pub struct ItemNotes {
     /// The first items with their notes.
-    pub named: BTreeMap<String, String>,
-    /// The digest of each name.
+    pub named: BTreeMap<ItemId, String>,
+    /// The digest of the name of each item.
     all: HashSet<Hash>,
 }
 
 impl ItemNotes {
-    fn add(&mut self, item: String, note: &str) {
-        if self.all.insert(digest_of_name(&item)) && self.named.len() < NAMED_MAX {
+    fn add(&mut self, item: ItemId, note: &str) {
+        if self.all.insert(digest_of_name(&item.to_string())) && self.named.len() < NAMED_MAX {
             self.named.insert(item, note.to_owned());
         }
     }
@@ -510,13 +478,13 @@ impl ItemNotes {
         self.all.is_empty()
     }
 
-    fn contains(&self, item: &str) -> bool {
-        !self.is_empty() && self.all.contains(&digest_of_name(item))
+    fn contains(&self, item: &ItemId) -> bool {
+        !self.is_empty() && self.all.contains(&digest_of_name(&item.to_string()))
     }
 
     /// Whether an item is left out, or a folder that contains its entry or file.
-    pub fn has(&self, item: &str, path: &str) -> bool {
-        let has_folder = |(slash, _): (usize, &str)| self.contains(&[FOLDER, &path[..slash]].concat());
+    pub fn has(&self, item: &ItemId, path: &str) -> bool {
+        let has_folder = |(slash, _): (usize, &str)| self.contains(&folder_item(&path[..slash]));
         self.contains(item) || (!self.is_empty() && path.match_indices('/').any(has_folder))
     }
 
@@ -527,44 +495,36 @@ impl ItemNotes {
     }
 }
 
-/// Returns the name that people use for the item of an entry of the export: `script f/ops/a`, `flow f/ops/b`. If the
-/// entry belongs to no item, this is the name of the entry.
-pub fn item_of_entry(name: &str) -> String {
-    known_item(name).unwrap_or_else(|| name.to_owned())
+fn folder_item(path: &str) -> ItemId {
+    ItemId { kind: ItemKind::Folder, path: path.to_owned() }
+}
+
+/// Returns the item of an entry of the export: `script f/ops/a`, `flow f/ops/b`. If the entry belongs to no item, this is
+/// the entry itself.
+pub fn item_of_entry(name: &str) -> ItemId {
+    known_item(name).unwrap_or_else(|| ItemId { kind: ItemKind::File, path: name.to_owned() })
 }
 
 /// Does the same, but returns `None` if the entry belongs to no item.
-fn known_item(name: &str) -> Option<String> {
-    let of_file = |path: &str| item_path::item_of(path).map(|item| item.to_string());
-    match name.strip_suffix(".json").filter(|_| !name.starts_with(DEPENDENCIES)) {
-        Some(path) => match item_path::folder_of_entry(name) {
-            Some((kind, path)) => Some(format!("{kind} {path}")),
-            None => of_file(&[path, ".yaml"].concat()),
-        },
-        None => of_file(name),
+fn known_item(name: &str) -> Option<ItemId> {
+    match item_path::folder_of_entry(name) {
+        Some((kind, path)) => Some(ItemId { kind, path: path.to_owned() }),
+        None => item_path::item_of(&item_path::file_of_entry(name, false)),
     }
 }
 
-/// An entry of the export.
-struct Entry {
-    name: String,
-    /// Where it begins, with all its headers, and where the next one begins.
-    place: Range<u64>,
-}
-
-/// Gets an entry and its content.
-type EntryVisitor<'v> = dyn FnMut(Entry, &mut dyn Read) -> io::Result<()> + 'v;
+/// Gets the name of an entry, and the entry.
+type EntryVisitor<'v> = dyn FnMut(String, &mut tar::Entry<'_, &mut dyn Read>) -> io::Result<()> + 'v;
 
 /// Passes the entries of an export to `visit`, in its order. Returns where the last one ends.
 fn read_entries(export: &mut dyn Read, visit: &mut EntryVisitor<'_>) -> io::Result<u64> {
     let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let (mut archive, mut end) = (tar::Archive::new(export), 0);
     // A long name has an entry of its own before the entry that it names.
-    let mut long_name: Option<(Vec<u8>, u64)> = None;
+    let mut long_name: Option<Vec<u8>> = None;
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
         let (kind, bytes) = (entry.header().entry_type(), entry.header().entry_size()?);
-        let (start, content) = (entry.raw_header_position(), entry.raw_file_position());
         if kind.is_gnu_longname() {
             let mut name = Vec::new();
             entry.take(NAME_BYTES_MAX + 1).read_to_end(&mut name)?;
@@ -572,16 +532,16 @@ fn read_entries(export: &mut dyn Read, visit: &mut EntryVisitor<'_>) -> io::Resu
                 return Err(strange("a name in the export is too long"));
             }
             name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
-            long_name = Some((name, start));
+            long_name = Some(name);
             continue;
         }
         if !kind.is_file() {
             return Err(strange("the export has an entry that is not a file"));
         }
-        let (name, start) = long_name.take().unwrap_or_else(|| (entry.path_bytes().into_owned(), start));
+        let name = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
         let name = String::from_utf8(name).map_err(|_| strange("a name in the export is not UTF-8"))?;
-        end = content.saturating_add(bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
-        visit(Entry { name, place: start..end }, &mut entry)?;
+        end = entry.raw_file_position().saturating_add(bytes.div_ceil(BLOCK_BYTES).saturating_mul(BLOCK_BYTES));
+        visit(name, &mut entry)?;
     }
     Ok(end)
 }
@@ -593,8 +553,8 @@ fn each_entry(folder: &Path, visit: &mut EntryVisitor<'_>) -> io::Result<()> {
 }
 
 fn each_name(folder: &Path, visit: &mut dyn FnMut(&str)) -> io::Result<()> {
-    each_entry(folder, &mut |entry, _| {
-        visit(&entry.name);
+    each_entry(folder, &mut |name, _| {
+        visit(&name);
         Ok(())
     })
 }
@@ -604,12 +564,11 @@ fn each_name(folder: &Path, visit: &mut dyn FnMut(&str)) -> io::Result<()> {
 struct Judge {
     /// What is known so far.
     snapshot: Snapshot,
-    /// The record of each entry outside `dependencies/`.
-    items: Vec<narrow::Record>,
-    /// The same for the entries below `dependencies/`.
+    /// The record of each entry.
+    entries: Vec<narrow::Record>,
+    /// The records of the entries below `dependencies/`.
     dependencies: Vec<narrow::Record>,
-    /// A hash of each name, and of the item of each entry.
-    names: HashSet<u64>,
+    /// A hash of the item of each entry.
     names_of_items: HashSet<u64>,
     /// A hash of each folder with the modules of a script.
     module_folders: HashSet<u64>,
@@ -617,31 +576,51 @@ struct Judge {
 }
 
 impl Judge {
-    /// Reads the export. Returns where the last entry ends.
-    fn read(&mut self, saved: &mut dyn Read, types: &FileTypes) -> Result<u64, SnapshotError> {
-        let (mut input, mut count) = (BufReader::with_capacity(CHUNK_BYTES, saved), 0);
-        let read = read_entries(&mut input, &mut |Entry { name, .. }, content| {
-            count += 1;
-            if count > ENTRIES_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
+    /// Checks the shared UI, and returns its digest. If it must not be written, the digest is made from the reason.
+    fn read_shared_ui(&mut self) -> Result<Hash, SnapshotError> {
+        let sides = &mut self.snapshot.sides;
+        let (mut files, mut edited_at) = (BTreeSet::new(), String::new());
+        let mut children = Children { kind: UI, ..Children::default() };
+        let digest = digest_answer(&sides.shared_ui, b'{', UI, &mut |path, event| {
+            match (path, event) {
+                ([top, name], Event::Key) if top == "files" => drop(files.insert(name.clone())),
+                ([key], Event::Text(time)) if key == "edited_at" => time.clone_into(&mut edited_at),
+                _ => {}
             }
-            self.names.insert(self.hashes.hash_one(&name));
+            children.take(path, event);
+        })?;
+        let mut folders = files.iter().flat_map(|name| name.match_indices('/').map(|(slash, _)| &name[..slash]));
+        if let Some(name) = folders.find(|folder| files.contains(*folder)) {
+            children.add(&format!("the name {} within it is that of a file and of a folder", quoted(name)));
+        }
+        self.snapshot.has_ui_files = !files.is_empty();
+        if let Some(fault) = children.fault {
+            self.snapshot.left_out.add(SHARED_UI, &fault);
+            sides.shared_ui = None;
+            return Ok(hash_of(&[fault.as_bytes()]));
+        }
+        // Windmill gives the time of the question as the time of the last edit of a shared UI without files.
+        let timeless = sides.shared_ui.as_ref().filter(|_| files.is_empty()).map(|body| body.replace(&edited_at, ""));
+        Ok(timeless.and_then(|body| json_digest::digest(&mut body.as_bytes(), &mut |_, _| {}).ok()).unwrap_or(digest))
+    }
+
+    /// Reads the export. Returns where the last entry ends.
+    fn read(&mut self, saved: &mut dyn Read, types: &FileTypes) -> io::Result<u64> {
+        let mut input = BufReader::with_capacity(CHUNK_BYTES, saved);
+        let end = read_entries(&mut input, &mut |name, content| {
+            if self.entries.len() == ENTRIES_MAX {
+                return Err(too_large(format!("the export has more than {ENTRIES_MAX} entries")));
+            }
             self.names_of_items.extend(known_item(&name).map(|item| self.hashes.hash_one(item)));
-            let digest = self.judge(&name, content, types)?;
-            if name.starts_with(DEPENDENCIES) { &mut self.dependencies } else { &mut self.items }
-                .push(narrow::record(&name, &digest));
+            let record = narrow::record(&name, &self.judge(&name, content, types)?);
+            self.entries.push(record);
+            if name.starts_with(DEPENDENCIES) {
+                self.dependencies.push(record);
+            }
             Ok(())
-        });
-        let strange = |why: String| Err(SnapshotError::Strange(why));
-        if count > ENTRIES_MAX {
-            return strange(format!("the export has more than {ENTRIES_MAX} entries"));
-        }
+        })?;
         // More zeros may follow the end of an archive.
-        let end = read.and_then(|end| io::copy(&mut input, &mut io::sink()).map(|_| end));
-        let end = end.map_err(|error| SnapshotError::CutOff(format!("the export is not a tar file: {error}")))?;
-        if mem::take(&mut self.names).len() < count {
-            return strange("the export has two entries with one name".to_owned());
-        }
+        io::copy(&mut input, &mut io::sink())?;
         Ok(end)
     }
 
@@ -664,17 +643,16 @@ impl Judge {
     /// Returns the digest of an entry. If the entry must not be written, the digest is made from the reason, not from
     /// the content.
     fn judge(&mut self, name: &str, content: &mut dyn Read, types: &FileTypes) -> io::Result<Hash> {
-        let mut children = Children::new(name);
+        let kind = [SCRIPT, FLOW, RAW_APP, RESOURCE].into_iter().find(|kind| name.ends_with(kind)).unwrap_or_default();
+        let mut children = Children { kind, ..Children::default() };
         let dbt_folder = file_names::dbt_generated_folder(name);
         let judged = match file_names::fault_of_entry(name) {
             Some(fault) => Err(format!("its name {} {fault}", quoted(name))),
             None if dbt_folder.is_some() => Err("wmill takes the folder for one that dbt generates".to_owned()),
-            None if is_json(name) => {
+            // wmill parses all of these as JSON.
+            None if name.ends_with(".json") && !name.starts_with(DEPENDENCIES) => {
                 match json_digest::digest(&mut BufReader::new(content), &mut |path, event| children.take(path, event)) {
-                    Ok(hash) => match children.fault(name, types) {
-                        Some(fault) => Err(fault),
-                        None => Ok(hash),
-                    },
+                    Ok(hash) => children.fault(name, types).map_or(Ok(hash), Err),
                     Err(why) if why.kind() == io::ErrorKind::InvalidData => {
                         Err(format!("its JSON cannot be read: {why}"))
                     }
@@ -699,17 +677,12 @@ impl Judge {
         Ok(match judged {
             Ok(hash) => hash_of(&[&name_hash, &hash]),
             Err(reason) => {
-                let item = dbt_folder.map_or_else(|| item_of_entry(name), |folder| [FOLDER, folder].concat());
+                let item = dbt_folder.map_or_else(|| item_of_entry(name), folder_item);
                 self.snapshot.left_out.add(item, &reason);
                 hash_of(&[&name_hash, reason.as_bytes()])
             }
         })
     }
-}
-
-/// Whether wmill parses an entry as JSON.
-fn is_json(name: &str) -> bool {
-    name.ends_with(".json") && !name.starts_with(DEPENDENCIES)
 }
 
 fn digest_of_name(name: &str) -> Hash {
@@ -731,7 +704,7 @@ fn digest_of_bytes(content: &mut dyn Read) -> io::Result<Hash> {
 /// Checks what wmill makes of an item: files with names from within the item, and numbers.
 #[derive(Default)]
 struct Children {
-    /// The ending of the entry's name, or an empty text if items of its kind have no files of their own.
+    /// The ending of the entry's name, [`UI`], or an empty text if items of the kind have no files of their own.
     kind: &'static str,
     resource_type: String,
     /// Whether the item's value is an object or an array.
@@ -753,16 +726,12 @@ const SCRIPT: &str = ".script.json";
 const FLOW: &str = ".flow.json";
 const RAW_APP: &str = ".raw_app.json";
 const RESOURCE: &str = ".resource.json";
+const UI: &str = "the shared UI";
 
 /// Files of a raw app that wmill does not write.
 const NOT_WRITTEN: [&str; 3] = ["/wmill.d.ts", "/AGENTS.md", "/DATATABLES.md"];
 
 impl Children {
-    fn new(name: &str) -> Self {
-        let kind = [SCRIPT, FLOW, RAW_APP, RESOURCE].into_iter().find(|kind| name.ends_with(kind)).unwrap_or_default();
-        Self { kind, ..Self::default() }
-    }
-
     /// Takes what lies at a path within the item.
     fn take(&mut self, path: &[String], event: Event<'_>) {
         if let Event::Word(word) = event
@@ -798,8 +767,8 @@ impl Children {
             (RAW_APP, ["value", "runnables", name], Event::Key) => {
                 self.check_name(name, &[name, ".yaml"].concat(), |_| false);
             }
-            (SHARED_UI, ["files", file], Event::Key) => self.check_ui_name(file),
-            (SHARED_UI, ["files", file], Event::Text(text)) => self.check_content(file, text),
+            (UI, ["files", file], Event::Key) => self.check_ui_name(file),
+            (UI, ["files", file], Event::Text(text)) => self.check_content(file, text),
             (RESOURCE, ["resource_type"], Event::Text(text)) => text.clone_into(&mut self.resource_type),
             (RESOURCE, ["value"], Event::Open) => self.has_value = true,
             (RESOURCE, ["value"], Event::Text(_)) => self.add(NO_FILES),
@@ -906,7 +875,7 @@ struct FileType {
 }
 
 /// Returns the types, and the digest of the answer.
-fn types_of(answer: &Answer) -> Result<(FileTypes, String), SnapshotError> {
+fn types_of(answer: &Answer) -> Result<(FileTypes, Hash), SnapshotError> {
     let mut types = FileTypes::new();
     let digest = digest_answer(answer, b'{', "the map of file endings", &mut |path, event| {
         let [name, field @ ..] = path else { return };
@@ -921,82 +890,23 @@ fn types_of(answer: &Answer) -> Result<(FileTypes, String), SnapshotError> {
     Ok((types, digest))
 }
 
-/// Reads an answer, which is an object if `begins` is a brace, and returns its digest, or the status that it had. An
+/// Reads an answer, which is an object if `begins` is a brace, and returns its digest; that of no answer is zero. An
 /// answer of another form is an error, since it would make wmill delete files and exit with 0.
 fn digest_answer(
     answer: &Answer,
     begins: u8,
     what: &str,
     visitor: &mut json_digest::Visitor<'_>,
-) -> Result<String, SnapshotError> {
-    let Some(body) = answer else { return Ok("404".to_owned()) };
+) -> Result<Hash, SnapshotError> {
+    let Some(body) = answer else { return Ok([0; 32]) };
     let strange = |why: &str| SnapshotError::Strange(format!("{what} is malformed: {why}"));
     if body.trim_ascii_start().as_bytes().first() != Some(&begins) {
         return Err(strange("it is something else"));
     }
-    let hash = json_digest::digest(&mut body.as_bytes(), visitor).map_err(|error| strange(&error.to_string()))?;
-    Ok(hash::hex(&hash))
-}
-
-/// Splits `raw app f/ops/ui` into `raw app` and `f/ops/ui`. Returns `None` for a name without a kind.
-fn kind_and_path(name: &str) -> Option<(&str, &str)> {
-    let (kind, path) = name.split_once(' ').filter(|(kind, _)| name != SHARED_UI && !kind.contains('/'))?;
-    match path.split_once(' ') {
-        Some((second, path)) if matches!((kind, second), ("raw", "app") | ("resource", "type") | (_, "trigger")) => {
-            Some((&name[..kind.len() + 1 + second.len()], path))
-        }
-        _ => Some((kind, path)),
-    }
-}
-
-/// The shared UI.
-struct SharedUi {
-    digest: String,
-    has_files: bool,
-    /// The first fault of a file in it.
-    fault: Option<String>,
-}
-
-impl SharedUi {
-    fn read(answer: &Answer) -> Result<Self, SnapshotError> {
-        let (mut files, mut children) = (BTreeSet::new(), Children { kind: SHARED_UI, ..Children::default() });
-        let mut digest = digest_answer(answer, b'{', SHARED_UI, &mut |path, event| {
-            if let ([_, name], Event::Key) = (path, event)
-                && path[0] == "files"
-            {
-                files.insert(name.clone());
-            }
-            children.take(path, event);
-        })?;
-        let mut folders = files.iter().flat_map(|name| name.match_indices('/').map(|(slash, _)| &name[..slash]));
-        if let Some(name) = folders.find(|folder| files.contains(*folder)) {
-            children.add(&format!("the name {} within it is that of a file and of a folder", quoted(name)));
-        }
-        if let Some(fault) = &children.fault {
-            digest.clone_from(fault);
-        } else if files.is_empty() {
-            digest = digest_without_time(answer).unwrap_or(digest);
-        }
-        Ok(Self { digest, has_files: !files.is_empty(), fault: children.fault })
-    }
-}
-
-/// Returns the digest of a shared UI without files. Windmill gives the time of the question as the time of its last
-/// edit.
-fn digest_without_time(answer: &Answer) -> Option<String> {
-    let Value::Object(mut ui) = json::parse(answer.as_ref()?, EMPTY_UI_LIMITS)? else { return None };
-    ui.remove("edited_at");
-    // The keys of an object are sorted.
-    Some(hash::hex(&hash_of(&[miniserde::json::to_string(&ui).as_bytes()])))
+    json_digest::digest(&mut body.as_bytes(), visitor).map_err(|error| strange(&error.to_string()))
 }
 
 impl SideAnswers {
-    /// Whether there are files in the server's shared UI. `None` if the server has no shared UI.
-    pub fn has_shared_ui(&self) -> Option<bool> {
-        self.shared_ui.as_ref()?;
-        SharedUi::read(&self.shared_ui).ok().map(|ui| ui.has_files)
-    }
-
     /// Returns kind and path of the items that only this workspace has.
     pub fn own_items(&self) -> Vec<(String, String)> {
         let mut items: Vec<(String, String)> = Vec::new();
@@ -1022,36 +932,28 @@ struct Saved<'a, R> {
     /// How many zeros the export ends with so far.
     zeros: u64,
     unwanted: &'a CancelToken,
-    /// Why reading failed, if the archive itself is not the reason.
-    failure: Option<SnapshotError>,
+    /// Why the disk failed.
+    disk: Option<io::Error>,
 }
 
-impl<R: Read> Saved<'_, R> {
-    fn fail(&mut self, failure: SnapshotError) -> io::Error {
-        self.failure = Some(failure);
-        io::Error::other("the export was not read to its end")
-    }
+fn too_large(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, why)
 }
 
 impl<R: Read> Read for Saved<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = match self.export.read(buffer) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-            Err(error) => return Err(self.fail(SnapshotError::CutOff(format!("the export broke off: {error}")))),
-        };
+        let length = self.export.read(buffer)?;
         let chunk = &buffer[..length];
         if self.unwanted.is_cancelled() {
-            // No one waits for the answer.
-            return Err(self.fail(SnapshotError::CutOff("the export is no longer wanted".to_owned())));
+            return Err(io::Error::other("no one waits for it"));
         }
         self.bytes += length as u64;
         if self.bytes > EXPORT_BYTES_MAX {
-            let message = format!("the export has more than {EXPORT_BYTES_MAX} bytes");
-            return Err(self.fail(SnapshotError::Strange(message)));
+            return Err(too_large(format!("the export has more than {EXPORT_BYTES_MAX} bytes")));
         }
         if let Err(error) = self.file.write_all(chunk) {
-            return Err(self.fail(SnapshotError::Disk(error)));
+            self.disk = Some(error);
+            return Err(io::Error::other("it cannot be saved"));
         }
         let zeros = chunk.iter().rev().take_while(|byte| **byte == 0).count();
         self.zeros = if zeros == length { self.zeros + length as u64 } else { zeros as u64 };
@@ -1106,7 +1008,7 @@ mod tests {
         let file = create_file(&folder).expect("a file");
         let taken = Snapshot::take(export, (folder, file), "a=b", sides, &CancelToken::default());
         // The folder stays for the test. The next folder with this name replaces it.
-        mem::forget(run);
+        std::mem::forget(run);
         taken
     }
 
@@ -1130,19 +1032,21 @@ mod tests {
     ];
 
     #[test]
-    fn an_item_is_told_by_its_path_and_its_kind() {
-        for (name, expected) in [
-            ("script f/ops/a", Some(("script", "f/ops/a"))),
-            ("script f/ops/a type b", Some(("script", "f/ops/a type b"))),
-            ("raw app f/ops/ui", Some(("raw app", "f/ops/ui"))),
-            ("resource type c_set", Some(("resource type", "c_set"))),
-            ("http trigger f/ops/a", Some(("http trigger", "f/ops/a"))),
-            (SHARED_UI, None),
-            ("settings", None),
-            ("f/my ops/folder.meta.json", None),
-        ] {
-            assert_eq!(kind_and_path(name), expected, "{name}");
-        }
+    fn an_item_is_listed_by_its_path_with_its_kind_before_the_reason() {
+        let mut snapshot = taken("listed", &ENTRIES);
+        let check = |snapshot: &mut Snapshot, entry: &str, item: &str, reason: &str| {
+            snapshot.leave_out(&item_of_entry(entry), "r");
+            let listed = LeftOut { item: item.to_owned(), reason: reason.to_owned() };
+            assert!(snapshot.left_out_list().contains(&listed), "{entry}: {:?}", snapshot.left_out_list());
+        };
+        check(&mut snapshot, "f/a b.script.json", "f/a b", "script: r");
+        check(&mut snapshot, "f/ui.raw_app.json", "f/ui", "raw app: r");
+        check(&mut snapshot, "f/a.http_trigger.json", "f/a", "http trigger: r");
+        check(&mut snapshot, "dependencies/package.json", "package.json", "workspace dependencies: r");
+        check(&mut snapshot, "encryption_key.json", "encryption key", "r");
+        check(&mut snapshot, "f/my ops/folder.meta.json", "f/my ops/folder.meta.json", "r");
+        snapshot.leave_out(&SHARED_UI, "r");
+        assert_eq!(snapshot.left_out_list().last().expect("one").reason, "r");
     }
 
     #[test]
@@ -1188,9 +1092,12 @@ mod tests {
             sides().own_items(),
             [("variable", "f/a"), ("resource", "f/b")].map(|(a, b)| (a.to_owned(), b.to_owned()))
         );
-        assert_eq!(sides().has_shared_ui(), Some(false));
-        assert_eq!(SideAnswers { shared_ui: answer(r#"{"files":{"a":"b"}}"#), ..sides() }.has_shared_ui(), Some(true));
-        assert_eq!(SideAnswers { shared_ui: None, ..sides() }.has_shared_ui(), None);
+        let has_ui = |shared_ui: Answer| {
+            take("sides", &tar_of(&ENTRIES), SideAnswers { shared_ui, ..sides() }).expect("a snapshot").has_shared_ui()
+        };
+        assert_eq!(has_ui(sides().shared_ui), Some(false));
+        assert_eq!(has_ui(answer(r#"{"files":{"a":"b"}}"#)), Some(true));
+        assert_eq!(has_ui(None), None);
         for strange in ["", "[]", "<html>", "{"] {
             let sides = SideAnswers { shared_ui: answer(strange), ..sides() };
             assert!(matches!(take("sides", &tar_of(&ENTRIES), sides), Err(SnapshotError::Strange(_))), "{strange}");
@@ -1220,8 +1127,6 @@ mod tests {
         assert!(matches!(take("cut", &archive[..archive.len() - 1024], sides()), Err(SnapshotError::CutOff(_))));
         let behind = [&whole[..], b"x"].concat();
         assert!(matches!(take("cut", &behind, sides()), Err(SnapshotError::CutOff(_))));
-        let twice = [ENTRIES[0], ENTRIES[0]];
-        assert!(matches!(take("cut", &tar_of(&twice), sides()), Err(SnapshotError::Strange(_))));
         assert_eq!(names(&taken("cut", &[]).whole().expect("a file")), [""; 0]);
     }
 
@@ -1229,7 +1134,7 @@ mod tests {
     fn what_leads_elsewhere_is_left_out_by_item() {
         let check = |name: &str, content: &str, item: &str| {
             let snapshot = taken("judged", &[ENTRIES[0], (name, content), ENTRIES[1]]);
-            let left_out: Vec<_> = snapshot.left_out.named.keys().map(String::as_str).collect();
+            let left_out: Vec<_> = snapshot.left_out.named.keys().map(ToString::to_string).collect();
             assert_eq!(left_out, if item.is_empty() { vec![] } else { vec![item] }, "{name} {content}");
             let whole = names(&snapshot.whole().expect("a file"));
             assert_eq!(whole.len(), if item.is_empty() { 3 } else { 2 }, "{whole:?}");
@@ -1320,8 +1225,8 @@ mod tests {
             "good.ts/b/c",
         ] {
             let snapshot = ui(name);
-            assert_eq!(snapshot.left_out.named.keys().collect::<Vec<_>>(), [SHARED_UI], "{name:?}");
-            assert_eq!((snapshot.shared_ui(), snapshot.has_shared_ui()), (None, None), "{name:?}");
+            assert_eq!(snapshot.left_out.named.keys().collect::<Vec<_>>(), [&SHARED_UI], "{name:?}");
+            assert_eq!((&snapshot.sides.shared_ui, snapshot.has_shared_ui()), (&None, None), "{name:?}");
         }
         for name in ["a.ts", "good.ts2/b", "good/b", "lib/x.ts", "..a/b", "a.git/b", ".gitignore", "a b/é"] {
             assert_eq!(ui(name).has_shared_ui(), Some(true), "{name:?}");
@@ -1336,7 +1241,7 @@ mod tests {
         let dbt = [("f/d.script.json", r#"{"modules":{"dbt_project.yml":{}}}"#), ("f/d__dbt/wm_dbt.yaml", "")];
         let entries = [&[script, ("f/x.ts", "")], &other[..], &dbt].concat();
         let snapshot = taken("modules", &entries);
-        let left_out: Vec<_> = snapshot.left_out.named.keys().map(String::as_str).collect();
+        let left_out: Vec<_> = snapshot.left_out.named.keys().map(ToString::to_string).collect();
         assert_eq!(left_out, ["script f/x__mod/script", "variable f/x__mod/v"]);
         let whole = names(&snapshot.whole().expect("a file"));
         assert_eq!(whole, ["f/x.script.json", "f/x.ts", "f/d.script.json", "f/d__dbt/wm_dbt.yaml"]);
@@ -1353,10 +1258,10 @@ mod tests {
         let snapshot = taken("many", &bad);
         assert_eq!((snapshot.left_out.named.len(), snapshot.left_out.all.len()), (NAMED_MAX, NAMED_MAX + 50));
         assert_eq!(names(&snapshot.whole().expect("a file")), [""; 0], "all are left out");
-        assert_eq!(snapshot.names_of_items().expect("the disk"), [""; 0]);
+        assert!(snapshot.item_ids().expect("the disk").is_empty());
         let path = all[NAMED_MAX + 10].replace(".json", ".yaml");
         let item = item_of_entry(&all[NAMED_MAX + 10]);
-        assert!(snapshot.left_out.has(&item, &path) && !snapshot.left_out.has("script f/a", "f/a.ts"));
+        assert!(snapshot.left_out.has(&item, &path) && !snapshot.left_out.has(&item_of_entry("f/a.ts"), "f/a.ts"));
         let listed = LeftOut::first_of(LeftOut::first_of(snapshot.left_out_list()));
         assert_eq!((listed.len(), listed[200].item.as_str()), (201, "850 more"));
         let content = format!("{{\"a\":{number}}}");
@@ -1376,6 +1281,7 @@ mod tests {
             ("f/a.ts", ""),
             ("f/b.script.json", r#"{"modules":{"x.ts":{}}}"#),
             ("f/b.py", ""),
+            ("f/x.unknown", ""),
             ("f/c.flow.json", "{}"),
             ("f/d.variable.json", "{}"),
             ("c_e.resource-type.json", "{}"),
@@ -1384,14 +1290,14 @@ mod tests {
             ("dependencies/package.json", ""),
         ];
         let all = ["f/a.script.yaml", "f/a.ts", "f/b__mod/script.yaml", "f/b__mod/script.py", "f/c.flow/flow.yaml"];
-        let all = [&all[..], &["f/d.shop.variable.yaml", "c_e.resource-type.yaml"]].concat();
+        let all = [&all[..], &["f/x.unknown", "f/d.shop.variable.yaml", "c_e.resource-type.yaml"]].concat();
         let check = |gone: &str, configuration: Option<&str>, expected: &[&str]| {
             let mut snapshot = taken("missing", &entries);
             let plan = wmill_yaml::read(configuration.map(str::as_bytes), &KindSettings::default());
             let mut written = WrittenFiles::default();
             all.iter().filter(|path| !path.starts_with(gone)).for_each(|path| written.add(path, "shop"));
             assert_eq!(snapshot.leave_out_missing(&written, &plan).expect("the disk"), !expected.is_empty());
-            let left_out: Vec<_> = snapshot.left_out.named.keys().map(String::as_str).collect();
+            let left_out: Vec<_> = snapshot.left_out.named.keys().map(ToString::to_string).collect();
             assert_eq!(left_out, expected, "{gone} {configuration:?}");
         };
         check("none", None, &[]);
@@ -1400,6 +1306,7 @@ mod tests {
         check("f/b", None, &["script f/b"]);
         check("f/b__mod/script.p", None, &["script f/b"]);
         check("f/c", None, &["flow f/c"]);
+        check("f/x", None, &["f/x.unknown"]);
         check("f/d", None, &["variable f/d"]);
         check("c_e", None, &["resource type c_e"]);
         check("", None, &[]);
@@ -1431,7 +1338,11 @@ mod tests {
         let check = |number: &str, is_rounded: bool| {
             let content = format!("{{\"value\":{{\"a\":[{number}]}},\"resource_type\":\"any\"}}");
             let rounded = taken("numbers", &[("f/n.resource.json", &content)]).rounded;
-            assert_eq!(rounded.named.get("resource f/n").map(String::as_str), is_rounded.then_some(number), "{number}");
+            assert_eq!(
+                rounded.named.get(&item_of_entry("f/n.resource.json")).map(String::as_str),
+                is_rounded.then_some(number),
+                "{number}"
+            );
         };
         for number in ["175928847299117063", "-1001234567890123456", "9007199254740993", "1000000000000000000000"] {
             check(number, true);
@@ -1465,7 +1376,7 @@ mod tests {
         let none = changed(&snapshot, &snapshot).expect("few");
         assert_eq!(names(&snapshot.part(|name| none.has(name)).expect("a file")), ["dependencies/package.json"]);
         let mut snapshot = snapshot;
-        snapshot.leave_out("script f/a", "why not");
+        snapshot.leave_out(&item_of_entry("f/a.ts"), "why not");
         assert_eq!(names(&snapshot.part(|name| part_of.has(name)).expect("a file")), [&expected[2..]].concat());
     }
 
@@ -1482,8 +1393,9 @@ mod tests {
             ("f/folder.meta.json", "f/folder.meta.json"),
             ("settings.json", "settings"),
             ("dependencies/a.package.json", "workspace dependencies a.package.json"),
+            ("encryption_key.json", "encryption key"),
         ] {
-            assert_eq!(item_of_entry(entry), item, "{entry}");
+            assert_eq!(item_of_entry(entry).to_string(), item, "{entry}");
         }
     }
 }

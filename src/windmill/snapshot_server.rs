@@ -34,12 +34,7 @@ pub struct Answers {
 /// The running server.
 pub struct SnapshotServer {
     server: LoopbackServer,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    answers: Answers,
-    asked: Mutex<Questions>,
+    asked: Arc<Mutex<Questions>>,
 }
 
 /// What wmill has asked so far.
@@ -64,20 +59,20 @@ impl SnapshotServer {
     /// # Errors
     /// Fails if there is no socket, no thread, or no randomness for the word.
     pub fn start(answers: Answers) -> io::Result<Self> {
-        let shared = Arc::new(Shared { answers, asked: Mutex::default() });
-        let served = Arc::clone(&shared);
+        let asked = Arc::<Mutex<Questions>>::default();
+        let noted = Arc::clone(&asked);
         let server = LoopbackServer::start(None, move |request, send| {
-            if let Some((what, answer)) = served.known(&request)? {
+            if let Some((what, answer)) = answers.to(&request)? {
                 send(answer)?;
-                served.asked().answered.insert(what);
+                lock(&noted).answered.insert(what);
                 return Ok(());
             }
             let asked = format!("{} {}", request.method(), request.uri());
             log::debug!("wmill asks for what the snapshot has no answer to: {asked}");
-            served.asked().unknown.get_or_insert(asked);
+            lock(&noted).unknown.get_or_insert(asked);
             send(Answer::text(404, "Not found"))
         })?;
-        Ok(Self { server, shared })
+        Ok(Self { server, asked })
     }
 
     /// Returns the server that wmill gets in place of Windmill.
@@ -92,7 +87,7 @@ impl SnapshotServer {
     pub fn finish(self) -> Result<(), String> {
         // An answer counts a moment after wmill has it.
         drop(self.server);
-        let asked = self.shared.asked();
+        let asked = lock(&self.asked);
         if let Some(question) = &asked.unknown {
             return Err(format!("wmill asked for what the snapshot has no answer to: {question}"));
         }
@@ -103,14 +98,14 @@ impl SnapshotServer {
     }
 }
 
-impl Shared {
-    fn asked(&self) -> MutexGuard<'_, Questions> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(asked: &Mutex<Questions>) -> MutexGuard<'_, Questions> {
+    asked.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
+impl Answers {
     /// Returns the answer to a request, and what it is; `None` if the snapshot has none.
-    fn known(&self, request: &Request) -> io::Result<Option<(&'static str, Answer<'_>)>> {
-        let Answers { workspace, archive, query, sides } = &self.answers;
+    fn to(&self, request: &Request) -> io::Result<Option<(&'static str, Answer<'_>)>> {
+        let Self { workspace, archive, query, sides } = self;
         if request.method() != Method::GET {
             return Ok(None);
         }
@@ -134,17 +129,12 @@ impl Shared {
     }
 }
 
-/// Returns the type of archive that is asked for, if the rest of the query is the one of the export.
-fn type_of_archive<'a>(asked: &'a str, query: &str) -> Option<&'a str> {
+/// Returns the type of archive that is asked for, if the rest of the query is the one of the export. The order of the
+/// parameters has no meaning.
+fn type_of_archive<'a>(asked: &'a str, query: &'a str) -> Option<&'a str> {
     let (kind, asked) = asked.strip_prefix("archive_type=")?.split_once('&')?;
+    let parameters = |query: &'a str| query.split('&').collect::<BTreeSet<_>>();
     (parameters(asked) == parameters(query)).then_some(kind)
-}
-
-/// Returns the parameters of a query. They are sorted, since their order has no meaning.
-fn parameters(query: &str) -> Vec<&str> {
-    let mut parameters: Vec<_> = query.split('&').collect();
-    parameters.sort_unstable();
-    parameters
 }
 
 fn side(answer: &snapshot::Answer) -> Answer<'_> {
@@ -262,7 +252,7 @@ mod tests {
         let quiet: Vec<_> = (0..6).map(|_| TcpStream::connect(server.server.address()).expect("one")).collect();
         assert_eq!(ask(&server, "/api/users/whoami", &word).0, 200);
         drop(quiet);
-        assert!(server.shared.asked().unknown.is_none());
+        assert!(lock(&server.asked).unknown.is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::fmt;
 use miniserde::json;
 
 use crate::util::yaml::{self, Node, escaped_start};
+use crate::windmill::item_path::{self, ItemId};
 use crate::windmill::scope::Scope;
 
 /// The name of the file, both of the repository's and of the one that a run writes.
@@ -89,12 +90,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether the sync skips an item, by its kind or by a pattern. `kind` is in the words of
-    /// [`ItemKind`](crate::windmill::item_path::ItemKind), or `folder`.
-    pub fn keeps_out(&self, kind: &str, path: &str) -> bool {
-        let Kinds { skip_scripts, skip_flows, skip_apps, .. } = self.kinds;
-        let kinds = [(skip_scripts, "script"), (skip_flows, "flow"), (skip_apps, "app"), (skip_apps, "raw app")];
-        kinds.contains(&(true, kind)) || self.scope.keeps_out(kind, path, self.non_dotted_paths)
+    /// Whether the sync skips an item, by its kind or by a pattern.
+    pub fn keeps_out(&self, item: &ItemId) -> bool {
+        !item_path::covers(item, &self.kinds) || self.scope.keeps_out(item, self.non_dotted_paths)
     }
 }
 

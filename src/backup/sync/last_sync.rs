@@ -153,12 +153,8 @@ impl LastSync {
     pub fn changed_groups(&self, now: &Now, tip: &RemoteTip) -> Result<Changed, &'static str> {
         let (last, fresh) = (self.usable()?, &now.snapshot.digests);
         last.check_surroundings(now)?;
-        if fresh.own_items != last.digests.own_items || fresh.file_types != last.digests.file_types {
+        if fresh.shared != last.digests.shared {
             Err("something that all items share changed")
-        } else if fresh.shared_ui != last.digests.shared_ui {
-            Err("the shared UI changed")
-        } else if fresh.dependencies != last.digests.dependencies {
-            Err("the workspace dependencies changed")
         } else if now.snapshot.dependencies > 1 && !last.wmill.as_ref().is_some_and(|wmill| wmill.sorts_dependencies) {
             Err("there are several workspace dependencies, and this wmill does not sort them")
         } else if tip.plan.dedupes_lockfiles {
@@ -209,7 +205,7 @@ impl LastSync {
         self.write(&SavedState {
             digest: String::new(),
             commit: commit.to_string(),
-            shared_ui: now.snapshot.sides.has_shared_ui() == Some(true),
+            shared_ui: now.snapshot.has_ui_files,
             begun: self.begun_after(now, is_full),
             settings: self.settings.clone(),
             wmill: now.wmill.clone(),
@@ -345,13 +341,7 @@ mod tests {
             }),
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
-            digests: Digests {
-                own_items: digest(),
-                file_types: digest(),
-                shared_ui: digest(),
-                dependencies: digest(),
-                groups: digest(),
-            },
+            digests: Digests { shared: digest(), groups: digest() },
             tree: Some("2222222222222222222222222222222222222222".to_owned()),
             warnings: vec!["w \"x\"".to_owned()],
             left_out: vec![LeftOut { item: "script f/a".to_owned(), reason: "r".to_owned() }],

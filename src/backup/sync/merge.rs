@@ -13,9 +13,9 @@ use crate::git::{Git, GitError};
 use crate::model::names::WorkspaceId;
 use crate::model::run_result::Warnings;
 use crate::util::files;
-use crate::windmill::item_path::{self, ItemId, WMILL_LOCK};
+use crate::windmill::item_path::{self, ItemId, ItemKind, SHARED_UI, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::{SHARED_UI, Snapshot};
+use crate::windmill::snapshot::Snapshot;
 
 /// What is known about a successful pull.
 pub struct Pulled<'a> {
@@ -37,8 +37,7 @@ impl Pulled<'_> {
         let left_out = &self.snapshot.left_out;
         !left_out.is_empty()
             && std::str::from_utf8(path).is_ok_and(|path| {
-                // A file that belongs to no item has the name of its entry in the export.
-                let item = item_of(path, workspace).map_or_else(|| entry_of(path), |item| item.to_string());
+                let item = owner_of(path, workspace);
                 left_out.has(&item, path) || (is_gone && left_out.has_in_modules(path))
             })
     }
@@ -59,14 +58,14 @@ fn item_of(path: &str, workspace: &WorkspaceId) -> Option<ItemId> {
     Some(item)
 }
 
-/// Returns the name of what a file belongs to: an item, the shared UI, or an entry of the export.
-pub fn name_of_owner(path: &str, workspace: &WorkspaceId) -> String {
+/// Returns what a file belongs to: an item, the shared UI, or else its entry in the export.
+pub fn owner_of(path: &str, workspace: &WorkspaceId) -> ItemId {
     if is_shared_ui(path.as_bytes()) {
-        return SHARED_UI.to_owned();
+        return SHARED_UI;
     }
     let common = item_path::common_path(path, workspace.as_str());
     let path = common.as_deref().unwrap_or(path);
-    item_of(path, workspace).map_or_else(|| entry_of(path), |item| item.to_string())
+    item_of(path, workspace).unwrap_or_else(|| ItemId { kind: ItemKind::File, path: entry_of(path) })
 }
 
 /// Returns `f/ops/folder.meta.json` for `f/ops/folder.meta.yaml`.

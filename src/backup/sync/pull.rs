@@ -107,7 +107,7 @@ impl WholePull<'_> {
         let Self { run, git, .. } = self;
         retry::patiently(&git.run_env().deadline, || {
             git.check_out(shown)?;
-            Ok(pull_once(*run, git, snapshot, archive.clone(), snapshot.shared_ui(), configuration)?)
+            Ok(pull_once(*run, git, snapshot, archive.clone(), snapshot.sides.shared_ui.clone(), configuration)?)
         })
     }
 }

@@ -20,6 +20,7 @@ use crate::process::run_env::RunEnv;
 use crate::util::parallel::both;
 use crate::util::retry;
 use crate::windmill::cli;
+use crate::windmill::item_path::ItemId;
 use crate::windmill::narrow::Changed;
 
 /// How many refusals of files that were refused before a sync takes one by one. Then it leaves out all of them. It is
@@ -195,10 +196,12 @@ impl SyncSteps for LiveSteps<'_> {
     fn leave_out(&mut self, paths: &[String], refusals: u32) -> bool {
         let prefix = self.run.request.subdir.prefix();
         let snapshot = &mut self.now.snapshot;
-        let owner = |path: &String| Some(merge::name_of_owner(path.strip_prefix(&prefix)?, &self.tip.workspace));
+        let owner = |path: &String| Some(merge::owner_of(path.strip_prefix(&prefix)?, &self.tip.workspace));
         let Some(items) = paths.iter().map(owner).collect::<Option<Vec<_>>>() else { return false };
-        let known = snapshot.digests_of(&items.iter().cloned().collect()).unwrap_or_default();
-        if !items.iter().all(|item| known.contains_key(item) && !snapshot.left_out.named.contains_key(item)) {
+        let known = snapshot.digests_of(&items.iter().map(ToString::to_string).collect()).unwrap_or_default();
+        let is_new =
+            |item: &ItemId| known.contains_key(&item.to_string()) && !snapshot.left_out.named.contains_key(item);
+        if !items.iter().all(is_new) {
             return false;
         }
         for (item, path) in items.iter().zip(paths) {

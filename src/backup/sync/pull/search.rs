@@ -1,6 +1,6 @@
 //! Finds the items that `wmill` cannot write, and leaves them out of the snapshot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 
 use super::{PullBase, WholePull};
@@ -8,6 +8,7 @@ use crate::backup::error::BackupError;
 use crate::model::result_code::Code;
 use crate::util::retry::Retry;
 use crate::windmill::cli;
+use crate::windmill::item_path::ItemId;
 use crate::windmill::snapshot::{self, Snapshot};
 
 /// With more bad items than this, the cause is the export as a whole.
@@ -52,7 +53,7 @@ impl WholePull<'_> {
         let mut new = 0;
         let mut trusts_names = true;
         // The last one comes first, so that the search reaches single items after few pulls.
-        let mut pending = Vec::from(parts(snapshot.names_of_items()?, named_item(first).as_ref()));
+        let mut pending = Vec::from(parts(snapshot.item_ids()?, named_item(first).as_ref()));
         pending.extend(known.iter().map(|item| vec![item.clone()]).chain([Vec::new()]));
         while let Some(items) = pending.pop() {
             let Err(why) = self.pull_only(&items, snapshot)? else {
@@ -76,20 +77,19 @@ impl WholePull<'_> {
     }
 
     /// Returns the items that wmill could not write, if they have not changed since.
-    fn unchanged_suspects(&self, snapshot: &Snapshot) -> io::Result<Vec<String>> {
-        let suspects = self.suspects.iter().filter(|one| one.reason.starts_with(CANNOT_WRITE));
-        let suspects: BTreeMap<_, _> = suspects.map(|one| (one.item.clone(), one.digest.clone())).collect();
-        let now = snapshot.digests_of(&suspects.keys().cloned().collect())?;
-        let is_unchanged =
-            |item: &String| now.get(item) == suspects.get(item) && !snapshot.left_out.named.contains_key(item);
-        Ok(suspects.keys().filter(|item| is_unchanged(item)).cloned().collect())
+    fn unchanged_suspects(&self, snapshot: &Snapshot) -> io::Result<Vec<ItemId>> {
+        let mut suspects = snapshot.unchanged(self.suspects)?;
+        suspects.retain(|(item, found)| {
+            found.reason.starts_with(CANNOT_WRITE) && !snapshot.left_out.named.contains_key(item)
+        });
+        Ok(suspects.into_iter().map(|(item, _)| item).collect())
     }
 
     /// Pulls only these items, into an empty folder. Returns the inner error if something in the export may have stopped
     /// wmill.
-    fn pull_only(&self, items: &[String], snapshot: &Snapshot) -> Result<Result<(), String>, BackupError> {
-        let items: BTreeSet<&str> = items.iter().map(String::as_str).collect();
-        let archive = snapshot.part(|name| items.contains(&*snapshot::item_of_entry(name)))?;
+    fn pull_only(&self, items: &[ItemId], snapshot: &Snapshot) -> Result<Result<(), String>, BackupError> {
+        let items: BTreeSet<&ItemId> = items.iter().collect();
+        let archive = snapshot.part(|name| items.contains(&snapshot::item_of_entry(name)))?;
         // Without patterns, as for the pull into an empty folder.
         match self.pull_archive(snapshot, &archive, None, &self.plan.text_without_patterns) {
             Ok(()) => Ok(Ok(())),
@@ -100,14 +100,14 @@ impl WholePull<'_> {
 }
 
 /// Returns the item that wmill names in its output.
-fn named_item(message: &str) -> Option<String> {
+fn named_item(message: &str) -> Option<ItemId> {
     let [start, before_name] = NAMES_ENTRY;
     let mut named = message.lines().filter_map(|line| line.strip_prefix(start)?.split_once(before_name));
     Some(snapshot::item_of_entry(named.next_back()?.1.trim()))
 }
 
 /// Returns two parts of the items: all others and the named one, or the halves.
-fn parts(mut items: Vec<String>, named: Option<&String>) -> [Vec<String>; 2] {
+fn parts(mut items: Vec<ItemId>, named: Option<&ItemId>) -> [Vec<ItemId>; 2] {
     if let Some(index) = items.iter().position(|item| Some(item) == named) {
         let named = items.remove(index);
         return [items, vec![named]];
@@ -116,7 +116,7 @@ fn parts(mut items: Vec<String>, named: Option<&String>) -> [Vec<String>; 2] {
     [items, left]
 }
 
-fn leave_out(snapshot: &mut Snapshot, item: &str, message: &str) {
+fn leave_out(snapshot: &mut Snapshot, item: &ItemId, message: &str) {
     let reason = reason(message);
     log::warn!("{item} is left out, since wmill cannot write it: {reason}");
     snapshot.leave_out(item, &[CANNOT_WRITE, &*reason].concat());
