@@ -429,7 +429,7 @@ impl RestoreRun<'_> {
         let BlobContent::Whole(content) = content? else {
             return Ok(None);
         };
-        let fields = yaml::fields(&content, USER_BYTES_MAX, |name| name == "username").unwrap_or_default();
+        let fields = yaml::fields(&content, USER_BYTES_MAX).unwrap_or_default();
         Ok(fields.into_iter().find_map(|(name, value)| match value {
             Node::Text(value) if name == "username" => Some(value),
             _ => None,

@@ -94,7 +94,7 @@ fn name_in_quotes(quoted: &str) -> Option<String> {
     if !begins_with_mark(quoted) {
         return None;
     }
-    let Some(Node::Text(text)) = in_quotes(quoted).and_then(yaml::value) else { return Some(String::new()) };
+    let Some(Ok(Node::Text(text))) = in_quotes(quoted).map(yaml::value) else { return Some(String::new()) };
     let marked = text.trim_start_matches(is_space);
     // `wmill` counts the spaces before the mark too, and never writes them.
     let is_indented = marked.len() < text.len();

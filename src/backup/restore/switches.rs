@@ -26,7 +26,7 @@ pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
         "enabled" => *value == Node::Bool(false),
         _ => *value == Node::Text("disabled".to_owned()),
     };
-    let switches = fields(text.as_bytes(), text.len(), |key| matches!(key, "enabled" | "mode")).ok()?;
+    let switches = fields(text.as_bytes(), text.len()).ok()?;
     let mut switches = switches.iter().filter(|(key, _)| matches!(key.as_str(), "enabled" | "mode")).peekable();
     (switches.peek().is_some() && switches.all(is_off)).then(|| text.into_bytes())
 }
