@@ -271,7 +271,8 @@ mod tests {
         assert_ne!(of("9007199254740992"), of("9007199254740993"));
         assert_eq!((of("010"), of("0x1F"), of("0o17"), of(".5e1")), (of("10"), of("31"), of("15"), of("5")));
         assert_ne!(of("-.inf"), of("'-.inf'"));
-        for no_number in ["0b1", "+0x1", "-0o7", "0x-1", "0xg", "1_000", "2024-01-05", "10:20", ".", "e5", "inf", "nan"] {
+        for no_number in ["0b1", "+0x1", "-0o7", "0x-1", "0xg", "1_000", "2024-01-05", "10:20", ".", "e5", "inf", "nan"]
+        {
             assert_eq!(of(no_number), of(&format!("'{no_number}'")));
         }
     }

@@ -21,9 +21,8 @@ const PATTERN_BYTES_MAX: usize = 256;
 const PATTERN_STARS_MAX: usize = 10;
 const PATTERN_STARS_PER_SEGMENT_MAX: usize = 4;
 const PATTERN_BRACES_MAX: usize = 4;
-/// How many keys a warning names, and how many characters of each it quotes.
-const NAMED_KEYS_MAX: usize = 20;
-const NAMED_KEY_CHARS_MAX: usize = 40;
+/// How many characters of the names of keys a warning has.
+const NAMED_CHARS_MAX: usize = 800;
 
 /// The kinds of items that one sync exports. Each is decided.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -139,24 +138,8 @@ impl Kind {
     }
 }
 
-/// Keys that are always ignored. There is no warning if their value is wmill's default.
-const NEVER_HEEDED: [&str; 14] = [
-    "codebases",
-    "environments",
-    "gitBranches",
-    "git_branches",
-    "json",
-    "lint",
-    "locksRequired",
-    "message",
-    "overrides",
-    "plainSecrets",
-    "promotion",
-    "skipBranchValidation",
-    "stateful",
-    "workspaces",
-];
-
+/// Keys that are always ignored, and whose value is `false` if a file does not have them.
+const FALSE_ANYWAY: [&str; 6] = ["json", "lint", "locksRequired", "plainSecrets", "skipBranchValidation", "stateful"];
 const LAYOUT: [&str; 4] = ["defaultTs", "nonDottedPaths", "syncBehavior", "dedupeLockfiles"];
 const SCOPE: [&str; 3] = ["includes", "extraIncludes", "excludes"];
 
@@ -232,7 +215,7 @@ impl YamlDraft {
         } else if let Some(index) = SCOPE.iter().position(|name| *name == key) {
             self.take_patterns(index, node)
         } else {
-            NEVER_HEEDED.contains(&key.as_str()) && (node.is_empty() || node == Node::Bool(false))
+            node.is_empty() || FALSE_ANYWAY.contains(&key.as_str()) && node == Node::Bool(false)
         };
         if !heeded {
             self.unheeded.push(key);
@@ -307,23 +290,15 @@ impl YamlDraft {
 
     /// Returns the query of wmill 1.819.0. wmill itself leaves out scripts, flows, apps and folders.
     fn query(&self) -> String {
-        let kinds = &self.plan.kinds;
+        let mut kinds = self.plan.kinds;
         let mut query = String::from("plain_secret=false");
-        for (name, value) in [
-            ("skip_variables", kinds.skip_variables),
-            ("skip_resources", kinds.skip_resources),
-            ("skip_secrets", kinds.skip_secrets),
-            ("include_schedules", kinds.include_schedules),
-            ("include_triggers", kinds.include_triggers),
-            ("include_users", kinds.include_users),
-            ("include_groups", kinds.include_groups),
-            ("include_settings", kinds.include_settings),
-            ("include_key", kinds.include_key),
-            ("include_workspace_dependencies", !kinds.skip_workspace_dependencies),
-            ("skip_datatable_migrations", kinds.skip_datatable_migrations),
-            ("skip_resource_types", kinds.skip_resource_types),
-        ] {
-            query.push_str(&format!("&{name}={value}"));
+        for Kind { key, field, .. } in KINDS {
+            let is_set = *field(&mut kinds);
+            query += &match key {
+                "skipScripts" | "skipFlows" | "skipApps" | "skipFolders" => continue,
+                "skipWorkspaceDependencies" => format!("&include_workspace_dependencies={}", !is_set),
+                key => format!("&{}={is_set}", in_query(key)),
+            };
         }
         let default_ts = if self.deno { "deno" } else { "bun" };
         let behavior = self.sync_behavior.unwrap_or("v0");
@@ -363,6 +338,12 @@ impl YamlDraft {
     }
 }
 
+/// Returns the parameter of a kind: `skip_resource_types` for `skipResourceTypes`.
+fn in_query(key: &str) -> String {
+    let of = |char: char| if char.is_uppercase() { format!("_{}", char.to_lowercase()) } else { char.to_string() };
+    key.chars().map(of).collect()
+}
+
 /// Whether wmill may get this pattern. wmill only compares it with paths, so it cannot lead elsewhere. Two dots are
 /// always refused: within braces they are a range, of any length.
 fn is_pattern(pattern: &str) -> bool {
@@ -387,14 +368,9 @@ fn quoted(text: &str) -> String {
     json::to_string(text).chars().map(escaped).collect()
 }
 
-/// Returns the keys for a warning: escaped, shortened, and limited in number.
+/// Returns the keys for a warning.
 fn named(keys: &[String]) -> String {
-    let shown: Vec<String> =
-        keys.iter().take(NAMED_KEYS_MAX).map(|key| escaped_start(key, NAMED_KEY_CHARS_MAX)).collect();
-    match keys.len().saturating_sub(NAMED_KEYS_MAX) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
+    escaped_start(&keys.join(", "), NAMED_CHARS_MAX)
 }
 
 /// Returns the lines of a `wmill.yaml` that declare the resources and variables in these files as items that only this
@@ -645,10 +621,8 @@ mod tests {
     #[test]
     fn warnings_are_escaped_and_bounded() {
         check("\"a\\e[31m\\nb\": 1", &[], &[&unheeded("a\\u{1b}[31m\\nb")]);
-        check(&format!("{}: 1", "x".repeat(41)), &[], &[&unheeded(&format!("{}…", "x".repeat(40)))]);
-        let many: String = (10..40).map(|index| format!("k{index}: 1\n")).collect();
-        let first: Vec<String> = (10..30).map(|index| format!("k{index}")).collect();
-        check(&many, &[], &[&unheeded(&format!("{} and 10 more", first.join(", ")))]);
+        let long = "x".repeat(1000);
+        check(&format!("{long}: 1\ny: 1"), &[], &[&unheeded(&format!("{}…", &long[..NAMED_CHARS_MAX]))]);
         check("includes: !tag [a]\nx: !t {a: 1}\n1: a\n~: b", &[], &[&unheeded("includes, x, 1, ~")]);
     }
 }
