@@ -354,12 +354,11 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    /// Returns the headers of each question.
-    fn sent_headers(&self) -> Vec<(String, String)> {
-        let mut headers: Vec<_> =
-            self.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
+    /// Returns the headers of each question, with the token.
+    pub(super) fn sent_headers(&self) -> Vec<(String, Secret)> {
+        let mut headers = self.headers.to_vec();
         if !self.token.expose().is_empty() {
-            headers.push(("Authorization".to_owned(), ["Bearer ", self.token.expose()].concat()));
+            headers.push(("Authorization".to_owned(), Secret::new(["Bearer ", self.token.expose()].concat())));
         }
         headers
     }
@@ -398,7 +397,10 @@ impl<'a> Windmill<'a> {
                 None => get(&agent, &url, &headers, ANSWER_TIME_MAX),
                 Some(body) => {
                     let request = agent.post(&url).header("Content-Type", "application/json");
-                    headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
+                    headers
+                        .iter()
+                        .fold(request, |request, (name, value)| request.header(name, value.expose()))
+                        .send(body)
                 }
             };
             read_answer(asked, response?, bytes_max)
@@ -549,11 +551,11 @@ type Response = ureq::http::Response<ureq::Body>;
 fn get(
     agent: &ureq::Agent,
     url: &str,
-    headers: &[(String, String)],
+    headers: &[(String, Secret)],
     time_max: Duration,
 ) -> Result<Response, ureq::Error> {
     let request = agent.get(url).config().timeout_global(Some(time_max)).build();
-    headers.iter().fold(request, |request, (name, value)| request.header(name, value)).call()
+    headers.iter().fold(request, |request, (name, value)| request.header(name, value.expose())).call()
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -136,7 +136,7 @@ fn push_failed(
         (code, run_env.redactor.redact(&format!("{what}: {answered}{reason}")))
     } else {
         let why = format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail));
-        (code_of_push(&finished.tail_text()), why)
+        (Code::PullFailed, why)
     };
     api::failed(code, format!("`wmill sync push` into workspace `{}` failed: {why}", windmill.workspace))
 }
@@ -252,22 +252,6 @@ impl Words {
     /// unanswered prompt) would pass for a successful pull.
     fn say_done(&self) -> bool {
         self.changes == Some(0) || (self.changes.is_some() && self.is_applied)
-    }
-}
-
-/// Returns what the output of a push means. wmill talks to our relay only, which answers in Windmill's place if it cannot
-/// reach Windmill.
-fn code_of_push(printed: &str) -> Code {
-    let has = |signs: [&str; 2]| signs.iter().any(|sign| printed.contains(sign));
-    if has(["Workspace id '", "no rows returned"]) {
-        Code::WorkspaceNotFound
-    } else if has(["Could not authenticate", "Unauthorized"]) {
-        Code::WindmillUnauthorized
-    // Sometimes wmill prints only the first of these, whatever the cause. The second is what the relay answers.
-    } else if has(["Could not connect to Windmill server", "no answer: "]) {
-        Code::WindmillUnreachable
-    } else {
-        Code::PullFailed
     }
 }
 
@@ -438,13 +422,5 @@ mod tests {
             // The content of an edited script.
             check_retry(&["~ script f/a.ts", name, "Applying changes to files ...", error], Retry::EmptyFolder);
         }
-    }
-
-    #[test]
-    fn what_a_push_prints_tells_what_failed() {
-        assert_eq!(code_of_push("Workspace id 'x' not found on http://w/"), Code::WorkspaceNotFound);
-        assert_eq!(code_of_push("no answer: io: Connection refused"), Code::WindmillUnreachable);
-        assert_eq!(code_of_push("Unauthorized"), Code::WindmillUnauthorized);
-        assert_eq!(code_of_push("Failed to parse YAML content"), Code::PullFailed);
     }
 }
