@@ -60,11 +60,8 @@ impl From<GitError> for BackupError {
 }
 
 impl From<WindmillError> for BackupError {
-    fn from(error: WindmillError) -> Self {
-        match error {
-            WindmillError::Failed { code, message, retry } => Self { code, message, retry },
-            WindmillError::Expired(ended) => ended.into(),
-        }
+    fn from(WindmillError { code, message, retry }: WindmillError) -> Self {
+        Self { code, message, retry }
     }
 }
 

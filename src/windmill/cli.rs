@@ -183,7 +183,7 @@ fn sync(
             // The files that wmill wrote are of no use, and take the space.
             files::remove_folder(folder).and_then(|()| files::create_folder(folder))?;
             let (code, message) = (Code::PullFailed, failure.to_string());
-            Err(WindmillError::Failed { code, message, retry: Retry::NewCheckout })
+            Err(WindmillError { code, message, retry: Retry::NewCheckout })
         }
         _ => Err(api::failed(Code::PullFailed, failure.to_string())),
     })
@@ -193,13 +193,10 @@ fn sync(
 fn write_profile(server: &LoopbackServer, workspace: &WorkspaceId, configuration: &Path) -> std::io::Result<()> {
     let folder = configuration.join("windmill");
     files::create_folder(&folder)?;
-    let text = |text: &str| json::to_string(text);
+    // None of these has a character that JSON escapes.
+    let (remote, word) = (server.base_url(), server.word().expose());
     let profile = format!(
-        "{{\"name\":{},\"remote\":{},\"workspaceId\":{},\"token\":{}}}\n",
-        text(PROFILE),
-        text(&server.base_url()),
-        text(workspace.as_str()),
-        text(server.word().expose()),
+        "{{\"name\":\"{PROFILE}\",\"remote\":\"{remote}\",\"workspaceId\":\"{workspace}\",\"token\":\"{word}\"}}\n"
     );
     files::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
 }
@@ -219,7 +216,7 @@ fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> W
         format!("ended with {}", finished.ending)
     };
     let message = format!("`wmill sync pull` of workspace `{workspace}` {how}: {printed}");
-    WindmillError::Failed { code: Code::PullFailed, message, retry }
+    WindmillError { code: Code::PullFailed, message, retry }
 }
 
 /// What a successful pull prints: how many changes it has to apply and, if there are any, that it applied them.

@@ -14,11 +14,9 @@ use miniserde::json::{self, Object, Value};
 use ureq::http::{self, Method};
 
 use crate::http::loopback::{Answer, LoopbackServer, Request};
-use crate::net::http_client;
 use crate::process::run_env::RunEnv;
 use crate::util::percent;
-use crate::util::secret::Secret;
-use crate::windmill::api::{Windmill, text};
+use crate::windmill::api::{self, Windmill, text};
 use crate::windmill::item_path::{ItemId, ItemKind};
 
 /// How much of a refusal is kept: the server's sentence, and not the page of a gateway.
@@ -232,8 +230,6 @@ pub struct PushRelay {
     base: String,
     /// `/api/w/WORKSPACE/`
     prefix: String,
-    /// The headers of each request, with the token.
-    headers: Vec<(String, Secret)>,
     permits: Permits,
     refusal: Mutex<Option<Refusal>>,
 }
@@ -267,11 +263,11 @@ impl PushRelay {
         permits: Permits,
     ) -> io::Result<(Arc<Self>, LoopbackServer)> {
         let left = run_env.deadline.remaining().map_err(|expired| io::Error::other(format!("{expired:?}")))?;
+        let Windmill { base_url, token, headers, .. } = *windmill;
         let relay = Arc::new(Self {
-            agent: http_client::client(windmill.base_url.as_str(), left, &run_env.environment),
-            base: windmill.base_url.join(""),
+            agent: api::client(base_url, token, headers, left, &run_env.environment),
+            base: base_url.join(""),
             prefix: format!("/api/w/{}/", windmill.workspace),
-            headers: windmill.sent_headers(),
             permits,
             refusal: Mutex::default(),
         });
@@ -313,9 +309,6 @@ impl PushRelay {
         let mut forwarded = http::Request::builder().method(request.method()).uri(url);
         for (name, value) in request.headers().iter().filter(|(name, _)| FORWARDED.contains(&name.as_str())) {
             forwarded = forwarded.header(name, value);
-        }
-        for (name, value) in &self.headers {
-            forwarded = forwarded.header(name, value.expose());
         }
         if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
             return self.agent.run(forwarded.body(request.into_body())?);
