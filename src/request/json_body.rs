@@ -6,7 +6,7 @@ use crate::config::{self, Config};
 use crate::model::names::{self, Identity, WorkspaceId};
 use crate::model::urls::{RemoteScheme, RemoteUrl};
 use crate::request::{Faults, Flags};
-use crate::util::json::{self, Limits, OutlineFault};
+use crate::util::json::{self, Limits};
 use crate::util::secret::Secret;
 
 /// The largest body. A body has a few hundred bytes, and some more with a resource and its token. The listener reads no
@@ -93,10 +93,9 @@ fn parse(body: &[u8]) -> Result<(Value, &str), &'static str> {
         return Err("has more than 64 KiB");
     }
     let text = std::str::from_utf8(body).map_err(|_| "is not UTF-8")?;
-    match json::outline_fault(text, Limits { depth: DEPTH_MAX, values: MEMBERS_MAX, containers: MEMBERS_MAX }) {
-        Some(OutlineFault::TooDeep) => return Err("is nested too deeply"),
-        Some(OutlineFault::TooMany) => return Err("has more than 256 values"),
-        None => {}
+    let limits = Limits { depth: DEPTH_MAX, values: MEMBERS_MAX, containers: MEMBERS_MAX };
+    if let Some(fault) = json::outline_fault(text, limits) {
+        return Err(fault);
     }
     Ok((from_str(text).map_err(|_| "is not JSON")?, text))
 }

@@ -317,14 +317,15 @@ impl YamlDraft {
         line("nonDottedPaths", &self.plan.non_dotted_paths);
         line("dedupeLockfiles", &self.plan.dedupes_lockfiles);
         if let Some(version) = self.sync_behavior {
-            line("syncBehavior", &quoted(version));
+            line("syncBehavior", &json::to_string(version));
         }
         if kinds.skip_apps {
             scope[2].extend(RAW_APPS.map(str::to_owned));
         }
         for (key, patterns) in SCOPE.iter().zip(&scope) {
+            // A text of JSON is one of YAML 1.2, which wmill reads.
             if !patterns.is_empty() {
-                let patterns: Vec<String> = patterns.iter().map(|pattern| quoted(pattern)).collect();
+                let patterns: Vec<String> = patterns.iter().map(|pattern| json::to_string(pattern.as_str())).collect();
                 line(key, &format_args!("[{}]", patterns.join(", ")));
             }
         }
@@ -358,16 +359,6 @@ fn is_pattern(pattern: &str) -> bool {
         && pattern.split('/').all(|segment| count(segment, '*') <= PATTERN_STARS_PER_SEGMENT_MAX)
 }
 
-/// Returns `text` as a double-quoted scalar, which is the same in YAML and JSON.
-fn quoted(text: &str) -> String {
-    let is_special = |char: char| {
-        // These are the line breaks of YAML 1.1, the byte order mark, and what a scalar may only have as an escape.
-        char.is_control() || matches!(char, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
-    };
-    let escaped = |char| if is_special(char) { format!("\\u{:04x}", u32::from(char)) } else { char.to_string() };
-    json::to_string(text).chars().map(escaped).collect()
-}
-
 /// Returns the keys for a warning.
 fn named(keys: &[String]) -> String {
     escaped_start(&keys.join(", "), NAMED_CHARS_MAX)
@@ -380,7 +371,7 @@ pub fn own_items(files: &BTreeSet<String>) -> String {
     let is_plain = |char: char| char.is_alphanumeric() || "_-/.@".contains(char);
     let of = |ending: &str| {
         let files = files.iter().filter(|file| file.ends_with(ending));
-        let patterns = files.map(|file| quoted(&file.replace(|char| !is_plain(char), "?")));
+        let patterns = files.map(|file| json::to_string(&file.replace(|char| !is_plain(char), "?")));
         patterns.collect::<Vec<_>>().join(", ")
     };
     let (resources, variables) = (of(".resource.yaml"), of(".variable.yaml"));
@@ -506,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_pattern_cannot_break_out_of_its_quotes() {
-        let line = r#"excludes: ["a\"\\]: #\u2028é, {x}"]"#;
+        let line = "excludes: [\"a\\\"\\\\]: #\u{2028}é, {x}\"]";
         check("excludes: [\"a\\\"\\\\]: #\\u2028é, {x}\"]", &[line], &[&narrowing("excludes")]);
         let text = read(Some(line.as_bytes()), &NOTHING).text;
         let Some((_, Node::List(patterns))) =
