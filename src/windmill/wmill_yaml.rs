@@ -10,7 +10,7 @@ use crate::windmill::scope::Scope;
 
 /// The name of the file, both of the repository's and of the one that a run writes.
 pub const WMILL_YAML: &str = "wmill.yaml";
-/// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
+/// A larger `wmill.yaml` is not read. `wmill init` writes 6 KiB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
 /// How many patterns one list of the scope may have.
 const PATTERNS_MAX: usize = 100;
