@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::git::GitError;
 use crate::model::result_code::Code;
-use crate::net::ca_bundle::TrustError;
 use crate::process::lock::LockError;
 use crate::request::RequestError;
 use crate::util::deadline::Expired;
@@ -61,11 +60,8 @@ impl From<GitError> for BackupError {
 }
 
 impl From<WindmillError> for BackupError {
-    fn from(error: WindmillError) -> Self {
-        match error {
-            WindmillError::Failed { code, message, retry } => Self { code, message, retry },
-            WindmillError::Expired(ended) => ended.into(),
-        }
+    fn from(WindmillError { code, message, retry }: WindmillError) -> Self {
+        Self { code, message, retry }
     }
 }
 
@@ -88,15 +84,6 @@ impl From<LockError> for BackupError {
         match error {
             LockError::Expired(ended) => ended.into(),
             LockError::Io(error) => error.into(),
-        }
-    }
-}
-
-impl From<TrustError> for BackupError {
-    fn from(error: TrustError) -> Self {
-        match error {
-            TrustError::Bundle(why) => Self::new(Code::ConfigInvalid, why),
-            TrustError::Disk(error) => error.into(),
         }
     }
 }

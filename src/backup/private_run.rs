@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::backup::error::BackupError;
 use crate::backup::{paths, run_context};
 use crate::config::Config;
+use crate::model::result_code::Code;
 use crate::net::ca_bundle;
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
@@ -39,7 +40,9 @@ impl PrivateRun {
         paths::remove_leftovers(config);
         let lock = Lock::acquire(&self.lock(), &deadline, &mut || {})?;
         let run_dir = RunDir::new(self.run_dir.clone())?;
-        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir)?;
+        let own = ca_bundle::bundle(&config.tool_environment);
+        let own = own.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
+        let environment = ca_bundle::for_run(&config.tool_environment, &own, &run_dir)?;
         Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
     }
 

@@ -354,7 +354,9 @@ impl RunContext<'_> {
         let lock = self.wait_for_turn()?;
         let run_dir = RunDir::new(paths::run_folder(config, request))?;
         paths::remove_leftovers(config);
-        let environment = ca_bundle::for_run(&config.tool_environment, &run_dir)?;
+        let own = ca_bundle::bundle(&config.tool_environment);
+        let own = own.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
+        let environment = ca_bundle::for_run(&config.tool_environment, &own, &run_dir)?;
         Ok(RunEnv {
             run_dir,
             deadline: Deadline::after(config.sync_timeout, self.env.cancel),

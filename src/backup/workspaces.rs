@@ -12,8 +12,9 @@ use crate::model::run_result::TokenUser;
 use crate::request::{self, Draft, RequestError, SyncRequest, Target};
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 use crate::util::redact::Redactor;
+use crate::util::retry;
 use crate::util::secret::Secret;
-use crate::windmill::api::{self, Windmill, WindmillError};
+use crate::windmill::api::{Windmill, WindmillError};
 
 /// Time limit for one question to Windmill, with all its attempts.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
@@ -107,7 +108,10 @@ pub fn ask(config: &Config, token: &Secret, cancel: &CancelToken) -> Result<Seen
     let deadline = Deadline::after(ANSWER_TIME_MAX.min(config.sync_timeout), cancel);
     let headers =
         request::windmill_headers(config).map_err(|message| RequestError { code: Code::ConfigInvalid, message })?;
-    let listed = api::list_workspaces(&config.base_url, token, &headers, &deadline, &config.tool_environment);
+    // The client needs a workspace, but the question is about none.
+    let any = WorkspaceId::parse(ADMINS).map_err(|message| RequestError { code: Code::Internal, message })?;
+    let windmill = Windmill::new(&config.base_url, &any, token, &headers, &deadline, &config.tool_environment);
+    let listed = retry::patiently(&deadline, || windmill.workspaces());
     let mut listed = listed.map_err(|error| in_words(error, token))?;
     let has_branches = config.branch.contains(WORKSPACE_MARK);
     let mut forks = Vec::new();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ureq::http::HeaderMap;
+
 use super::args::Healthcheck;
 use super::{PROGRAM, eprint_line, service_config};
 use crate::config::{Environment, Options};
@@ -15,7 +17,10 @@ pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> u
     let Some(config) = service_config(&options, environment) else { return 1 };
     // If the service listens on all addresses (0.0.0.0), this asks the machine itself. No proxy is asked.
     let url = format!("http://{}/health", config.listen);
-    let answer = http_client::client(&url, HEALTHCHECK_TIME_MAX, &[]).get(&url).header("Host", "localhost").call();
+    let answer = http_client::client(&url, HEALTHCHECK_TIME_MAX, HeaderMap::new(), &[])
+        .get(&url)
+        .header("Host", "localhost")
+        .call();
     let why = match answer {
         Ok(answer) if answer.status() == 200 => return 0,
         Ok(answer) => format!("unhealthy ({})", answer.status()),

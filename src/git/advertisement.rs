@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::time::Duration;
 
 use ureq::Body;
-use ureq::http::Response;
+use ureq::http::{HeaderMap, Response};
 
 use crate::git::{Git, GitError};
 use crate::model::result_code::Code;
@@ -27,7 +27,7 @@ fn ask(
 ) -> Option<(Response<Body>, bool)> {
     let url = format!("{}/info/refs?service=git-upload-pack", remote.as_str().trim_end_matches('/'));
     let time_max = deadline.remaining().ok()?.min(ANSWER_TIME_MAX);
-    let mut request = http_client::client(&url, time_max, environment).get(&url);
+    let mut request = http_client::client(&url, time_max, HeaderMap::new(), environment).get(&url);
     if let Some(value) = authorization {
         request = request.header("Authorization", value);
     }

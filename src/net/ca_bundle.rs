@@ -92,24 +92,18 @@ pub fn roots(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
     Ok(trusted.chain(own).collect())
 }
 
-/// Why a run cannot get the certificates that it should trust.
-#[derive(Debug)]
-pub enum TrustError {
-    /// The bundle cannot be used. The text names it.
-    Bundle(String),
-    /// The folder of the run cannot be written.
-    Disk(io::Error),
-}
-
-/// Returns the environment for the programs of a run and for our own requests. If `environment` has a bundle, git gets a
-/// file in the run's folder with what it would trust without the bundle, followed by the bundle. `wmill` talks only to
-/// this process, without TLS.
+/// Returns the environment for the programs of a run and for our own requests. If `environment` has a bundle, whose
+/// certificates are `own`, git gets a file in the run's folder with what it would trust without the bundle, followed by
+/// the bundle. `wmill` talks only to this process, without TLS.
 ///
 /// # Errors
-/// [`TrustError`], if the bundle cannot be used or the file cannot be written.
-pub fn for_run(environment: &[(String, String)], run_dir: &RunDir) -> Result<Vec<(String, String)>, TrustError> {
+/// The file cannot be written.
+pub fn for_run(
+    environment: &[(String, String)],
+    own: &[Vec<u8>],
+    run_dir: &RunDir,
+) -> io::Result<Vec<(String, String)>> {
     const VARIABLE: &str = "GIT_SSL_CAINFO";
-    let own = bundle(environment).map_err(TrustError::Bundle)?;
     let mut all = environment.to_vec();
     if own.is_empty() {
         return Ok(all);
@@ -117,10 +111,9 @@ pub fn for_run(environment: &[(String, String)], run_dir: &RunDir) -> Result<Vec
     let own: String = own.iter().map(|der| to_pem(der)).collect();
     let of_git = named(environment, VARIABLE).and_then(|file| fs::read(file).ok());
     let others = of_git.or_else(|| system(environment)).unwrap_or_default();
-    let file = run_dir.write("ca-git.pem", &[others.as_slice(), b"\n", own.as_bytes()].concat());
-    let file = file.map_err(TrustError::Disk)?.to_string_lossy().into_owned();
+    let file = run_dir.write("ca-git.pem", &[others.as_slice(), b"\n", own.as_bytes()].concat())?;
     all.retain(|(name, _)| name != VARIABLE);
-    all.push((VARIABLE.to_owned(), file));
+    all.push((VARIABLE.to_owned(), file.to_string_lossy().into_owned()));
     Ok(all)
 }
 

@@ -4,6 +4,9 @@ use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use ureq::SendBody;
+use ureq::http::{HeaderMap, Request};
+use ureq::middleware::MiddlewareNext;
 use ureq::unversioned::transport::DefaultConnector;
 
 use crate::net::proxy;
@@ -12,12 +15,17 @@ use crate::net::resolver::ThreadedResolver;
 use crate::net::tls;
 use crate::util::deadline::{CancelToken, Deadline, Expired};
 
-/// Returns a client for `url` that gives up after `timeout`.
+/// Returns a client for `url` that gives up after `timeout`, and sends `headers` with each request.
 ///
 /// The client does not follow redirects, because that would send a token elsewhere. No status is an error.
 /// `environment` may name proxies, and files of certificates (`SSL_CERT_FILE`, `CA_BUNDLE_FILE`).
-pub fn client(url: &str, timeout: Duration, environment: &[(String, String)]) -> ureq::Agent {
+pub fn client(url: &str, timeout: Duration, headers: HeaderMap, environment: &[(String, String)]) -> ureq::Agent {
+    let with_headers = move |mut request: Request<SendBody<'_>>, next: MiddlewareNext<'_>| {
+        request.headers_mut().extend(headers.clone());
+        next.handle(request)
+    };
     let configuration = ureq::Agent::config_builder()
+        .middleware(with_headers)
         .timeout_global(Some(timeout))
         .max_redirects(0)
         // No connection is reused: the server may close it meanwhile. Also, if the server sends an answer in two parts
@@ -55,7 +63,10 @@ impl<T: Send + 'static> Pending<T> {
         let (sender, answer) = mpsc::sync_channel(1);
         let pending = Self { answer, unwanted: CancelToken::default() };
         let unwanted = pending.unwanted.clone();
-        std::thread::Builder::new().name("ask".to_owned()).spawn(move || sender.send(ask(&unwanted)).ok())?;
+        let thread = std::thread::Builder::new().name("ask".to_owned());
+        thread
+            .spawn(move || sender.send(ask(&unwanted)).ok())
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot start a thread: {error}")))?;
         Ok(pending)
     }
 }

@@ -6,7 +6,7 @@ use crate::config::{self, Config};
 use crate::model::names::{self, Identity, WorkspaceId};
 use crate::model::urls::{RemoteScheme, RemoteUrl};
 use crate::request::{Draft, Flags};
-use crate::util::json::{self, Limits, OutlineFault};
+use crate::util::json::{self, Limits};
 use crate::util::secret::Secret;
 
 /// How deep a body may be nested. A resource is flat. Deeper values would cost stack when they are parsed and dropped.
@@ -85,10 +85,9 @@ impl Fields {
 /// Returns the members of a body, and its text.
 fn parse(body: &[u8]) -> Result<(Object, &str), &'static str> {
     let text = std::str::from_utf8(body).map_err(|_| "is not UTF-8")?;
-    match json::outline_fault(text, Limits { depth: DEPTH_MAX, values: MEMBERS_MAX, containers: MEMBERS_MAX }) {
-        Some(OutlineFault::TooDeep) => return Err("is nested too deeply"),
-        Some(OutlineFault::TooMany) => return Err("has more than 256 values"),
-        None => {}
+    let limits = Limits { depth: DEPTH_MAX, values: MEMBERS_MAX, containers: MEMBERS_MAX };
+    if let Some(fault) = json::outline_fault(text, limits) {
+        return Err(fault);
     }
     match from_str(text) {
         Ok(Value::Object(object)) => Ok((object, text)),

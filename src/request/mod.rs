@@ -514,7 +514,7 @@ mod tests {
         };
         let message = refused(HTTPS, &crowd(MEMBERS_MAX)).message;
         assert!(message.contains("\"x0\" is unknown") && message.contains("\"x255\" is unknown"), "{message}");
-        assert_eq!(refused(HTTPS, &crowd(MEMBERS_MAX + 1)).message, "the body has more than 256 values");
+        assert_eq!(refused(HTTPS, &crowd(MEMBERS_MAX + 1)).message, "the body has too many values");
         accepted(HTTPS, &format!(r#"{{"git_token":"a{}"}}"#, ",".repeat(MEMBERS_MAX)));
     }
 

@@ -14,17 +14,8 @@ pub struct Limits {
     pub containers: usize,
 }
 
-/// A limit that an outline breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutlineFault {
-    /// Too many brackets are open at the same time.
-    TooDeep,
-    /// There are too many values, arrays or objects.
-    TooMany,
-}
-
-/// Returns the limit that the outline breaks first. The content of strings does not count.
-pub fn outline_fault(text: &str, limits: Limits) -> Option<OutlineFault> {
+/// Says which limit the outline breaks first. The content of strings does not count.
+pub fn outline_fault(text: &str, limits: Limits) -> Option<&'static str> {
     let (mut depth, mut values, mut containers) = (0_usize, 1_usize, 0_usize);
     let (mut in_string, mut escaped) = (false, false);
     for byte in text.bytes() {
@@ -38,10 +29,10 @@ pub fn outline_fault(text: &str, limits: Limits) -> Option<OutlineFault> {
             _ => {}
         }
         if depth > limits.depth {
-            return Some(OutlineFault::TooDeep);
+            return Some("is nested too deeply");
         }
         if values > limits.values || containers > limits.containers {
-            return Some(OutlineFault::TooMany);
+            return Some("has too many values");
         }
     }
     None
@@ -60,18 +51,18 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, expected: Option<OutlineFault>) {
+    fn check(text: &str, expected: Option<&str>) {
         assert_eq!(outline_fault(text, Limits { depth: 2, values: 3, containers: 4 }), expected, "{text}");
     }
 
     #[test]
     fn an_outline_is_held_to_each_limit() {
         check("[[1]]", None);
-        check("[[[1]]]", Some(OutlineFault::TooDeep));
+        check("[[[1]]]", Some("is nested too deeply"));
         check("[1,2,3]", None);
-        check("[1,2,3,4]", Some(OutlineFault::TooMany));
+        check("[1,2,3,4]", Some("has too many values"));
         check("[[],[],[]]", None);
-        check("[[][][][]]", Some(OutlineFault::TooMany));
+        check("[[][][][]]", Some("has too many values"));
         check(r#"["[[[[,,,,","\"[[[",1]"#, None);
         check("]]]]", None);
     }

@@ -6,17 +6,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use miniserde::json::{self, Object, Value};
+use miniserde::json::{Object, Value};
 use ureq::http::HeaderMap;
 
-use crate::model::names::{ADMINS, WorkspaceId};
+use crate::model::names::WorkspaceId;
 use crate::model::result_code::Code;
 use crate::model::run_result::TokenUser;
 use crate::model::urls::BaseUrl;
 use crate::net::http_client::{self, Pending};
 use crate::process::output;
 use crate::util;
-use crate::util::deadline::{CancelToken, Deadline, Expired};
+use crate::util::deadline::{Deadline, Expired};
 use crate::util::hash;
 use crate::util::json::Limits;
 use crate::util::parallel::both;
@@ -48,39 +48,36 @@ const EXPORT: &str = "workspaces/tarball?archive_type=tar";
 
 /// Why Windmill or wmill failed.
 #[derive(Debug)]
-pub enum WindmillError {
-    /// The server, the token, the workspace, or wmill failed.
-    Failed {
-        /// The code of the result.
-        code: Code,
-        /// What was tried, on what, and why it failed.
-        message: String,
-        /// Which attempt may help.
-        retry: Retry,
-    },
-    /// The time is over, or the service is shutting down.
-    Expired(Expired),
+pub struct WindmillError {
+    /// The code of the result.
+    pub code: Code,
+    /// What was tried, on what, and why it failed. It is empty if the time is over or the service is shutting down.
+    pub message: String,
+    /// Which attempt may help.
+    pub retry: Retry,
+}
+
+impl WindmillError {
+    /// Whether the time is over, or the service is shutting down.
+    pub fn is_end_of_run(&self) -> bool {
+        matches!(self.code, Code::Timeout | Code::ShuttingDown)
+    }
 }
 
 impl Failure for WindmillError {
     fn retry(&self) -> Retry {
-        match self {
-            Self::Failed { retry, .. } => *retry,
-            Self::Expired(_) => Retry::Never,
-        }
+        self.retry
     }
 
     fn message(&self) -> &str {
-        match self {
-            Self::Failed { message, .. } => message,
-            Self::Expired(_) => "no time left",
-        }
+        &self.message
     }
 }
 
 impl From<Expired> for WindmillError {
     fn from(expired: Expired) -> Self {
-        Self::Expired(expired)
+        let code = if expired == Expired::Cancelled { Code::ShuttingDown } else { Code::Timeout };
+        failed(code, String::new())
     }
 }
 
@@ -138,24 +135,7 @@ pub struct Windmill<'a> {
     /// When the run ends.
     pub deadline: &'a Deadline,
     /// The HTTP client. It keeps the certificates that it has read.
-    agent: ureq::Agent,
-}
-
-/// Lists the workspaces that a token sees and that are not archived.
-///
-/// # Errors
-/// [`WindmillError`]. A token that is bound to one workspace may not list workspaces.
-pub fn list_workspaces(
-    base_url: &BaseUrl,
-    token: &Secret,
-    headers: &[(String, Secret)],
-    deadline: &Deadline,
-    environment: &[(String, String)],
-) -> Result<Vec<WorkspaceId>, WindmillError> {
-    // The client needs a workspace, but no question here is about one.
-    let workspace = WorkspaceId::parse(ADMINS).map_err(io::Error::other)?;
-    let windmill = Windmill::new(base_url, &workspace, token, headers, deadline, environment);
-    retry::patiently(deadline, || windmill.workspaces())
+    pub(super) agent: ureq::Agent,
 }
 
 fn living_workspace(listed: &Value) -> Option<WorkspaceId> {
@@ -193,16 +173,8 @@ impl<'a> Windmill<'a> {
         deadline: &'a Deadline,
         environment: &[(String, String)],
     ) -> Self {
-        let agent = http_client::client(base_url.as_str(), ANSWER_TIME_MAX, environment);
+        let agent = client(base_url, token, headers, ANSWER_TIME_MAX, environment);
         Self { base_url, workspace, token, headers, deadline, agent }
-    }
-
-    /// Returns the same client with another deadline.
-    pub fn until<'b>(&self, deadline: &'b Deadline) -> Windmill<'b>
-    where
-        'a: 'b,
-    {
-        Windmill { deadline, agent: self.agent.clone(), ..*self }
     }
 
     /// Asks for the server's version and time.
@@ -275,9 +247,8 @@ impl<'a> Windmill<'a> {
     pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot, WindmillError> {
         let left = self.deadline.remaining()?;
         let path = self.path(EXPORT);
-        let (agent, url, headers) =
-            (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()), self.sent_headers());
-        let export = self.start(move |_| get(&agent, &url, &headers, left))?;
+        let (agent, url) = (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()));
+        let export = Pending::start(move |_| agent.get(&url).config().timeout_global(Some(left)).build().call())?;
         // The server needs far longer for the export.
         let sides = SideAnswers {
             own_items: self.side("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
@@ -295,7 +266,7 @@ impl<'a> Windmill<'a> {
         }
         let target = (folder.to_owned(), snapshot::create_file(folder)?);
         let query = query.to_owned();
-        let taken = self.start(move |unwanted| {
+        let taken = Pending::start(move |unwanted| {
             Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted)
         })?;
         taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
@@ -317,12 +288,12 @@ impl<'a> Windmill<'a> {
         let failed = |why: &str, retry| {
             let message =
                 format!("cannot take workspace `{}` out of Windmill at {}: {why}", self.workspace, self.base_url);
-            WindmillError::Failed { code: Code::PullFailed, message, retry }
+            WindmillError { code: Code::PullFailed, message, retry }
         };
         match error {
             SnapshotError::CutOff(why) => match self.deadline.remaining() {
                 Ok(_) => failed(&why, Retry::AfterPause(None)),
-                Err(expired) => WindmillError::Expired(expired),
+                Err(expired) => expired.into(),
             },
             SnapshotError::Strange(why) => failed(&why, Retry::Never),
             SnapshotError::Disk(error) => error.into(),
@@ -330,14 +301,16 @@ impl<'a> Windmill<'a> {
     }
 
     fn is_known_to_be_missing(&self) -> Result<bool, WindmillError> {
-        let body = format!("{{\"id\":{}}}", json::to_string(self.workspace.as_str()));
+        let body = format!("{{\"id\":\"{}\"}}", self.workspace);
         let answer = self.ask_by("api/workspaces/exists", ANSWER_BYTES_MAX, Some(body))?;
         Ok(answer.status == 200 && answer.body.trim() == "false")
     }
 
-    /// Returns the workspaces that the token sees and that are not archived. A token that is bound to one workspace may
-    /// not ask.
-    fn workspaces(&self) -> Result<Vec<WorkspaceId>, WindmillError> {
+    /// Returns the workspaces that the token sees and that are not archived.
+    ///
+    /// # Errors
+    /// [`WindmillError`]. A token that is bound to one workspace may not list workspaces.
+    pub fn workspaces(&self) -> Result<Vec<WorkspaceId>, WindmillError> {
         let answer = self.ask("api/workspaces/list")?;
         match (answer.status, parse(&answer.body)) {
             (200, Some(Value::Array(list))) => Ok(list.iter().filter_map(living_workspace).collect()),
@@ -351,16 +324,6 @@ impl<'a> Windmill<'a> {
             }
             _ => Err(self.strange_answer(&answer)),
         }
-    }
-
-    /// Returns the headers of each question.
-    fn sent_headers(&self) -> Vec<(String, String)> {
-        let mut headers: Vec<_> =
-            self.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
-        if !self.token.expose().is_empty() {
-            headers.push(("Authorization".to_owned(), ["Bearer ", self.token.expose()].concat()));
-        }
-        headers
     }
 
     /// Asks for something in the workspace that a sync can do without. It asks once, and returns `None` if the answer
@@ -390,27 +353,15 @@ impl<'a> Windmill<'a> {
     /// Asks, with a POST if there is a body. The answer has at most so many bytes.
     fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer, WindmillError> {
         self.deadline.remaining()?;
-        let (agent, url, headers) = (self.agent.clone(), self.base_url.join(path), self.sent_headers());
-        let asked = path.to_owned();
-        let answer = self.start(move |_| {
+        let (agent, url, asked) = (self.agent.clone(), self.base_url.join(path), path.to_owned());
+        let answer = Pending::start(move |_| {
             let response = match body {
-                None => get(&agent, &url, &headers, ANSWER_TIME_MAX),
-                Some(body) => {
-                    let request = agent.post(&url).header("Content-Type", "application/json");
-                    headers.iter().fold(request, |request, (name, value)| request.header(name, value)).send(body)
-                }
+                None => agent.get(&url).call(),
+                Some(body) => agent.post(&url).content_type("application/json").send(body),
             };
             read_answer(asked, response?, bytes_max)
         })?;
         self.not_redirected(answer.wait(self.deadline)?.map_err(|error| self.unreachable(path, &error))?)
-    }
-
-    /// Runs `ask`, which waits for the server, in its own thread.
-    fn start<T: Send + 'static>(
-        &self,
-        ask: impl FnOnce(&CancelToken) -> T + Send + 'static,
-    ) -> Result<Pending<T>, WindmillError> {
-        Pending::start(ask).map_err(|error| failed(Code::PullFailed, format!("cannot start a thread: {error}")))
     }
 
     /// Returns an error for a redirect. A redirect is not followed. The message names its target, since the setting
@@ -435,7 +386,7 @@ impl<'a> Windmill<'a> {
     fn unreachable(&self, path: &str, error: &ureq::Error) -> WindmillError {
         // If the time of the run is over, the error says so, whatever the run was waiting for.
         if let Err(expired) = self.deadline.remaining() {
-            return WindmillError::Expired(expired);
+            return expired.into();
         }
         // A query is long and says little.
         let path = path.split('?').next().unwrap_or_default();
@@ -448,7 +399,7 @@ impl<'a> Windmill<'a> {
         }
         let message = format!("cannot reach Windmill at {}: {error}", self.base_url.join(path));
         let retry = if http_client::is_passing_error(error) { Retry::AfterPause(None) } else { Retry::Never };
-        WindmillError::Failed { code: Code::WindmillUnreachable, message, retry }
+        WindmillError { code: Code::WindmillUnreachable, message, retry }
     }
 
     /// Makes a text of the server safe for messages.
@@ -464,7 +415,7 @@ impl<'a> Windmill<'a> {
     /// Describes an answer by its status. `more` follows: nothing if its content must stay hidden.
     fn answered(&self, code: Code, answer: &Answer, more: &str) -> WindmillError {
         let message = format!("{} answered with status {}{more}", self.base_url.join(&answer.path), answer.status);
-        WindmillError::Failed { code, message, retry: answer.retry() }
+        WindmillError { code, message, retry: answer.retry() }
     }
 
     fn strange_answer(&self, answer: &Answer) -> WindmillError {
@@ -544,15 +495,19 @@ pub fn two_texts(object: &Value, [one, other]: [&str; 2]) -> Option<(String, Str
 
 type Response = ureq::http::Response<ureq::Body>;
 
-/// Sends a GET request. The body of the answer is not read yet.
-fn get(
-    agent: &ureq::Agent,
-    url: &str,
-    headers: &[(String, String)],
+/// Returns a client that sends the token and the headers with each request.
+pub(super) fn client(
+    base_url: &BaseUrl,
+    token: &Secret,
+    headers: &[(String, Secret)],
     time_max: Duration,
-) -> Result<Response, ureq::Error> {
-    let request = agent.get(url).config().timeout_global(Some(time_max)).build();
-    headers.iter().fold(request, |request, (name, value)| request.header(name, value)).call()
+    environment: &[(String, String)],
+) -> ureq::Agent {
+    let bearer = Secret::new(["Bearer ", token.expose()].concat());
+    let authorization = (!token.expose().is_empty()).then(|| ("authorization".to_owned(), bearer));
+    let named = headers.iter().chain(&authorization);
+    let parsed = named.filter_map(|(name, value)| Some((name.parse().ok()?, value.expose().parse().ok()?)));
+    http_client::client(base_url.as_str(), time_max, parsed.collect(), environment)
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -583,17 +538,12 @@ fn read_answer(path: String, mut response: Response, bytes_max: u64) -> Result<A
 
 /// Returns an error that no other attempt helps against.
 pub(super) fn failed(code: Code, message: String) -> WindmillError {
-    WindmillError::Failed { code, message, retry: Retry::Never }
+    WindmillError { code, message, retry: Retry::Never }
 }
 
 /// Turns the error into an error of the export: only the export failed, and Windmill answers everything else.
 fn pull_failed(error: WindmillError) -> WindmillError {
-    match error {
-        WindmillError::Failed { message, retry, .. } => {
-            WindmillError::Failed { code: Code::PullFailed, message, retry }
-        }
-        other => other,
-    }
+    if error.is_end_of_run() { error } else { WindmillError { code: Code::PullFailed, ..error } }
 }
 
 fn parse(body: &str) -> Option<Value> {

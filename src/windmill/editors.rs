@@ -51,7 +51,7 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
     let mut edits = Edits::new();
     let Ok(left) = windmill.deadline.remaining() else { return edits };
     let deadline = Deadline::after(left.min(TIME_MAX), windmill.deadline.cancel_token());
-    let windmill = windmill.until(&deadline);
+    let windmill = Windmill { deadline: &deadline, agent: windmill.agent.clone(), ..*windmill };
     for (kinds, list, one) in LISTS {
         ask_list(&windmill, list, kinds, items, &mut edits);
         let silent = edits.iter_mut().filter(|(item, edit)| edit.name.is_none() && kinds.contains(&item.kind));

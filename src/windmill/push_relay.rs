@@ -14,11 +14,9 @@ use miniserde::json::{self, Object, Value};
 use ureq::http::{self, Method};
 
 use crate::http::loopback::{Answer, LoopbackServer, Request};
-use crate::net::http_client;
 use crate::process::run_env::RunEnv;
 use crate::util::percent;
-use crate::util::secret::Secret;
-use crate::windmill::api::{Windmill, text};
+use crate::windmill::api::{self, Windmill, text};
 use crate::windmill::item_path::{ItemId, ItemKind};
 
 /// How much of a refusal is kept: the server's sentence, and not the page of a gateway.
@@ -29,173 +27,67 @@ const VERSION: &str = "/api/version";
 /// The answer to a change that is not forwarded.
 const LEFT_ALONE: &str = "left as it is";
 
-/// The changes that a push may make, each with its item in words.
+/// The changes that a push may make: the subject of a request as [`subject_of`] returns it, and whether the request
+/// deletes it, with the item in words.
 #[derive(Debug, Default)]
-pub struct Permits {
-    /// The items with usual requests: `flows/f/ops/a`, and whether they may be deleted or changed.
-    usual: BTreeMap<(String, bool), String>,
-    /// Other requests: the path below the workspace's part of the API, and the name in the form of [`named_in`].
-    others: BTreeMap<(String, String), String>,
-}
-
-/// The requests that change an item, and those that delete it.
-type Requests = (Vec<(String, String)>, Vec<(String, String)>);
+pub struct Permits(BTreeMap<(String, bool), String>);
 
 impl Permits {
     /// Permits to create and change, or to delete, an item. For a user that the workspace has, there is
     /// [`Permits::add_user`].
     pub fn add(&mut self, item: &ItemId, deletes: bool) {
-        match usual_part(item.kind) {
-            Some(part) => self.permit_usual(&part, &item.path, &item.to_string(), deletes),
-            None => self.permit(&item.to_string(), requests_for(item), deletes),
+        for subject in subjects(item, deletes) {
+            self.permit(subject, deletes, item.to_string());
         }
     }
 
     /// Permits to change, or to delete, the user with this name in the workspace.
     pub fn add_user(&mut self, name: &str, deletes: bool) {
-        let request = |verb| vec![(format!("users/{verb}/{name}"), String::new())];
-        self.permit(&format!("user {name}"), (request("update"), request("delete")), deletes);
+        self.permit(format!("user/{name}"), deletes, format!("user {name}"));
     }
 
     /// Permits to create and change, or to delete, the folder `f/{name}`.
     pub fn add_folder(&mut self, name: &str, deletes: bool) {
-        self.permit_usual("folders", name, &format!("folder {name}"), deletes);
+        self.permit(format!("folders/{name}"), deletes, format!("folder {name}"));
     }
 
     /// Permits to change the shared UI.
     pub fn add_shared_ui(&mut self) {
-        self.permit("shared UI", (vec![("shared_ui".to_owned(), String::new())], Vec::new()), false);
+        self.permit("shared_ui".to_owned(), false, "shared UI".to_owned());
     }
 
-    fn permit_usual(&mut self, part: &str, path: &str, what: &str, deletes: bool) {
-        self.usual.insert((format!("{part}/{path}"), deletes), what.to_owned());
-    }
-
-    fn permit(&mut self, what: &str, (changes, deletions): Requests, deletes: bool) {
-        let requests = if deletes { deletions } else { changes };
-        self.others.extend(requests.into_iter().map(|request| (request, what.to_owned())));
+    fn permit(&mut self, subject: String, deletes: bool, what: String) {
+        self.0.insert((subject, deletes), what);
     }
 
     /// Returns the item of a change that may be forwarded. `prefix` is the workspace's part of the API.
     fn item_of(&self, target: &str, prefix: &str, body: &[u8]) -> Option<&String> {
         let target = target.strip_prefix(prefix)?;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let path = percent::decode(path)?;
-        let named = named_in(&path, query, body)?;
-        let usual = usual_subject(&path, &named).and_then(|subject| self.usual.get(&subject));
-        usual.or_else(|| self.others.get(&(path, named)))
+        self.0.get(&subject_of(&percent::decode(path)?, query, body)?)
     }
 }
 
-/// Returns the item of a usual request, in the form of [`Permits::usual`], and whether the request deletes it.
-fn usual_subject(path: &str, named: &str) -> Option<(String, bool)> {
-    const TYPES: &str = "resources/type";
-    let of_type = path.strip_prefix(TYPES).and_then(|rest| rest.strip_prefix('/'));
-    let (part, request) = of_type.map_or_else(|| path.split_once('/'), |request| Some((TYPES, request)))?;
-    if request == "create" {
-        return Some((format!("{part}/{named}"), false));
-    }
-    let (verb, item) = request.split_once('/')?;
-    match verb {
-        "add" | "remove" if part == "acls" => {
-            let (kind, item) = item.split_once('/')?;
-            let part = if kind == "group_" { "groups".to_owned() } else { format!("{kind}s") };
-            Some((format!("{part}/{item}"), false))
-        }
-        // Windmill moves an item to the path in the body.
-        "update" | "setenabled" | "setmode" | "adduser" | "removeuser" if named.is_empty() || named == item => {
-            Some((format!("{part}/{item}"), false))
-        }
-        "delete" | "archive" => Some((format!("{part}/{}", item.strip_prefix("p/").unwrap_or(item)), true)),
-        _ => None,
-    }
-}
-
-/// Returns the part of the API for items of a kind, if their requests are usual there.
-fn usual_part(kind: ItemKind) -> Option<String> {
-    match kind {
-        ItemKind::Settings
-        | ItemKind::Key
-        | ItemKind::User
-        | ItemKind::WorkspaceDependencies
-        | ItemKind::Migration
-        | ItemKind::Trigger("native") => None,
-        ItemKind::App | ItemKind::RawApp => Some("apps".to_owned()),
-        ItemKind::ResourceType => Some("resources/type".to_owned()),
-        kind => Some(format!("{}s", kind.to_string().replace(' ', "_"))),
-    }
-}
-
-/// Returns the name that Windmill takes from the query or the body of a request: of the item to create, or of the place
-/// to move an item to. It is empty if the path has all. Returns `None` for a request that lacks its name, and for one
-/// that has two.
-fn named_in(path: &str, query: &str, body: &[u8]) -> Option<String> {
-    let text_of = |name| text(&fields(body)?, name).map(str::to_owned);
-    match path.split('/').collect::<Vec<_>>()[..] {
-        ["workspaces", "add_user"] => text_of("email"),
-        ["workspaces", "upsert_datatable_migration", _] => {
-            let fields = fields(body)?;
-            let Value::Number(timestamp) = fields.get("timestamp")? else { return None };
-            Some(format!("{timestamp}_{}", text(&fields, "name")?))
-        }
-        ["workspace_dependencies", "create"] => {
-            let fields = fields(body)?;
-            Some(format!("{}/{}", text(&fields, "language")?, text(&fields, "name").unwrap_or_default()))
-        }
-        ["workspace_dependencies", "delete", _] => {
-            let name = query.split('&').find_map(|pair| pair.strip_prefix("name="));
-            percent::decode(name.unwrap_or_default())
-        }
-        ["native_triggers", _, "create"] | ["native_triggers", _, "update", _] => {
-            let fields = fields(body)?;
-            let kind = if matches!(fields.get("is_flow"), Some(Value::Bool(true))) { "flow" } else { "script" };
-            Some(format!("{}.{kind}", text(&fields, "script_path")?))
-        }
-        ["folders" | "groups", "create"] | ["resources", "type", "create"] => text_of("name"),
-        [_, "create"] => text_of("path"),
-        // Nothing in the body of these is a place to move to.
-        ["workspaces" | "shared_ui" | "users" | "acls" | "native_triggers", ..] => Some(String::new()),
-        [_, verb, ..] | ["resources", "type", verb, ..] if matches!(verb, "delete" | "archive") => Some(String::new()),
-        _ if body.is_empty() => Some(String::new()),
-        _ => {
-            let fields = fields(body)?;
-            let mut named = String::new();
-            for value in ["path", "name"].iter().filter_map(|name| fields.get(*name)) {
-                match value {
-                    Value::Null => {}
-                    Value::String(value) if !value.is_empty() && (named.is_empty() || named == *value) => {
-                        named.clone_from(value);
-                    }
-                    _ => return None,
-                }
-            }
-            Some(named)
-        }
-    }
-}
-
-fn requests_for(item: &ItemId) -> Requests {
+/// Returns the subjects of the requests with which wmill changes, or deletes, an item.
+fn subjects(item: &ItemId, deletes: bool) -> Vec<String> {
     let path = item.path.as_str();
-    let one = |path: String, named: &str| vec![(path, named.to_owned())];
-    match item.kind {
-        ItemKind::Settings => {
-            (SETTINGS.iter().map(|name| (format!("workspaces/{name}"), String::new())).collect(), Vec::new())
-        }
-        ItemKind::Key => (one("workspaces/encryption_key".to_owned(), ""), Vec::new()),
-        ItemKind::User => (one("workspaces/add_user".to_owned(), path), Vec::new()),
-        ItemKind::WorkspaceDependencies => {
-            let Some((language, name)) = language_and_name(path) else { return Requests::default() };
-            let deletion = one(format!("workspace_dependencies/delete/{language}"), name);
-            (one("workspace_dependencies/create".to_owned(), &format!("{language}/{name}")), deletion)
-        }
+    let subject = match item.kind {
+        ItemKind::Settings => "settings".to_owned(),
+        ItemKind::Key => "key".to_owned(),
+        ItemKind::User => format!("new_user/{path}"),
+        ItemKind::App | ItemKind::RawApp => format!("apps/{path}"),
+        ItemKind::ResourceType => format!("resources/type/{path}"),
+        ItemKind::WorkspaceDependencies => match language_and_name(path) {
+            Some((language, name)) => format!("workspace_dependency/{language}/{name}"),
+            None => return Vec::new(),
+        },
         // `table/timestamp_name`. wmill sends the timestamp as a number, and Windmill deletes a migration by it.
         ItemKind::Migration => {
             let (start, name) = path.split_once('_').unwrap_or((path, ""));
             let (table, digits) = start.split_once('/').unwrap_or((start, ""));
             let timestamp = digits.trim_start_matches('0');
-            let change = format!("workspaces/upsert_datatable_migration/{table}");
-            let deletion = format!("workspaces/delete_datatable_migration/{table}/{timestamp}");
-            (one(change, &format!("{timestamp}_{name}")), one(deletion, ""))
+            let subject = format!("migration/{table}/{timestamp}");
+            if deletes { subject } else { format!("{subject}_{name}") }
         }
         // `f/ops/hook.script.77.nextcloud`. A request to create it does not have its number, and a request to delete it
         // has only its number and its service.
@@ -203,12 +95,76 @@ fn requests_for(item: &ItemId) -> Requests {
             let mut parts = path.rsplitn(3, '.');
             let mut part = || parts.next().unwrap_or_default();
             let (service, number, runs) = (part(), part(), part());
-            let request = |verb: &str| format!("native_triggers/{service}/{verb}");
-            let changes = ["create".to_owned(), format!("update/{number}")];
-            let changes = changes.iter().map(|verb| (request(verb), runs.to_owned())).collect();
-            (changes, one(request(&format!("delete/{number}")), ""))
+            if !deletes {
+                return [number, ""].map(|number| format!("native_trigger/{service}/{number}/{runs}")).to_vec();
+            }
+            format!("native_trigger/{service}/{number}")
         }
-        _ => Requests::default(),
+        kind => format!("{}s/{path}", kind.to_string().replace(' ', "_")),
+    };
+    vec![subject]
+}
+
+/// Returns what a request changes, in the form of [`subjects`], and whether the request deletes it. Windmill takes the
+/// name of what it creates from the query or the body. Returns `None` for a request that wmill does not need, that lacks
+/// its name, or that has two.
+fn subject_of(path: &str, query: &str, body: &[u8]) -> Option<(String, bool)> {
+    let field = |name| text(&fields(body)?, name).map(str::to_owned);
+    Some(match path.split('/').collect::<Vec<_>>()[..] {
+        ["shared_ui"] => ("shared_ui".to_owned(), false),
+        ["users", verb @ ("update" | "delete"), name] => (format!("user/{name}"), verb == "delete"),
+        ["workspaces", "add_user"] => (format!("new_user/{}", field("email")?), false),
+        ["workspaces", "encryption_key"] => ("key".to_owned(), false),
+        ["workspaces", "upsert_datatable_migration", table] => {
+            let Some(Value::Number(timestamp)) = fields(body)?.remove("timestamp") else { return None };
+            (format!("migration/{table}/{timestamp}_{}", field("name")?), false)
+        }
+        ["workspaces", "delete_datatable_migration", table, timestamp] => {
+            (format!("migration/{table}/{timestamp}"), true)
+        }
+        ["workspaces", ref name @ ..] if SETTINGS.contains(&&*name.join("/")) => ("settings".to_owned(), false),
+        ["workspace_dependencies", "create"] => {
+            let name = field("name").unwrap_or_default();
+            (format!("workspace_dependency/{}/{name}", field("language")?), false)
+        }
+        ["workspace_dependencies", "delete", language] => {
+            let name = query.split('&').find_map(|pair| pair.strip_prefix("name="));
+            (format!("workspace_dependency/{language}/{}", percent::decode(name.unwrap_or_default())?), true)
+        }
+        ["native_triggers", service, "delete", number] => (format!("native_trigger/{service}/{number}"), true),
+        ["native_triggers", service, "create" | "update", ref number @ ..] => {
+            let is_flow = matches!(fields(body)?.get("is_flow"), Some(Value::Bool(true)));
+            let (runs, kind) = (field("script_path")?, if is_flow { "flow" } else { "script" });
+            (format!("native_trigger/{service}/{}/{runs}.{kind}", number.join("/")), false)
+        }
+        ["acls", "add" | "remove", "group_", name] => (format!("groups/{name}"), false),
+        ["acls", "add" | "remove", kind, ref item @ ..] => (format!("{kind}s/{}", item.join("/")), false),
+        ["resources", "type", verb, ref name @ ..] => usual_subject("resources/type", verb, &name.join("/"), body)?,
+        [part, verb, ref item @ ..] => usual_subject(part, verb, &item.join("/"), body)?,
+        _ => return None,
+    })
+}
+
+/// Returns the same for a part of the API whose requests are alike.
+fn usual_subject(part: &str, verb: &str, item: &str, body: &[u8]) -> Option<(String, bool)> {
+    // Windmill moves an item to the path in the body.
+    let is_about_item = |value: &Value| match value {
+        Value::Null => true,
+        Value::String(name) => name == item,
+        _ => false,
+    };
+    match verb {
+        "create" if item.is_empty() => {
+            let name = if matches!(part, "folders" | "groups" | "resources/type") { "name" } else { "path" };
+            Some((format!("{part}/{}", text(&fields(body)?, name)?), false))
+        }
+        "update" | "setenabled" | "setmode" | "adduser" | "removeuser" => {
+            let fields = if body.is_empty() { Object::new() } else { fields(body)? };
+            let is_one = ["path", "name"].iter().filter_map(|name| fields.get(*name)).all(is_about_item);
+            is_one.then(|| (format!("{part}/{item}"), false))
+        }
+        "delete" | "archive" => Some((format!("{part}/{}", item.strip_prefix("p/").unwrap_or(item)), true)),
+        _ => None,
     }
 }
 
@@ -256,10 +212,10 @@ fn fields(body: &[u8]) -> Option<Object> {
     }
 }
 
-/// A change that Windmill did not accept.
+/// A change that Windmill did not accept, or a question that it did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The subject of the change, such as `http trigger f/ops/hook`.
+    /// The subject, such as `http trigger f/ops/hook`.
     pub what: String,
     /// The status of Windmill's answer, or 0 if there was no answer.
     pub status: u16,
@@ -274,9 +230,6 @@ pub struct PushRelay {
     base: String,
     /// `/api/w/WORKSPACE/`
     prefix: String,
-    token: Secret,
-    /// Additional headers for each request.
-    headers: Vec<(String, Secret)>,
     permits: Permits,
     refusal: Mutex<Option<Refusal>>,
 }
@@ -310,12 +263,11 @@ impl PushRelay {
         permits: Permits,
     ) -> io::Result<(Arc<Self>, LoopbackServer)> {
         let left = run_env.deadline.remaining().map_err(|expired| io::Error::other(format!("{expired:?}")))?;
+        let Windmill { base_url, token, headers, .. } = *windmill;
         let relay = Arc::new(Self {
-            agent: http_client::client(windmill.base_url.as_str(), left, &run_env.environment),
-            base: windmill.base_url.join(""),
+            agent: api::client(base_url, token, headers, left, &run_env.environment),
+            base: base_url.join(""),
             prefix: format!("/api/w/{}/", windmill.workspace),
-            token: windmill.token.clone(),
-            headers: windmill.headers.to_vec(),
             permits,
             refusal: Mutex::default(),
         });
@@ -324,7 +276,7 @@ impl PushRelay {
         Ok((relay, server))
     }
 
-    /// Returns the last change that Windmill did not accept.
+    /// Returns the last refusal.
     pub fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -346,9 +298,8 @@ impl PushRelay {
             Ok(response) => return passed_on(response),
             Err(error) => (0, format!("no answer: {error}")),
         };
-        if let Some(what) = item.cloned() {
-            *self.refusal() = Some(Refusal { what, status, reason: reason.clone() });
-        }
+        let what = item.cloned().unwrap_or_else(|| format!("the question for {path}"));
+        *self.refusal() = Some(Refusal { what, status, reason: reason.clone() });
         Answer::text(if status == 0 { 502 } else { status }, &reason)
     }
 
@@ -358,12 +309,6 @@ impl PushRelay {
         let mut forwarded = http::Request::builder().method(request.method()).uri(url);
         for (name, value) in request.headers().iter().filter(|(name, _)| FORWARDED.contains(&name.as_str())) {
             forwarded = forwarded.header(name, value);
-        }
-        if !self.token.expose().is_empty() {
-            forwarded = forwarded.header("Authorization", ["Bearer ", self.token.expose()].concat());
-        }
-        for (name, value) in &self.headers {
-            forwarded = forwarded.header(name, value.expose());
         }
         if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
             return self.agent.run(forwarded.body(request.into_body())?);

@@ -11,7 +11,7 @@ use crate::windmill::scope::Scope;
 
 /// The name of the file, both of the repository's and of the one that a run writes.
 pub const WMILL_YAML: &str = "wmill.yaml";
-/// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
+/// A larger `wmill.yaml` is not read. `wmill init` writes 6 KiB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
 /// How many patterns one list of the scope may have.
 const PATTERNS_MAX: usize = 100;
@@ -22,9 +22,8 @@ const PATTERN_BYTES_MAX: usize = 256;
 const PATTERN_STARS_MAX: usize = 10;
 const PATTERN_STARS_PER_SEGMENT_MAX: usize = 4;
 const PATTERN_BRACES_MAX: usize = 4;
-/// How many keys a warning names, and how many characters of each it quotes.
-const NAMED_KEYS_MAX: usize = 20;
-const NAMED_KEY_CHARS_MAX: usize = 40;
+/// How many characters of the names of keys a warning has.
+const NAMED_CHARS_MAX: usize = 800;
 
 /// The kinds of items that one sync exports. Each is decided.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -137,24 +136,8 @@ impl Kind {
     }
 }
 
-/// Keys that are always ignored. There is no warning if their value is wmill's default.
-const NEVER_HEEDED: [&str; 14] = [
-    "codebases",
-    "environments",
-    "gitBranches",
-    "git_branches",
-    "json",
-    "lint",
-    "locksRequired",
-    "message",
-    "overrides",
-    "plainSecrets",
-    "promotion",
-    "skipBranchValidation",
-    "stateful",
-    "workspaces",
-];
-
+/// Keys that are always ignored, and whose value is `false` if a file does not have them.
+const FALSE_ANYWAY: [&str; 6] = ["json", "lint", "locksRequired", "plainSecrets", "skipBranchValidation", "stateful"];
 const LAYOUT: [&str; 4] = ["defaultTs", "nonDottedPaths", "syncBehavior", "dedupeLockfiles"];
 const SCOPE: [&str; 3] = ["includes", "extraIncludes", "excludes"];
 
@@ -172,7 +155,7 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
     let mut draft = YamlDraft::default();
     draft.plan.kinds = Kinds::usual();
     let mut warnings = Vec::new();
-    match repository_file.map_or(Ok(Vec::new()), entries) {
+    match repository_file.map_or(Ok(Vec::new()), |file| yaml::fields(file, FILE_BYTES_MAX)) {
         Ok(entries) => {
             for (key, node) in entries {
                 draft.take(key, node, asked);
@@ -230,7 +213,7 @@ impl YamlDraft {
         } else if let Some(index) = SCOPE.iter().position(|name| *name == key) {
             self.take_patterns(index, node)
         } else {
-            NEVER_HEEDED.contains(&key.as_str()) && (node.is_empty() || node == Node::Bool(false))
+            node.is_empty() || FALSE_ANYWAY.contains(&key.as_str()) && node == Node::Bool(false)
         };
         if !heeded {
             self.unheeded.push(key);
@@ -305,23 +288,15 @@ impl YamlDraft {
 
     /// Returns the query of wmill 1.819.0. wmill itself leaves out scripts, flows, apps and folders.
     fn query(&self) -> String {
-        let kinds = &self.plan.kinds;
+        let mut kinds = self.plan.kinds;
         let mut query = String::from("plain_secret=false");
-        for (name, value) in [
-            ("skip_variables", kinds.skip_variables),
-            ("skip_resources", kinds.skip_resources),
-            ("skip_secrets", kinds.skip_secrets),
-            ("include_schedules", kinds.include_schedules),
-            ("include_triggers", kinds.include_triggers),
-            ("include_users", kinds.include_users),
-            ("include_groups", kinds.include_groups),
-            ("include_settings", kinds.include_settings),
-            ("include_key", kinds.include_key),
-            ("include_workspace_dependencies", !kinds.skip_workspace_dependencies),
-            ("skip_datatable_migrations", kinds.skip_datatable_migrations),
-            ("skip_resource_types", kinds.skip_resource_types),
-        ] {
-            query.push_str(&format!("&{name}={value}"));
+        for Kind { key, field, .. } in KINDS {
+            let is_set = *field(&mut kinds);
+            query += &match key {
+                "skipScripts" | "skipFlows" | "skipApps" | "skipFolders" => continue,
+                "skipWorkspaceDependencies" => format!("&include_workspace_dependencies={}", !is_set),
+                key => format!("&{}={is_set}", in_query(key)),
+            };
         }
         let default_ts = if self.deno { "deno" } else { "bun" };
         let behavior = self.sync_behavior.unwrap_or("v0");
@@ -340,14 +315,15 @@ impl YamlDraft {
         line("nonDottedPaths", &self.plan.non_dotted_paths);
         line("dedupeLockfiles", &self.plan.dedupes_lockfiles);
         if let Some(version) = self.sync_behavior {
-            line("syncBehavior", &quoted(version));
+            line("syncBehavior", &json::to_string(version));
         }
         if kinds.skip_apps {
             scope[2].extend(RAW_APPS.map(str::to_owned));
         }
         for (key, patterns) in SCOPE.iter().zip(&scope) {
+            // A text of JSON is one of YAML 1.2, which wmill reads.
             if !patterns.is_empty() {
-                let patterns: Vec<String> = patterns.iter().map(|pattern| quoted(pattern)).collect();
+                let patterns: Vec<String> = patterns.iter().map(|pattern| json::to_string(pattern.as_str())).collect();
                 line(key, &format_args!("[{}]", patterns.join(", ")));
             }
         }
@@ -359,6 +335,12 @@ impl YamlDraft {
         line("codebases", &"[]");
         text
     }
+}
+
+/// Returns the parameter of a kind: `skip_resource_types` for `skipResourceTypes`.
+fn in_query(key: &str) -> String {
+    let of = |char: char| if char.is_uppercase() { format!("_{}", char.to_lowercase()) } else { char.to_string() };
+    key.chars().map(of).collect()
 }
 
 /// Whether wmill may get this pattern. wmill only compares it with paths, so it cannot lead elsewhere. Two dots are
@@ -375,34 +357,9 @@ fn is_pattern(pattern: &str) -> bool {
         && pattern.split('/').all(|segment| count(segment, '*') <= PATTERN_STARS_PER_SEGMENT_MAX)
 }
 
-/// Returns `text` as a double-quoted scalar, which is the same in YAML and JSON.
-fn quoted(text: &str) -> String {
-    let is_special = |char: char| {
-        // These are the line breaks of YAML 1.1, the byte order mark, and what a scalar may only have as an escape.
-        char.is_control() || matches!(char, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
-    };
-    let escaped = |char| if is_special(char) { format!("\\u{:04x}", u32::from(char)) } else { char.to_string() };
-    json::to_string(text).chars().map(escaped).collect()
-}
-
-/// Returns the keys for a warning: escaped, shortened, and limited in number.
+/// Returns the keys for a warning.
 fn named(keys: &[String]) -> String {
-    let shown: Vec<String> =
-        keys.iter().take(NAMED_KEYS_MAX).map(|key| escaped_start(key, NAMED_KEY_CHARS_MAX)).collect();
-    match keys.len().saturating_sub(NAMED_KEYS_MAX) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
-
-/// Returns the top level of the repository's file in its order, or why the whole file is ignored.
-fn entries(file: &[u8]) -> Result<Vec<(String, Node)>, String> {
-    yaml::fields(file, FILE_BYTES_MAX, is_known)
-}
-
-fn is_known(key: &str) -> bool {
-    KINDS.iter().any(|kind| kind.key == key)
-        || [&LAYOUT[..], &SCOPE, &NEVER_HEEDED].iter().any(|names| names.contains(&key))
+    escaped_start(&keys.join(", "), NAMED_CHARS_MAX)
 }
 
 /// Returns the lines of a `wmill.yaml` that declare the resources and variables in these files as items that only this
@@ -412,7 +369,7 @@ pub fn own_items(files: &BTreeSet<String>) -> String {
     let is_plain = |char: char| char.is_alphanumeric() || "_-/.@".contains(char);
     let of = |ending: &str| {
         let files = files.iter().filter(|file| file.ends_with(ending));
-        let patterns = files.map(|file| quoted(&file.replace(|char| !is_plain(char), "?")));
+        let patterns = files.map(|file| json::to_string(&file.replace(|char| !is_plain(char), "?")));
         patterns.collect::<Vec<_>>().join(", ")
     };
     let (resources, variables) = (of(".resource.yaml"), of(".variable.yaml"));
@@ -443,7 +400,7 @@ mod tests {
         assert_eq!(unusual, lines);
         assert_eq!(plan.warnings, warnings);
         // Each line that is written is read as one key.
-        assert_eq!(entries(plan.text.as_bytes()).unwrap().len(), plan.text.lines().count() - 1);
+        assert_eq!(yaml::fields(plan.text.as_bytes(), FILE_BYTES_MAX).unwrap().len(), plan.text.lines().count() - 1);
     }
 
     const ALL_REFUSED: &str = "`wmill.yaml` in the repository is ignored: ";
@@ -538,11 +495,11 @@ mod tests {
 
     #[test]
     fn a_pattern_cannot_break_out_of_its_quotes() {
-        let line = r#"excludes: ["a\"\\]: #\u2028é, {x}"]"#;
+        let line = "excludes: [\"a\\\"\\\\]: #\u{2028}é, {x}\"]";
         check("excludes: [\"a\\\"\\\\]: #\\u2028é, {x}\"]", &[line], &[&narrowing("excludes")]);
         let text = read(Some(line.as_bytes()), &NOTHING).text;
         let Some((_, Node::List(patterns))) =
-            entries(text.as_bytes()).unwrap().into_iter().find(|(key, _)| key == "excludes")
+            yaml::fields(text.as_bytes(), FILE_BYTES_MAX).unwrap().into_iter().find(|(key, _)| key == "excludes")
         else {
             panic!("{text}")
         };
@@ -643,22 +600,18 @@ mod tests {
         }
         bomb.push_str("includes: *a199\nnonDottedPaths: true\n");
         // Following the aliases to their ends would never finish, and no memory would be enough.
-        let plan = read(Some(bomb.as_bytes()), &NOTHING);
-        assert!(plan.non_dotted_paths && plan.scope.is_all());
-        let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 60_000].join(","), vec!["*a"; 40_000].join(","));
-        assert!(read(Some(wide.as_bytes()), &NOTHING).scope.is_all());
-        check_unreadable("{a: ".repeat(60_000).as_bytes(), "more than 1000 brackets");
-        check(&format!("#{}", "{".repeat(1000)), &[], &[]);
-        check_unreadable(format!("#{}", "[".repeat(1001)).as_bytes(), "more than 1000 brackets");
+        check_unreadable(bomb.as_bytes(), "its aliases make it too large");
+        let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 20_000].join(","), vec!["*a"; 19_000].join(","));
+        check_unreadable(wide.as_bytes(), "its aliases make it too large");
+        check_unreadable("{a: ".repeat(60_000).as_bytes(), "too many values");
+        check_unreadable("{a: ".repeat(10_000).as_bytes(), "");
     }
 
     #[test]
     fn warnings_are_escaped_and_bounded() {
         check("\"a\\e[31m\\nb\": 1", &[], &[&unheeded("a\\u{1b}[31m\\nb")]);
-        check(&format!("{}: 1", "x".repeat(41)), &[], &[&unheeded(&format!("{}…", "x".repeat(40)))]);
-        let many: String = (10..40).map(|index| format!("k{index}: 1\n")).collect();
-        let first: Vec<String> = (10..30).map(|index| format!("k{index}")).collect();
-        check(&many, &[], &[&unheeded(&format!("{} and 10 more", first.join(", ")))]);
+        let long = "x".repeat(1000);
+        check(&format!("{long}: 1\ny: 1"), &[], &[&unheeded(&format!("{}…", &long[..NAMED_CHARS_MAX]))]);
         check("includes: !tag [a]\nx: !t {a: 1}\n1: a\n~: b", &[], &[&unheeded("includes, x, 1, ~")]);
     }
 }

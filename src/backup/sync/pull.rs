@@ -164,8 +164,8 @@ pub fn pull_narrowed(
     // If this endpoint does not exist, wmill does not touch the files of the shared UI.
     match pull_once(run, git, snapshot, archive, None, &tip.plan.text) {
         Ok(()) => {}
-        Err(error @ WindmillError::Expired(_)) => return Err(error.into()),
-        Err(error) => return Ok(Some(BackupError::from(error).message)),
+        Err(error) if error.is_end_of_run() => return Err(error.into()),
+        Err(error) => return Ok(Some(error.message)),
     }
     let (Some(before), Some(after)) = (before, read_lock(git)) else {
         return Ok(Some("wmill-lock.yaml cannot be read".to_owned()));

@@ -208,7 +208,7 @@ impl Target {
             Channel::Heartbeat => message::heartbeat_url(address.expose(), notice.result.code),
             _ => address.expose().to_owned(),
         };
-        let client = http_client::client(&url, ATTEMPT_TIME_MAX, &self.environment);
+        let client = http_client::client(&url, ATTEMPT_TIME_MAX, ureq::http::HeaderMap::new(), &self.environment);
         let post_as = |media_type, body: String| client.post(&url).header("Content-Type", media_type).send(body);
         let post = |body| post_as("application/json", body);
         let answer = match self.channel {
