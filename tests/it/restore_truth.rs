@@ -218,6 +218,25 @@ fn a_failure_names_the_item_and_the_servers_reason_and_counts_what_was_done() {
 }
 
 #[test]
+fn a_failure_that_cannot_be_read_back_says_so() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_http_trigger("f/ops/old_name", "alpha", &[]);
+        shop.add_variable("f/ops/secret", &deployed::encrypt("a key", "secret"), true);
+    });
+    sandbox.windmill.limit_the_instance();
+    sandbox.windmill.edit(|shop| {
+        shop.remove("f/ops/old_name.http_trigger.json");
+        shop.add_http_trigger("f/ops/new_name", "alpha", &[]);
+    });
+    sandbox.windmill.fail("decrypt_secret=true", Fault::Close);
+    let failed = restore(&sandbox, &remote).arg("--yes").run().expect("pull_failed");
+    let message = failed.message();
+    assert!(message.contains("http trigger f/ops/old_name"), "{message}");
+    assert!(message.contains("what it changed could not be read back: cannot reach Windmill at"), "{message}");
+    assert_eq!((failed.changed(), differences(&failed)), ((0, 0, 0), Vec::new()), "{failed}");
+}
+
+#[test]
 fn only_what_was_chosen_is_touched() {
     let marked = "\u{feff}export async function main() { return 1 }\r\n";
     let (sandbox, remote) = synced(|shop| {

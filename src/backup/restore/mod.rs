@@ -305,8 +305,11 @@ impl RestoreRun<'_> {
     /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
     fn push_and_read_back(&mut self, choice: &Choice) -> Result<(Code, String), BackupError> {
         let target = self.target;
-        let pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
-        let read = self.read_back(choice);
+        let mut pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
+        let read = self.read_back(choice).map_err(|error| target.in_last_step(error));
+        if let (Err(error), Err(unread)) = (&mut pushed, &read) {
+            error.message += &format!("; what it changed could not be read back: {}", unread.message);
+        }
         pushed.and(read)?;
         let (target, commit) = (self.workspace(), self.commit);
         Ok(if self.report.differences.is_empty() {

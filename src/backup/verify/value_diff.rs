@@ -132,7 +132,7 @@ pub(in crate::backup) fn item_of(path: &str) -> Option<ItemId> {
 }
 
 /// Returns the field of two files below which no value is shown, which is empty if none is shown at all; `None` if all
-/// values are shown but those that are named like a secret. A file that cannot be parsed is [`Node::Unread`].
+/// values are shown but those that are named like a secret. A file that cannot be parsed is [`Node::Null`].
 fn hidden_field(path: &str, nodes: [&Node; 2]) -> Option<&'static str> {
     let is_secret = |node: &Node| match node {
         Node::Fields(_) => node.field("is_secret") == Some(&Node::Bool(true)),
