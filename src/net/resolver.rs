@@ -1,6 +1,8 @@
 //! Resolves host names to addresses, within the time of the request. The resolver of `ureq` panics if no thread can be
 //! started; this one returns an error.
 
+use std::net::IpAddr;
+
 use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -16,6 +18,11 @@ pub(super) struct ThreadedResolver;
 
 impl Resolver for ThreadedResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        if host.parse::<IpAddr>().is_ok() {
+            // Nobody is asked for an address. The health check has to work where no thread can be started.
+            return DefaultResolver::default().resolve(uri, config, NextTimeout::default());
+        }
         let (uri, config) = (uri.clone(), config.clone());
         // Without a timeout, ureq asks in the thread that it is called in.
         let found = Pending::start(move |_| DefaultResolver::default().resolve(&uri, &config, NextTimeout::default()))?;

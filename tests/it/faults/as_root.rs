@@ -32,7 +32,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         fault: "no thread and no process to be had",
         injected: "by a limit of 8, 16 and 64, into `sync` and `serve`",
-        asserted: "`sync` prints its JSON, `serve` goes on",
+        asserted: "`sync` prints its JSON, `serve` goes on, `healthcheck` needs no thread",
         test: "as_root::as_root_a_limit_of_processes",
     },
     Scenario {
@@ -443,13 +443,17 @@ fn as_root_a_limit_of_processes() {
     let replay = Replay::new();
     let stranger = Stranger::new(&replay);
     let mut history = History::of(&replay.remote, "main");
+    let limited = |processes: u32| {
+        let own = stranger.folder.join("bin/windmill-git-sync");
+        let script = format!("#!/bin/sh\nexec prlimit --nproc={processes} '{}' \"$@\"", own.display());
+        let program = stranger.folder.join(format!("bin/limited-{processes}"));
+        sandbox::write_with_mode(&program, script.as_bytes(), 0o755);
+        program
+    };
     for processes in [8, 16, 64] {
         let fault = format!("{processes} processes");
         stranger.hold(&replay, if processes == 16 { State::Edited } else { State::Seeded });
-        let own = stranger.folder.join("bin/windmill-git-sync");
-        let limited = format!("#!/bin/sh\nexec prlimit --nproc={processes} '{}' \"$@\"", own.display());
-        let program = stranger.folder.join("bin/limited");
-        sandbox::write_with_mode(&program, limited.as_bytes(), 0o755);
+        let program = limited(processes);
         let struck = stranger.sync(&replay).program(program.clone()).run();
         println!("{fault}: {}", struck.code());
         history.judge(&fault, &struck);
@@ -457,6 +461,9 @@ fn as_root_a_limit_of_processes() {
         let answer = service.ask("POST", "/sync", &[], b"");
         println!("{fault}: {:?}", answer.map(|answer| answer.text()));
         assert_eq!(service.get("/health").status, 200, "{fault}: {}", service.log());
+        let healthcheck = replay.sandbox.command("healthcheck").env("LISTEN_ADDR", &service.address().to_string());
+        let healthy = stranger.run_as(healthcheck, STRANGER).program(limited(1)).run();
+        assert_eq!(healthy.exit_code, Some(0), "{fault}: {healthy}");
         assert!(!service.log().contains("panicked"), "{fault}: {}", service.log());
         drop(service);
         history.assert_grown(&fault);
