@@ -50,6 +50,8 @@ const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 const WMILL_VERSION_MIN: &[u32] = &[1, 725, 1];
 /// Older versions do not take credentials from the environment.
 const GIT_VERSION_MIN: &[u32] = &[2, 31];
+/// With less space on the volume, not even a small workspace can be pulled.
+const FREE_MB_MIN: u64 = 16;
 /// Size limit for a `HEAD` file, which holds the name of a branch.
 const HEAD_BYTES_MAX: u64 = 4096;
 /// Size limit for the file of accepted host keys: enough for a thousand hosts.
@@ -280,15 +282,16 @@ impl Check<'_> {
             Ok(passed) => return Some(passed),
             Err(error) => error.into(),
         };
-        let code = match name {
-            _ if !error.message.is_empty() => error.code,
-            "signing" | "data_dir" => Code::ConfigInvalid,
-            "remote" | "push" => Code::GitUnreachable,
-            _ => Code::WindmillUnreachable,
+        let (whom, ended) = match name {
+            "signing" => ("ssh-keygen", Code::ConfigInvalid),
+            "data_dir" => ("the lock in DATA_DIR", Code::ConfigInvalid),
+            "remote" | "push" => ("the remote", Code::GitUnreachable),
+            _ => ("Windmill", Code::WindmillUnreachable),
         };
+        let code = if error.message.is_empty() { ended } else { error.code };
         let error = error.explained(|expired| match expired {
-            Expired::TimedOut => "there was no answer in time".to_owned(),
-            Expired::Cancelled => "there was no answer before the check was ended".to_owned(),
+            Expired::TimedOut => format!("{whom} did not answer in time"),
+            Expired::Cancelled => format!("{whom} did not answer before the check was ended"),
         });
         self.fail(name, code, error.message);
         None
@@ -356,12 +359,14 @@ impl Check<'_> {
         let run_env = private.open(config, self.deadline.clone(), self.redactor.clone());
         let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
         let run_env = self.passed("data_dir", run_env)?;
-        if let Err(error) = run_env.run_dir.volume.check() {
-            self.fail("data_dir", Code::ConfigInvalid, error);
-        } else {
-            let space = volume::space(run_env.run_dir.path());
-            let left = space.map(|(_, free)| format!(", and has {} MB left", free >> 20)).unwrap_or_default();
-            self.ok("data_dir", format_args!("{} can be written{left}", config.data_dir.display()));
+        let (shown, space) = (config.data_dir.display(), volume::space(run_env.run_dir.path()));
+        match (run_env.run_dir.volume.check(), space.map(|(_, free)| free >> 20)) {
+            (Err(error), _) => self.fail("data_dir", Code::ConfigInvalid, error),
+            (Ok(()), Some(free @ ..FREE_MB_MIN)) => {
+                self.fail("data_dir", Code::ConfigInvalid, format_args!("{shown} has {free} MB left"));
+            }
+            (Ok(()), Some(free)) => self.ok("data_dir", format_args!("{shown} can be written, and has {free} MB left")),
+            (Ok(()), None) => self.ok("data_dir", format_args!("{shown} can be written")),
         }
         Some(run_env)
     }
@@ -422,8 +427,14 @@ impl Check<'_> {
     }
 
     fn greeting(&mut self, greeting: &ServerInfo) {
-        let version = greeting.version.as_deref().unwrap_or("an unknown version");
-        self.ok("windmill", format_args!("{version} at {}", self.config.base_url));
+        let base_url = &self.config.base_url;
+        match &greeting.version {
+            Some(version) => self.ok("windmill", format_args!("{version} at {base_url}")),
+            None => {
+                let message = format_args!("{base_url} answers, and does not tell its version");
+                self.warn("windmill", message, "check that WINDMILL_BASE_URL is the address of Windmill");
+            }
+        }
         let Some(date) = greeting.date else { return };
         let (skew, word) = match date.duration_since(SystemTime::now()) {
             Ok(ahead) => (ahead, "behind"),

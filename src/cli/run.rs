@@ -99,6 +99,7 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8
 fn restore_options(options: &Restore, faults: &mut Vec<String>) -> RestoreOptions {
     let paths = patterns(&options.path, faults);
     let target = parsed("--to-workspace", options.to_workspace.as_deref(), WorkspaceId::parse, faults);
+    let commit = parsed("--commit", options.commit.as_deref(), restore::parse_commit, faults);
     let at = parsed("--at", options.at.as_deref(), time::parse_moment, faults);
     if options.commit.is_some() && options.at.is_some() {
         faults.push("--at: it does not go with --commit".to_owned());
@@ -107,7 +108,7 @@ fn restore_options(options: &Restore, faults: &mut Vec<String>) -> RestoreOption
     let key = key.map_err(|why| faults.push(why)).unwrap_or_default();
     RestoreOptions {
         target,
-        commit: options.commit.clone(),
+        commit,
         at,
         paths,
         deletes: options.delete,

@@ -65,15 +65,11 @@ impl Git<'_> {
         self.object_id(command)
     }
 
-    /// Returns the commit of the fetched history whose id begins with these digits, at least four.
+    /// Returns the commit of the fetched history whose id begins with these hexadecimal digits, at least four.
     ///
     /// # Errors
     /// [`GitError`]. It is not an error if there is no such commit or more than one.
     pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>, GitError> {
-        // git takes names and expressions too, such as `HEAD`.
-        if !digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            return Ok(None);
-        }
         let Some(commit) = self.commit_named(digits)? else { return Ok(None) };
         let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), TIP_REF]);
         Ok(self.run(command)?.is_success().then_some(commit))

@@ -23,6 +23,8 @@ pub const ALL: &str = "*";
 
 /// How many runs are kept, over all workspaces.
 const RUNS_MAX: usize = 50;
+/// How many of these may count for no backup (dry runs, and runs with other settings) if there is no room for all.
+const OTHER_RUNS_MAX: usize = 25;
 /// How many backups and verifications have a status. Those that did not run for the longest time are dropped first:
 /// usually, they belong to former settings.
 const STANDINGS_MAX: usize = 128;
@@ -259,7 +261,13 @@ impl SavedHistory {
             return false;
         }
         self.runs.insert(0, run.clone());
-        self.runs.truncate(RUNS_MAX);
+        // Runs that count for no backup do not push out the others.
+        while self.runs.len() > RUNS_MAX {
+            let is_other = |run: &Record| !run.configured || run.dry_run;
+            let has_many = self.runs.iter().filter(|run| is_other(run)).count() > OTHER_RUNS_MAX;
+            let oldest = self.runs.iter().rposition(|run| !has_many || is_other(run));
+            self.runs.remove(oldest.unwrap_or_default());
+        }
         if let Some(destination) = destination {
             self.status_mut(&run.workspace, destination).add(run, token_user);
         }

@@ -28,7 +28,7 @@ use crate::git::ls_tree::Listing;
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::{self, Mark, Sample, printable};
 use crate::git::{BlobContent, Git, GitError};
-use crate::model::names::WorkspaceId;
+use crate::model::names::{self, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::run_result::{Changed, Difference, SyncResult, Warnings};
 use crate::request::SyncRequest;
@@ -50,6 +50,8 @@ const LISTED_IN_MESSAGE_MAX: usize = 50;
 const KINDS: [&str; 3] = ["missing", "differs", "not_deleted"];
 /// Size limit for a key file. A key has 64 characters.
 const KEY_BYTES_MAX: u64 = 4 << 10;
+/// The fewest digits of a commit id that git takes.
+const COMMIT_DIGITS_MIN: usize = 4;
 
 /// Size limit for the file of a user: a name, a role and a switch.
 const USER_BYTES_MAX: usize = 64 << 10;
@@ -74,6 +76,18 @@ pub struct RestoreOptions {
     pub saves: bool,
     /// Whether to restore, and not only to show the changes.
     pub applies: bool,
+}
+
+/// Checks the beginning of a commit id.
+///
+/// # Errors
+/// The text has other characters than lower-case hexadecimal digits, or too few or too many.
+pub fn parse_commit(digits: &str) -> Result<String, String> {
+    let is_hex = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hex && (COMMIT_DIGITS_MIN..=64).contains(&digits.len()) {
+        return Ok(digits.to_owned());
+    }
+    Err(format!("{} is not a commit id or the beginning of one", names::quoted(digits)))
 }
 
 /// Reads a key, in the form that Windmill shows or in the form of `encryption_key.yaml`.
@@ -335,7 +349,7 @@ impl RestoreRun<'_> {
         let deletes = if deletes { cli::Deletions::Push } else { cli::Deletions::Skip };
         let pushed = cli::push(&windmill, self.git.run_env(), self.git.tree_folder(), self.permits(choice)?, deletes);
         if let Some(refusal) = pushed? {
-            let said = format!("Windmill refused {}: {}", refusal.what, refusal.reason);
+            let said = format!("Windmill did not accept {}: {}", refusal.what, refusal.reason);
             self.report.warnings.add(self.git.run_env().redactor.redact(&said));
         }
         Ok(())
