@@ -10,6 +10,7 @@ use super::Handler;
 use super::connection::Connection;
 use crate::http::sockets;
 use crate::model::result_code::Code;
+use crate::util::deadline::wait_while;
 
 /// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +47,13 @@ impl Default for Limits {
         }
     }
 }
+
+/// How many connections that were closed to make room may still have their threads, which end in a moment. Without this
+/// limit, a flood of connections makes threads faster than they end.
+pub(super) const CLOSING_MAX: usize = 32;
+/// How long a new connection waits for the end of such a thread if there are more. No other connection is accepted
+/// meanwhile.
+const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +123,8 @@ impl Slots {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the connection a slot, for which another connection may have to close. Returns `None` if none can close.
+    /// Gives the connection a slot, for which another connection may have to close. Returns `None` if none can close
+    /// in time.
     pub(super) fn open(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Caller> {
         let (peer, limits) = (connection.peer.ip(), self.limits);
         let mut list = self.lock();
@@ -126,7 +135,16 @@ impl Slots {
         if is_full && !close_longest_waiting(&mut list, |slot| !is_peer_full || slot.peer() == peer) {
             return None;
         }
-        list.push(Slot { connection: Arc::clone(&connection), phase: Phase::Head, since: Instant::now() });
+        drop(list);
+        // Each connection has one reference more.
+        let are_too_many = || Arc::strong_count(self) > limits.connections_max + CLOSING_MAX;
+        wait_while(CLOSE_TIME_MAX, are_too_many);
+        if are_too_many() {
+            return None;
+        }
+        // Only the accepting thread opens connections, so the list did not grow meanwhile.
+        let slot = Slot { connection: Arc::clone(&connection), phase: Phase::Head, since: Instant::now() };
+        self.lock().push(slot);
         Some(Caller { connection, limits, slots: Arc::clone(self) })
     }
 

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
+use super::limits::CLOSING_MAX;
 use super::*;
 use std::net::TcpStream;
 
@@ -82,6 +83,10 @@ const LARGE_BYTES: usize = 32 * 1024 * 1024;
 
 impl Handler for Gate {
     fn before_body(&self, head: &Head) -> Option<Response> {
+        if head.path == "/held" {
+            self.change(|state| state.waiting += 1);
+            self.await_state("an open gate", |state| state.is_open);
+        }
         (head.path == "/absent").then(Response::not_found)
     }
 
@@ -534,6 +539,19 @@ fn who_is_turned_away_gets_no_body_for_a_head_request() {
     }
     fixture.gate.open();
     assert_status(&answer_of(waiting), 200);
+    fixture.end();
+}
+
+#[test]
+fn closed_connections_whose_threads_go_on_are_few() {
+    let fixture = start(Limits { connections_max: 2, ..patient() });
+    let held: Vec<_> =
+        (0..2 + CLOSING_MAX + 2).map(|_| fixture.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
+    fixture.gate.await_state("two refusals", |state| state.answered.len() == 2);
+    fixture.gate.await_waiting(2 + CLOSING_MAX);
+    fixture.gate.open();
+    held.into_iter().for_each(|stream| drop(answer_of(stream)));
+    assert_status(&fixture.get("/"), 200);
     fixture.end();
 }
 
