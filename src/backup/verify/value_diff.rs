@@ -69,7 +69,8 @@ fn differences(path: &str, backup: &[u8], workspace: &[u8], purpose: Purpose) ->
 
 /// Parses a YAML or JSON file; `None` if the file has to be compared as text. wmill takes a `.yml` file for text.
 fn parsed(path: &str, content: &[u8], purpose: Purpose) -> Option<Node> {
-    if ![".yaml", ".json"].iter().any(|ending| path.ends_with(ending)) {
+    let is_structured = [".yaml", ".json"].iter().any(|ending| path.ends_with(ending));
+    if !is_structured || content.len() > FILE_BYTES_MAX {
         return None;
     }
     let mut node = yaml::value(std::str::from_utf8(content).ok()?).ok()?;
