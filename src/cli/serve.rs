@@ -104,16 +104,20 @@ fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option
 /// may be killed too, and leave files.
 fn start_housekeeping(service: &Arc<Service>) {
     let service = Arc::clone(service);
-    spawn("housekeeping", "no notice of an overdue backup will be sent, since there is no thread for it", move || {
-        while !service.cancel.is_cancelled() {
-            // A panic costs one look. Its text is in the log.
-            let _ = catch_unwind(AssertUnwindSafe(|| {
-                paths::remove_leftovers(&service.config);
-                recorder::report_overdue(&service);
-            }));
-            std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
-        }
-    });
+    spawn(
+        "housekeeping",
+        "files of killed commands stay and overdue backups cause no notice, since there is no thread for it",
+        move || {
+            while !service.cancel.is_cancelled() {
+                // A panic costs one look. Its text is in the log.
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    paths::remove_leftovers(&service.config);
+                    recorder::report_overdue(&service);
+                }));
+                std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
+            }
+        },
+    );
 }
 
 /// Starts the thread that checks the settings at the start of the service.

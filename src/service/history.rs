@@ -23,7 +23,8 @@ pub const ALL: &str = "*";
 
 /// How many runs are kept, over all workspaces.
 const RUNS_MAX: usize = 50;
-/// How many of these may count for no backup (dry runs, and runs with other settings) if there is no room for all.
+/// How many of these may count for no backup (dry runs, and runs with other settings) if there is no room for all. Anyone
+/// may ask for dry runs.
 const OTHER_RUNS_MAX: usize = 25;
 /// How many backups and verifications have a status. Those that did not run for the longest time are dropped first:
 /// usually, they belong to former settings.
@@ -106,7 +107,10 @@ impl Record {
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,
-            warnings: first_warnings(result.warnings.clone(), LIST_BYTES_MAX),
+            warnings: first_warnings(
+                result.warnings.iter().map(|warning| shorten(warning, MESSAGE_BYTES_MAX)).collect(),
+                LIST_BYTES_MAX,
+            ),
             left_out: Some(keep_first(
                 result.left_out.clone(),
                 LIST_BYTES_MAX,
@@ -192,6 +196,9 @@ pub struct OverdueAlert {
 /// The workspaces that Windmill listed for the configured token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkspaceList {
+    /// Where the backups are from and go to, as settings that do not depend on the workspace: services with other
+    /// settings may use the same history.
+    pub place: String,
     /// The workspaces that are backed up.
     pub workspaces: Vec<String>,
     /// When Windmill listed them, UTC.
@@ -677,7 +684,7 @@ mod tests {
         };
         let list = |count: usize| {
             let workspaces = (0..count).map(|number| format!("ws{number}")).collect();
-            history.note_list(WorkspaceList { workspaces, time: String::new() })
+            history.note_list(WorkspaceList { place: "p".to_owned(), workspaces, time: String::new() })
         };
         record("01", ALL, Code::Timeout);
         record("02", ALL, Code::Timeout);
@@ -776,6 +783,22 @@ mod tests {
         assert_eq!(history.memory().unsaved.len(), 0);
         let failures = |kept: &SavedHistory| kept.status("shop", "there").map(|status| status.consecutive_failures);
         assert_eq!(History::new(scratch.path()).read(failures), Some(UNSAVED_MAX as u64 + 5));
+    }
+
+    #[test]
+    fn runs_that_count_for_no_backup_do_not_push_out_the_others() {
+        let mut kept = <SavedHistory as Default>::default();
+        let mut add = |id: usize, dry_run| {
+            kept.add(&Record { dry_run, ..record(&format!("{id}"), true) }, None, None);
+            (kept.runs.len(), kept.runs.iter().filter(|run| !run.dry_run).count())
+        };
+        for id in 0..30 {
+            add(id, false);
+        }
+        let last = (30..130).map(|id| add(id, true)).last();
+        assert_eq!(last, Some((50, 25)), "half of them");
+        let last = (130..230).map(|id| add(id, false)).last();
+        assert_eq!(last, Some((50, 50)));
     }
 
     #[test]

@@ -99,7 +99,8 @@ impl Recorder {
             Ok(requests) if config.workspaces == Workspaces::All && !requests.is_single => {
                 let workspaces = requests.list.iter().map(|request| request.workspace.to_string()).collect();
                 // No backup was made yet, so this counts as no run and as no success.
-                let list = WorkspaceList { workspaces, time: time::to_text(SystemTime::now()) };
+                let list =
+                    WorkspaceList { place: status::place(config), workspaces, time: time::to_text(SystemTime::now()) };
                 if let Some(failures) = self.history.note_list(list) {
                     let (all, branch) = (history::ALL.to_owned(), String::new());
                     let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), all, branch);

@@ -9,7 +9,7 @@ use miniserde::ser::Fragment;
 
 use crate::config::schedule::Schedule;
 use crate::config::{Config, Workspaces};
-use crate::model::names::WorkspaceId;
+use crate::model::names::{ADMINS, WorkspaceId};
 use crate::model::result_code::Code;
 use crate::model::run_result;
 use crate::request::{self, verified};
@@ -93,6 +93,11 @@ impl Serialize for Workspace {
     }
 }
 
+/// Returns a name of where the configured backups are from and go to, whichever the workspaces are.
+pub fn place(config: &Config) -> String {
+    WorkspaceId::parse(ADMINS).map_or_else(|_| String::new(), |any| request::configured_destination(config, &any))
+}
+
 /// Returns the status of the configured backups. If the settings choose all workspaces, these are those that Windmill
 /// listed last, and those that were backed up since then, by name. Before Windmill was asked, they are those in the
 /// history.
@@ -112,7 +117,7 @@ pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Worksp
         let id = WorkspaceId::parse(&status.workspace).ok()?;
         (status.destination == request::configured_destination(config, &id)).then_some(id)
     };
-    let list = kept.list.as_ref();
+    let list = kept.list.as_ref().filter(|list| list.place == place(config));
     let is_since = |status: &&BackupStatus| {
         list.is_none_or(|list| status.last_run.as_ref().is_some_and(|run| run.ended > list.time))
     };
@@ -224,6 +229,7 @@ impl Serialize for StatusReport<'_> {
 mod tests {
     use super::*;
     use crate::config::{Environment, Options, Required};
+    use crate::service::history::WorkspaceList;
 
     #[test]
     fn a_success_in_the_future_counts_as_the_start_of_the_service() {
@@ -245,5 +251,27 @@ mod tests {
         for (now, is_late) in [("2026-12-01T03:30:00Z", false), ("2026-12-01T03:30:01Z", true)] {
             assert_eq!(lateness_of(&config, &workspace, started, at(now)).is_some(), is_late, "{now}");
         }
+    }
+
+    #[test]
+    fn a_list_of_workspaces_counts_for_the_place_that_it_was_made_for() {
+        let config = |base_url: &str| {
+            let settings = [
+                ("WINDMILL_WORKSPACE", "*"),
+                ("GIT_BRANCH", "{workspace}"),
+                ("GIT_REMOTE_URL", "file:///backup.git"),
+                ("WINDMILL_BASE_URL", base_url),
+            ];
+            let environment = Environment::new(settings.map(|(name, value)| (name.into(), value.into())));
+            Config::new(&Options::default(), &environment, Required::Serve).expect("settings")
+        };
+        let (here, elsewhere) = (config("http://here:8000"), config("http://elsewhere:8000"));
+        let list = WorkspaceList { place: place(&here), workspaces: vec!["shop".to_owned()], time: String::new() };
+        let kept = SavedHistory { list: Some(list), ..SavedHistory::default() };
+        let names = |config: &Config| -> Vec<_> {
+            configured_workspaces(config, &kept).iter().map(|one| one.id.clone()).collect()
+        };
+        assert_eq!(names(&here), ["shop"]);
+        assert!(names(&elsewhere).is_empty());
     }
 }
