@@ -24,7 +24,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file with a line for each file of a tree, as git writes it: `mode type object TAB path NUL`, with the size before
-/// the TAB if it was asked for. The type is not used.
+/// the TAB if it was asked for. The type is not used, also not by `git update-index`.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
@@ -34,6 +34,11 @@ impl Listing {
     /// Returns the listing at `path`, which git wrote.
     pub fn at(path: PathBuf) -> Self {
         Self { path }
+    }
+
+    /// Returns the path of the listing.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Writes a listing with these entries to `path`.

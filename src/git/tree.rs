@@ -185,12 +185,18 @@ impl Git<'_> {
         self.list(&tree, "staged.listing")
     }
 
-    /// Returns a tree of these files.
+    /// Returns a tree of these files, by an index of its own. `git fast-import` would search a whole folder for each file
+    /// that it puts there: 100,000 files in one folder would take a minute.
     ///
     /// # Errors
     /// [`GitError`].
     pub fn compose(&self, files: &Listing) -> Result<ObjectId, GitError> {
-        self.make_tree(None, files.entries()?.map(|file| file.map(|(path, entry)| order(&path, Some(&entry)))))
+        let index = self.listing_place("compose.index");
+        let with_index = || self.command().map(|command| command.environment("GIT_INDEX_FILE", &index));
+        self.locally(with_index()?.arguments(["read-tree", "--empty"]))?;
+        let lines = File::open(files.path())?;
+        self.locally(with_index()?.arguments(["update-index", "-z", "--index-info"]).stdin(lines))?;
+        self.object_id(with_index()?.arguments(["write-tree"]))
     }
 
     fn make_tree(&self, commit: Option<&ObjectId>, orders: impl Iterator<Item = Order>) -> Result<ObjectId, GitError> {
