@@ -15,6 +15,8 @@ use crate::util::files;
 
 /// The limit of a listing of a tree. An entry has about 100 bytes, so this is enough for a million files.
 const LISTING_BYTES_MAX: usize = 128 << 20;
+/// How many further entries with the name of our folder are removed. Each costs a copy of the folder above.
+const SAME_NAME_MAX: usize = 16;
 
 /// The content of a file in a repository that others write to.
 pub enum BlobContent {
@@ -81,7 +83,16 @@ impl Git<'_> {
         let empty = self.empty_tree()?;
         let entry = Entry { mode: object::FOLDER, object: folder.clone() };
         let entry = Some(&entry).filter(|_| *folder != empty);
-        self.make_tree(commit, iter::once(Ok(order(path, entry))))
+        // A tree can have more entries of this name. `git fast-import` deletes or replaces only the first in each commit.
+        let mut others = 0;
+        if let Some(commit) = commit {
+            let command = self.command()?.arguments(["ls-tree", "-z", "--full-tree", "--", commit.as_str(), path]);
+            others = self.listing("siblings.listing", command)?.entries()?.count().saturating_sub(1);
+        }
+        let deletions = iter::repeat_n(order(path, None), others.min(SAME_NAME_MAX));
+        let groups = deletions.chain([order(path, entry)]).map(|order| iter::once(Ok(order)));
+        let tree = self.make_trees(commit, groups)?.pop();
+        tree.ok_or_else(|| GitError::Checkout("`git fast-import` made no tree".to_owned()))
     }
 
     /// Lists all files of a commit or tree, sound or not, in a listing of this name. It overwrites a listing of the
@@ -197,11 +208,6 @@ impl Git<'_> {
         let lines = File::open(files.path())?;
         self.locally(with_index()?.arguments(["update-index", "-z", "--index-info"]).stdin(lines))?;
         self.object_id(with_index()?.arguments(["write-tree"]))
-    }
-
-    fn make_tree(&self, commit: Option<&ObjectId>, orders: impl Iterator<Item = Order>) -> Result<ObjectId, GitError> {
-        let tree = self.make_trees(commit, iter::once(orders))?.pop();
-        tree.ok_or_else(|| GitError::Checkout("`git fast-import` made no tree".to_owned()))
     }
 
     /// Makes a tree of each group of orders: the first of the tree of the commit, or of the empty one, each other one of

@@ -496,3 +496,23 @@ fn what_is_outside_our_folder_is_neither_read_nor_changed() {
     assert!(outcome.message().contains("`many` in the repository has 250001 entries"), "{outcome}");
     assert!(outcome.message().contains("250000"), "{outcome}");
 }
+
+#[test]
+#[ignore = "long: just test-hostile"]
+fn a_second_entry_with_the_name_of_our_folder_goes() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    let blob = remote.store_blob(b"theirs\n");
+    let first = remote.store_raw_tree(&[("100644", b"first.txt", &blob)]);
+    let second = remote.store_raw_tree(&[("100644", b"second.txt", &blob)]);
+    for (branch, mode, object) in [("folder", "40000", &first), ("file", "100644", &blob)] {
+        let root = remote.store_raw_tree(&[(mode, b"backup", object), ("40000", b"backup", &second)]);
+        remote.commit_tree(branch, &root, "Twice");
+        let sync = || sandbox.sync().remote(&remote).branch(branch).subdir("backup");
+        sync().run().expect("pushed");
+        let entries = remote.run(["ls-tree", "--name-only", branch]).stdout_text();
+        assert_eq!(entries, "backup\n", "{branch}");
+        sync().arg("--force").run().expect("unchanged");
+        sandbox.command("verify").remote(&remote).branch(branch).subdir("backup").run().expect("unchanged");
+    }
+}
