@@ -568,7 +568,8 @@ struct Judge {
     entries: Vec<narrow::Record>,
     /// The records of the entries below `dependencies/`.
     dependencies: Vec<narrow::Record>,
-    /// A hash of the item of each entry.
+    /// A hash of the name of each entry, and of the item of each entry.
+    names: HashSet<u64>,
     names_of_items: HashSet<u64>,
     /// A hash of each folder with the modules of a script.
     module_folders: HashSet<u64>,
@@ -610,6 +611,12 @@ impl Judge {
         let end = read_entries(&mut input, &mut |name, content| {
             if self.entries.len() == ENTRIES_MAX {
                 return Err(too_large(format!("the export has more than {ENTRIES_MAX} entries")));
+            }
+            if !self.names.insert(self.hashes.hash_one(&name)) {
+                // wmill would write the last of them, and no word of the others.
+                self.snapshot
+                    .left_out
+                    .add(item_of_entry(&name), "the export has two entries with the name of one file");
             }
             self.names_of_items.extend(known_item(&name).map(|item| self.hashes.hash_one(item)));
             let record = narrow::record(&name, &self.judge(&name, content, types)?);
@@ -1131,6 +1138,18 @@ mod tests {
     }
 
     #[test]
+    fn an_item_with_two_entries_of_one_name_is_left_out() {
+        let twice = |content| [&ENTRIES[..], &[("f/a.ts", content), ("dependencies/package.json", "")]].concat();
+        let snapshot = taken("twice", &twice("code"));
+        let left_out: Vec<_> = snapshot.left_out.named.keys().map(ToString::to_string).collect();
+        assert_eq!(left_out, ["script f/a", "workspace dependencies package.json"]);
+        assert_eq!(names(&snapshot.whole().expect("a file")), ["f/b.resource.json", "groups/all.group.json"]);
+        assert_eq!(taken("twice", &twice("code")).digests, snapshot.digests);
+        assert_ne!(taken("twice", &twice("codE")).digests, snapshot.digests);
+        assert_ne!(taken("twice", &ENTRIES).digests, snapshot.digests);
+    }
+
+    #[test]
     fn what_leads_elsewhere_is_left_out_by_item() {
         let check = |name: &str, content: &str, item: &str| {
             let snapshot = taken("judged", &[ENTRIES[0], (name, content), ENTRIES[1]]);
@@ -1360,18 +1379,21 @@ mod tests {
 
     #[test]
     fn a_part_has_what_was_asked_for_and_all_dependencies() {
-        let long = format!("f/{}.py", "x".repeat(150));
-        let entries = [&ENTRIES[..], &[(&long, "print()")]].concat();
+        // A header holds 100 bytes of a name: the last one of the first name, and half of a letter of the second one.
+        let [full, long] =
+            [["f/", &"x".repeat(95), ".py"], ["f/x", &"é".repeat(75), ".py"]].map(|parts| parts.concat());
+        let entries = [&ENTRIES[..], &[(&full, "1"), (&long, "print()")]].concat();
         let (snapshot, before) = (taken("part", &entries), taken("part-before", &ENTRIES[1..4]));
         let part_of = changed(&snapshot, &before).expect("few");
         let part = snapshot.part(|name| part_of.has(name)).expect("a file");
-        let expected = ["f/a.script.json", "f/a.ts", "dependencies/package.json", "groups/all.group.json", &long];
+        let expected =
+            ["f/a.script.json", "f/a.ts", "dependencies/package.json", "groups/all.group.json", &full, &long];
         assert_eq!(names(&part), expected);
         let mut archive = tar::Archive::new(File::open(&part.path).expect("a file"));
         for (index, entry) in archive.entries().expect("entries").enumerate() {
             let mut content = String::new();
             entry.expect("an entry").read_to_string(&mut content).expect("text");
-            assert_eq!(content, [ENTRIES[0].1, ENTRIES[1].1, ENTRIES[3].1, ENTRIES[4].1, "print()"][index]);
+            assert_eq!(content, [ENTRIES[0].1, ENTRIES[1].1, ENTRIES[3].1, ENTRIES[4].1, "1", "print()"][index]);
         }
         let none = changed(&snapshot, &snapshot).expect("few");
         assert_eq!(names(&snapshot.part(|name| none.has(name)).expect("a file")), ["dependencies/package.json"]);
