@@ -32,7 +32,7 @@ use crate::util::secret::Secret;
 pub use headers::parse_headers;
 pub use parse::{CommitPer, Occasion, WORKSPACES_MAX, Workspaces};
 pub use secret_source::SecretSource;
-pub(crate) use secret_source::checked_token;
+pub(crate) use secret_source::{checked_token, checked_windmill_token};
 pub use variables::{Environment, Options, Required, Variable};
 
 const MESSAGE_DEFAULT: &str = "Automated Windmill workspace backup - {workspace}";

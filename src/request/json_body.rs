@@ -243,7 +243,8 @@ impl Draft<'_> {
 
     fn token(&mut self, name: &str, value: Value) -> Option<Secret> {
         let text = self.text(name, value)?;
-        config::checked_token(&text).map_err(|why| self.faults.add(&["`", name, "` ", why])).ok()
+        let checked = if name == "windmill_token" { config::checked_windmill_token } else { config::checked_token };
+        checked(&text).map_err(|why| self.faults.add(&["`", name, "` ", why])).ok()
     }
 
     fn repository_url(&mut self, name: &str, value: Value) -> Option<()> {

@@ -222,6 +222,8 @@ fn each_failure_has_the_status_of_its_code() {
     let wrong_token = own(&[("windmill_token", "no-such-token")]);
     check(&wrong_token, 502, "windmill_unauthorized");
     assert!(text(&wrong_token, "message").contains("shop"), "{}", wrong_token.text());
+    // A header could not have it, and no question is asked without the token.
+    refused(&service, &object(&[("windmill_token", "a-tok\u{e9}n")]), &["windmill_token"]);
     sandbox.windmill.token_kind(TokenKind::User);
     check(&own(&[("windmill_token", WINDMILL_TOKEN), ("workspace", "nowhere")]), 502, "workspace_not_found");
     sandbox.windmill.fail("/users/whoami", Fault::GatewayPage(502));
