@@ -1,13 +1,10 @@
 //! Parses the values of single settings. Most errors quote the value.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
-use serde::Deserialize;
-use serde::de::{self, IntoDeserializer as _};
 
 use crate::model::names::{self, ADMINS, WorkspaceId};
 use crate::util::logging::LogFormat;
@@ -90,8 +87,7 @@ pub(super) fn parse_message(text: &str) -> Result<String, String> {
 }
 
 /// What goes into one commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitPer {
     /// All changes that a sync finds.
     Sync,
@@ -100,7 +96,7 @@ pub enum CommitPer {
 }
 
 pub(super) fn parse_commit_per(text: &str) -> Result<CommitPer, String> {
-    word(text)
+    one_of(text, &[("sync", CommitPer::Sync), ("item", CommitPer::Item)])
 }
 
 pub(super) fn parse_boolean(text: &str) -> Result<bool, String> {
@@ -182,7 +178,7 @@ pub(super) fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
 }
 
 pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {
-    word(&text.to_ascii_lowercase())
+    one_of(&text.to_ascii_lowercase(), &[("text", LogFormat::Text), ("json", LogFormat::Json)])
 }
 
 /// The kinds that are in the backup only if the settings include them. `windmill::wmill_yaml` has their keys.
@@ -192,8 +188,7 @@ const KINDS_TO_SKIP: [&str; 8] =
     ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"];
 
 /// When a notification is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Occasion {
     /// `failure`
     Failure,
@@ -205,26 +200,33 @@ pub enum Occasion {
     Always,
 }
 
+const OCCASIONS: [(&str, Occasion); 4] = [
+    ("failure", Occasion::Failure),
+    ("recovery", Occasion::Recovery),
+    ("change", Occasion::Change),
+    ("always", Occasion::Always),
+];
+
 pub(super) fn parse_kinds_included(text: &str) -> Result<Vec<&'static str>, String> {
-    parse_words(text, |word| one_of(word, &KINDS_TO_INCLUDE))
+    parse_words(text, &KINDS_TO_INCLUDE.map(|word| (word, word)))
 }
 
 pub(super) fn parse_kinds_skipped(text: &str) -> Result<Vec<&'static str>, String> {
-    parse_words(text, |word| one_of(word, &KINDS_TO_SKIP))
+    parse_words(text, &KINDS_TO_SKIP.map(|word| (word, word)))
 }
 
 pub(super) fn parse_occasions(text: &str) -> Result<Vec<Occasion>, String> {
-    parse_words(text, word)
+    parse_words(text, &OCCASIONS)
 }
 
 /// Parses a list of words, separated by commas; `none` is the empty list. Fails if a word is unknown or comes twice.
-fn parse_words<T: PartialEq>(text: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+fn parse_words<T: Copy + PartialEq>(text: &str, permitted: &[(&str, T)]) -> Result<Vec<T>, String> {
     if text.trim() == "none" {
         return Ok(Vec::new());
     }
     let mut values = Vec::new();
     for word in text.split(',').map(str::trim) {
-        let value = parse(word).map_err(|why| why + ", or none alone")?;
+        let value = one_of(word, permitted).map_err(|why| why + ", or none alone")?;
         if values.contains(&value) {
             return Err(format!("{word} comes twice"));
         }
@@ -233,37 +235,11 @@ fn parse_words<T: PartialEq>(text: &str, parse: impl Fn(&str) -> Result<T, Strin
     Ok(values)
 }
 
-/// Returns the variant of this name. If there is none, the message names all of them.
-fn word<T: de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    T::deserialize(text.into_deserializer()).map_err(|Refusal(why)| why)
-}
-
-fn one_of(text: &str, permitted: &[&'static str]) -> Result<&'static str, String> {
-    permitted.iter().find(|word| **word == text).copied().ok_or_else(|| not_one_of(text, permitted))
-}
-
-fn not_one_of(text: &str, permitted: &[&str]) -> String {
-    format!("{} is not one of {}", names::quoted(text), permitted.join(", "))
-}
-
-/// Why [`word`] has no value.
-#[derive(Debug)]
-struct Refusal(String);
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Refusal {}
-
-impl de::Error for Refusal {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self(message.to_string())
-    }
-
-    fn unknown_variant(text: &str, permitted: &'static [&'static str]) -> Self {
-        Self(not_one_of(text, permitted))
-    }
+/// Returns the value of the word that is given. If it is unknown, the message names the permitted ones.
+fn one_of<T: Copy>(text: &str, permitted: &[(&str, T)]) -> Result<T, String> {
+    let known = permitted.iter().find(|(word, _)| *word == text);
+    known.map(|(_, value)| *value).ok_or_else(|| {
+        let permitted: Vec<_> = permitted.iter().map(|(word, _)| *word).collect();
+        format!("{} is not one of {}", names::quoted(text), permitted.join(", "))
+    })
 }

@@ -30,11 +30,12 @@ pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
     if !path.ends_with(".variable.yaml") && !path.ends_with(".variable.json") {
         return false;
     }
-    let Ok(fields) = fields(content, FILE_BYTES_MAX) else {
+    let wanted = |key: &str| matches!(key, "value" | "is_secret");
+    let Ok(fields) = fields(content, FILE_BYTES_MAX, wanted) else {
         return claims_to_be_secret(content);
     };
     let field = |name| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    if matches!(field("is_secret"), None | Some(Node::Bool(false))) {
+    if field("is_secret") != Some(&Node::Bool(true)) {
         return false;
     }
     match field("value") {
@@ -71,7 +72,7 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
     if path != SETTINGS_FILE {
         return false;
     }
-    match fields(content, FILE_BYTES_MAX) {
+    match fields(content, FILE_BYTES_MAX, |key| key == SECRET_SETTING) {
         Ok(fields) => fields
             .iter()
             .any(|(key, value)| key == SECRET_SETTING && !value.is_empty() && *value != Node::Text(String::new())),
@@ -81,7 +82,7 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
 
 /// Whether the file of a variable says that it is secret, or cannot be read.
 pub fn is_secret_variable(content: &[u8]) -> bool {
-    match fields(content, FILE_BYTES_MAX) {
+    match fields(content, FILE_BYTES_MAX, |key| key == "is_secret") {
         Ok(fields) => fields.iter().any(|(key, value)| key == "is_secret" && *value != Node::Bool(false)),
         Err(_) => true,
     }

@@ -11,7 +11,7 @@ use crate::windmill::scope::Scope;
 
 /// The name of the file, both of the repository's and of the one that a run writes.
 pub const WMILL_YAML: &str = "wmill.yaml";
-/// A larger `wmill.yaml` is not read. `wmill init` writes 6 KiB.
+/// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
 /// How many patterns one list of the scope may have.
 const PATTERNS_MAX: usize = 100;
@@ -136,8 +136,23 @@ impl Kind {
     }
 }
 
-/// Keys that are always ignored, and whose value is `false` if a file does not have them.
-const FALSE_ANYWAY: [&str; 6] = ["json", "lint", "locksRequired", "plainSecrets", "skipBranchValidation", "stateful"];
+/// Keys that are always ignored. There is no warning if their value is wmill's default.
+const NEVER_HEEDED: [&str; 14] = [
+    "codebases",
+    "environments",
+    "gitBranches",
+    "git_branches",
+    "json",
+    "lint",
+    "locksRequired",
+    "message",
+    "overrides",
+    "plainSecrets",
+    "promotion",
+    "skipBranchValidation",
+    "stateful",
+    "workspaces",
+];
 const LAYOUT: [&str; 4] = ["defaultTs", "nonDottedPaths", "syncBehavior", "dedupeLockfiles"];
 const SCOPE: [&str; 3] = ["includes", "extraIncludes", "excludes"];
 
@@ -155,7 +170,7 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
     let mut draft = YamlDraft::default();
     draft.plan.kinds = Kinds::usual();
     let mut warnings = Vec::new();
-    match repository_file.map_or(Ok(Vec::new()), |file| yaml::fields(file, FILE_BYTES_MAX)) {
+    match repository_file.map_or(Ok(Vec::new()), entries) {
         Ok(entries) => {
             for (key, node) in entries {
                 draft.take(key, node, asked);
@@ -213,7 +228,7 @@ impl YamlDraft {
         } else if let Some(index) = SCOPE.iter().position(|name| *name == key) {
             self.take_patterns(index, node)
         } else {
-            node.is_empty() || FALSE_ANYWAY.contains(&key.as_str()) && node == Node::Bool(false)
+            NEVER_HEEDED.contains(&key.as_str()) && (node.is_empty() || node == Node::Bool(false))
         };
         if !heeded {
             self.unheeded.push(key);
@@ -362,6 +377,16 @@ fn named(keys: &[String]) -> String {
     escaped_start(&keys.join(", "), NAMED_CHARS_MAX)
 }
 
+/// Returns the top level of the repository's file in its order, or why the whole file is ignored.
+fn entries(file: &[u8]) -> Result<Vec<(String, Node)>, String> {
+    yaml::fields(file, FILE_BYTES_MAX, is_known)
+}
+
+fn is_known(key: &str) -> bool {
+    KINDS.iter().any(|kind| kind.key == key)
+        || [&LAYOUT[..], &SCOPE, &NEVER_HEEDED].iter().any(|names| names.contains(&key))
+}
+
 /// Returns the lines of a `wmill.yaml` that declare the resources and variables in these files as items that only this
 /// workspace has.
 pub fn own_items(files: &BTreeSet<String>) -> String {
@@ -400,7 +425,7 @@ mod tests {
         assert_eq!(unusual, lines);
         assert_eq!(plan.warnings, warnings);
         // Each line that is written is read as one key.
-        assert_eq!(yaml::fields(plan.text.as_bytes(), FILE_BYTES_MAX).unwrap().len(), plan.text.lines().count() - 1);
+        assert_eq!(entries(plan.text.as_bytes()).unwrap().len(), plan.text.lines().count() - 1);
     }
 
     const ALL_REFUSED: &str = "`wmill.yaml` in the repository is ignored: ";
@@ -499,7 +524,7 @@ mod tests {
         check("excludes: [\"a\\\"\\\\]: #\\u2028é, {x}\"]", &[line], &[&narrowing("excludes")]);
         let text = read(Some(line.as_bytes()), &NOTHING).text;
         let Some((_, Node::List(patterns))) =
-            yaml::fields(text.as_bytes(), FILE_BYTES_MAX).unwrap().into_iter().find(|(key, _)| key == "excludes")
+            entries(text.as_bytes()).unwrap().into_iter().find(|(key, _)| key == "excludes")
         else {
             panic!("{text}")
         };
@@ -600,11 +625,13 @@ mod tests {
         }
         bomb.push_str("includes: *a199\nnonDottedPaths: true\n");
         // Following the aliases to their ends would never finish, and no memory would be enough.
-        check_unreadable(bomb.as_bytes(), "its aliases make it too large");
-        let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 20_000].join(","), vec!["*a"; 19_000].join(","));
-        check_unreadable(wide.as_bytes(), "its aliases make it too large");
-        check_unreadable("{a: ".repeat(60_000).as_bytes(), "too many values");
-        check_unreadable("{a: ".repeat(10_000).as_bytes(), "");
+        let plan = read(Some(bomb.as_bytes()), &NOTHING);
+        assert!(plan.non_dotted_paths && plan.scope.is_all());
+        let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 60_000].join(","), vec!["*a"; 40_000].join(","));
+        assert!(read(Some(wide.as_bytes()), &NOTHING).scope.is_all());
+        check_unreadable("{a: ".repeat(60_000).as_bytes(), "more than 1000 brackets");
+        check(&format!("#{}", "{".repeat(1000)), &[], &[]);
+        check_unreadable(format!("#{}", "[".repeat(1001)).as_bytes(), "more than 1000 brackets");
     }
 
     #[test]

@@ -385,7 +385,7 @@ impl RestoreRun<'_> {
     fn username(&self, entry: &Entry) -> Result<Option<String>, BackupError> {
         let content = self.git.read_blob(&entry.object, USER_BYTES_MAX)?;
         let BlobContent::Whole(content) = content else { return Ok(None) };
-        let fields = yaml::fields(&content, USER_BYTES_MAX).unwrap_or_default();
+        let fields = yaml::fields(&content, USER_BYTES_MAX, |name| name == "username").unwrap_or_default();
         Ok(match Node::Fields(fields).field("username") {
             Some(Node::Text(name)) => Some(name.clone()),
             _ => None,

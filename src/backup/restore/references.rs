@@ -1,7 +1,7 @@
 //! Finds texts in the files of an item for which `wmill` would read a file that is not the item's into it.
 //!
 //! `wmill` replaces a text that begins with `!inline` by the content of the file that its next word names. Our YAML
-//! parser and the one of `wmill` may differ in where a text begins, so each place where one may begin is looked at.
+//! parser and the one of `wmill` differ in where a text begins, so each place where one may begin is looked at.
 
 use crate::util::yaml::{self, Node};
 use crate::windmill::item_path::{self, ItemId, ItemKind};
@@ -91,7 +91,7 @@ fn name_in_quotes(quoted: &str) -> Option<String> {
     if !begins_with_mark(quoted) {
         return None;
     }
-    let Some(Ok(Node::Text(text))) = in_quotes(quoted).map(yaml::value) else { return Some(String::new()) };
+    let Some(Node::Text(text)) = in_quotes(quoted).and_then(yaml::value) else { return Some(String::new()) };
     let marked = text.trim_start_matches(is_space);
     // `wmill` counts the spaces before the mark too, and never writes them.
     let is_indented = marked.len() < text.len();
@@ -310,7 +310,7 @@ mod tests {
             "value: !inline_fileset /etc",
             "a: [{b: ['!inline /etc/passwd']}]",
             "a: &a '!inline /etc/passwd'\nb: *a",
-            // Another parser may read these in another way than wmill.
+            // Our parser reads these in another way than wmill.
             "a: b\u{2028}x: \"\ncontent: '!inline /etc/passwd'\nz: q\" # x",
             "a: '' # \rx: \"\ncontent: '!inline /etc/passwd'\n# \"\ry: z\n",
             "{?'a: 1, content: \"!inline /etc/passwd\", b': 1}",

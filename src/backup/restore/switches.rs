@@ -23,7 +23,7 @@ pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
         "enabled" => *value == Node::Bool(false),
         _ => *value == Node::Text("disabled".to_owned()),
     };
-    let mut switches = fields(text.as_bytes(), text.len()).ok()?;
+    let mut switches = fields(text.as_bytes(), text.len(), is_switch).ok()?;
     switches.retain(|(key, _)| is_switch(key));
     (!switches.is_empty() && switches.iter().all(is_off)).then(|| text.into_bytes())
 }
