@@ -8,14 +8,9 @@ use crate::backup::private_run::PrivateRun;
 use crate::config::Config;
 use crate::git::object::ObjectId;
 use crate::git::{Git, GitError, RepositoryPaths};
-use crate::model::git_credentials::GitCredentials;
-use crate::model::names::{BranchName, Subdir, WorkspaceId};
-use crate::model::result_code::Code;
-use crate::model::urls::RemoteUrl;
+use crate::model::{BranchName, Code, GitCredentials, RemoteUrl, Subdir, WorkspaceId};
 use crate::request;
-use crate::util::deadline::{CancelToken, Deadline, Expired};
-use crate::util::redact::Redactor;
-use crate::util::retry;
+use crate::util::{CancelToken, Deadline, Expired, Redactor, retry};
 
 /// The first fetch brings at least this many commits.
 const DEPTH_MIN: usize = 64;

@@ -4,11 +4,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::git::GitError;
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::process::lock::LockError;
 use crate::request::RequestError;
-use crate::util::deadline::Expired;
-use crate::util::retry::{Failure, Retry};
+use crate::util::{Expired, Failure, Retry};
 use crate::windmill::api::WindmillError;
 
 /// Why a step of a run failed.

@@ -7,10 +7,8 @@ use crate::backup::branch_reader::BranchReader;
 use crate::backup::error::BackupError;
 use crate::backup::run_context::new_run_id;
 use crate::config::Config;
-use crate::model::result_code::Code;
-use crate::model::run_result::SyncResult;
-use crate::util::deadline::CancelToken;
-use crate::util::secret::Secret;
+use crate::model::{Code, SyncResult};
+use crate::util::{CancelToken, Secret};
 use crate::windmill::api::{KEY_TRAILER, fingerprint};
 
 /// The trailer that names the workspace of a commit.

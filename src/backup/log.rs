@@ -12,8 +12,7 @@ use crate::backup::restore::glob::Pattern;
 use crate::config::Config;
 use crate::git::tree_diff::{Mark, printable};
 use crate::git::{Git, GitError, LoggedCommit};
-use crate::util::deadline::CancelToken;
-use crate::util::time;
+use crate::util::{CancelToken, time};
 use crate::windmill::item_path::{ItemId, item_of, proves_existence};
 
 /// The default of `--limit`.

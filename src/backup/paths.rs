@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::backup::private_run;
 use crate::config::Config;
-use crate::model::names::WorkspaceId;
+use crate::model::WorkspaceId;
 use crate::process::lock::Lock;
 use crate::request::SyncRequest;
 use crate::util::files;

@@ -20,21 +20,12 @@ use crate::config::{Config, Environment, Options, Required, SecretSource, Worksp
 use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, Pushed};
-use crate::model::git_credentials::GitCredentials;
-use crate::model::names::{self, ADMINS, BranchName, WorkspaceId};
-use crate::model::result_code::Code;
-use crate::model::run_result::LeftOut;
-use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::model::{ADMINS, BranchName, Code, GitCredentials, LeftOut, RemoteScheme, RemoteUrl, WorkspaceId, names};
 use crate::net::ca_bundle;
 use crate::process::run;
 use crate::process::run_env::RunEnv;
 use crate::request;
-use crate::util::deadline::{CancelToken, Deadline, Expired};
-use crate::util::files;
-use crate::util::percent;
-use crate::util::redact::Redactor;
-use crate::util::secret::Secret;
-use crate::util::volume;
+use crate::util::{CancelToken, Deadline, Expired, Redactor, Secret, files, percent, volume};
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
 

@@ -6,13 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::backup::error::BackupError;
 use crate::backup::{paths, run_context};
 use crate::config::Config;
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::net::ca_bundle;
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
-use crate::util::deadline::Deadline;
-use crate::util::files::{self, RunDir};
-use crate::util::redact::Redactor;
+use crate::util::{Deadline, Redactor, RunDir, files};
 
 /// The prefix of the names of such folders. No workspace id begins with it.
 pub(super) const MARK: &str = ".check-";

@@ -14,22 +14,14 @@ use crate::git::object::ObjectId;
 use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, RemoteState};
-use crate::model::names::{self, BranchName};
-use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser, Warnings};
-use crate::model::urls::RemoteUrl;
+use crate::model::{BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names};
 use crate::net::ca_bundle;
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::request::SyncRequest;
-use crate::util::deadline::{CancelToken, Deadline, Expired};
-use crate::util::files::{self, RunDir};
-use crate::util::hash;
-use crate::util::logging;
-use crate::util::redact::{self, Redactor};
-use crate::util::retry::{self, Retry};
-use crate::util::secret::Secret;
-use crate::util::volume::Volume;
+use crate::util::{
+    CancelToken, Deadline, Expired, Redactor, Retry, RunDir, Secret, Volume, files, hash, logging, redact, retry,
+};
 use crate::windmill::api::{Account, Windmill};
 use crate::windmill::snapshot::Snapshot;
 

@@ -5,15 +5,9 @@ use std::time::Duration;
 use crate::backup::error::BackupError;
 use crate::config::{Config, WORKSPACES_MAX};
 use crate::git::tree_diff::Sample;
-use crate::model::names::ADMINS;
-use crate::model::names::{FORK, WORKSPACE_MARK, WorkspaceId};
-use crate::model::result_code::Code;
-use crate::model::run_result::TokenUser;
+use crate::model::{ADMINS, Code, FORK, TokenUser, WORKSPACE_MARK, WorkspaceId};
 use crate::request::{self, Draft, RequestError, SyncRequest, Target};
-use crate::util::deadline::{CancelToken, Deadline, Expired};
-use crate::util::redact::Redactor;
-use crate::util::retry;
-use crate::util::secret::Secret;
+use crate::util::{CancelToken, Deadline, Expired, Redactor, Secret, retry};
 use crate::windmill::api::{Windmill, WindmillError};
 
 /// Time limit for one question to Windmill, with all its attempts.

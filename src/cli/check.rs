@@ -7,7 +7,7 @@ use super::{own_program, print, start};
 use crate::backup::paths;
 use crate::backup::preflight::{self, Mode};
 use crate::config::Environment;
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::service::history::History;
 
 pub(super) fn check(options: &Check, environment: &Environment) -> u8 {

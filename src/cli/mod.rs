@@ -24,12 +24,10 @@ use crate::backup::restore::glob::Pattern;
 use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
 use crate::git::{OPTIONS_ENVIRONMENT, push_journal, ssh_helper};
-use crate::model::result_code::Code;
-use crate::model::run_result;
+use crate::model::{Code, run_result};
 #[cfg(unix)]
 use crate::process::confine;
-use crate::util::deadline::CancelToken;
-use crate::util::logging;
+use crate::util::{CancelToken, logging};
 
 const PROGRAM: &str = "windmill-git-sync";
 

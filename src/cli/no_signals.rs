@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::http::server::Stop;
 use crate::service::Service;
-use crate::util::deadline::CancelToken;
+use crate::util::CancelToken;
 
 pub(super) fn stop_service(_: &Stop, _: &Arc<Service>, _: &Arc<OnceLock<u8>>) {}
 

@@ -12,13 +12,13 @@ use crate::backup::paths;
 use crate::backup::preflight;
 use crate::config::{Config, Environment, Options};
 use crate::http::server::{Draining, Server};
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::net::ca_bundle;
 use crate::process::orphans;
 use crate::request::Purpose;
 use crate::service::{Service, recorder, scheduler};
-use crate::util::deadline::{CancelToken, wait_while};
-use crate::util::logging;
+use crate::util::deadline::wait_while;
+use crate::util::{CancelToken, logging};
 
 /// How long a cancelled sync may take to end its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);

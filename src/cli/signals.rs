@@ -7,8 +7,7 @@ use crate::backup::paths;
 use crate::http::server::Stop;
 use crate::process::orphans;
 use crate::service::Service;
-use crate::util::deadline::CancelToken;
-use crate::util::files;
+use crate::util::{CancelToken, files};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 

@@ -2,7 +2,7 @@
 
 use ureq::http::HeaderName;
 
-use crate::util::secret::Secret;
+use crate::util::Secret;
 
 /// The most headers in the setting; an access proxy needs two or three.
 const HEADERS_MAX: usize = 20;

@@ -22,12 +22,12 @@ use crate::config::parse::{
 };
 use crate::config::schedule::Schedule;
 use crate::config::secret_source::checked_secret;
-use crate::model::names::{ADMINS, BranchName, Identity, Subdir, WORKSPACE_MARK, WorkspaceId};
-use crate::model::urls::{BaseUrl, RemoteScheme, RemoteUrl};
+use crate::model::{
+    ADMINS, BaseUrl, BranchName, Identity, RemoteScheme, RemoteUrl, Subdir, WORKSPACE_MARK, WorkspaceId,
+};
 use crate::net::ca_bundle::CA_BUNDLE_FILE;
 use crate::net::proxy;
-use crate::util::logging::LogFormat;
-use crate::util::secret::Secret;
+use crate::util::{LogFormat, Secret};
 
 pub use headers::parse_headers;
 pub use parse::{CommitPer, Occasion, WORKSPACES_MAX, Workspaces};

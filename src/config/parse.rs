@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::model::names::{self, ADMINS, WorkspaceId};
-use crate::util::logging::LogFormat;
+use crate::model::{ADMINS, WorkspaceId, names};
+use crate::util::LogFormat;
 
 /// The longest duration: longer than any useful one, and short enough to be added to a clock without overflow.
 const DURATION_SECONDS_MAX: u64 = 3_650 * 24 * 3_600;

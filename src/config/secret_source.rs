@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::headers::parse_headers;
 use crate::model::names;
-use crate::util::files;
-use crate::util::secret::Secret;
+use crate::util::{Secret, files};
 
 /// The largest secret. A key has a few kilobytes, so a larger file is the wrong file.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;

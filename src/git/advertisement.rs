@@ -7,10 +7,9 @@ use ureq::Body;
 use ureq::http::{HeaderMap, Response};
 
 use crate::git::{Git, GitError};
-use crate::model::result_code::Code;
-use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::model::{Code, RemoteScheme, RemoteUrl};
 use crate::net::http_client;
-use crate::util::deadline::Deadline;
+use crate::util::Deadline;
 
 /// How long one request may take. A sync can do without the answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);

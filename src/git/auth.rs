@@ -5,8 +5,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::GitError;
-use crate::model::git_credentials::{GitCredentials, basic_credentials};
-use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::model::git_credentials::basic_credentials;
+use crate::model::{GitCredentials, RemoteScheme, RemoteUrl};
 use crate::process::run_env::RunEnv;
 use crate::util::files;
 #[cfg(unix)]

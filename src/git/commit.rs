@@ -8,7 +8,7 @@ use crate::git::output::CommitText;
 use crate::git::tree::order;
 use crate::git::tree_diff::{Change, Mark};
 use crate::git::{Git, GitError};
-use crate::model::names::Identity;
+use crate::model::Identity;
 
 /// One commit of a chain.
 pub struct ItemCommit<'a> {

@@ -219,7 +219,7 @@ fn children(folder: &Path, prefix: &[u8]) -> io::Result<Vec<(GitPath, PathBuf)>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::util::files::RunDir;
+    use crate::util::RunDir;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 

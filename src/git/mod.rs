@@ -35,14 +35,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::git::object::ObjectId;
-use crate::model::git_credentials::GitCredentials;
-use crate::model::names::BranchName;
-use crate::model::result_code::Code;
-use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::model::{BranchName, Code, GitCredentials, RemoteScheme, RemoteUrl};
 use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::RunEnv;
-use crate::util::deadline::Expired;
+use crate::util::Expired;
 
 /// The limit of captured output for commands that print only a few lines.
 const ANSWER_BYTES_MAX: usize = 1 << 20;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::io::{self, Read};
 
 use crate::model::names;
+use crate::util::Digest;
 /// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
 pub use crate::util::hash::Algorithm as ObjectFormat;
-use crate::util::hash::Digest;
 
 /// The number of digits of a SHA-1, and of a SHA-256.
 const SHA1_DIGITS: usize = 40;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::git::GitError;
 use crate::git::object::{ObjectFormat, ObjectId};
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::net::http_client;
 
 /// The remote's answer about the branch.

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::git::object::ObjectId;
-use crate::model::names::BranchName;
+use crate::model::BranchName;
 use crate::util::files;
 
 /// The variable from which our own program, started by git as `ssh`, reads the journal's line for its push.
@@ -171,7 +171,7 @@ fn finish_push(repository: &Path, push: &str, tell: &mut dyn FnMut(String)) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::util::files::RunDir;
+    use crate::util::RunDir;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 

@@ -4,10 +4,10 @@
 use std::path::PathBuf;
 
 use crate::git::{ANSWER_BYTES_MAX, GitError, ssh_key};
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::process::run::Failure;
 use crate::process::run_env::RunEnv;
-use crate::util::secret::Secret;
+use crate::util::Secret;
 
 const SETTING: &str = "GIT_SIGNING_KEY";
 

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::util::secret::Secret;
+use crate::util::Secret;
 
 /// The start of a decoded key in OpenSSH's own format. The length of the cipher's name and that name follow.
 const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";

@@ -6,7 +6,7 @@ use std::io;
 
 use crate::git::ls_tree::{GitPath, Listing, Stream, join};
 use crate::git::object::Entry;
-use crate::model::run_result::Changed;
+use crate::model::Changed;
 use crate::util::redact;
 
 /// How many names a [`Sample`] keeps; the others are only counted.
@@ -188,7 +188,7 @@ pub fn printable(name: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::git::object::ObjectId;
-    use crate::util::files::RunDir;
+    use crate::util::RunDir;
 
     #[test]
     fn a_summary_counts_all_and_lists_some() -> io::Result<()> {

@@ -11,8 +11,7 @@ use ureq::http;
 
 use super::sockets;
 use crate::util::deadline::wait_while;
-use crate::util::hash;
-use crate::util::secret::Secret;
+use crate::util::{Secret, hash};
 
 /// How many connections are served at once. wmill opens two; the server is for no other program.
 const CONNECTIONS_MAX: usize = 8;

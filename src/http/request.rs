@@ -4,8 +4,7 @@
 
 pub use ureq::http::Method;
 
-use crate::util::percent;
-use crate::util::secret::Secret;
+use crate::util::{Secret, percent};
 
 /// The largest size of a request line, its headers and the blank line. Our requests need 300 bytes; proxies allow
 /// 8 KiB.

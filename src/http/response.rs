@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use ureq::http::StatusCode;
 
 use super::request::Refusal;
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::model::run_result::error_json;
 use crate::util::redact::{shorten, visible};
 

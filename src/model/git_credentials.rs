@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::util::secret::Secret;
+use crate::util::Secret;
 
 /// The credentials for one remote.
 #[derive(Clone, PartialEq, Eq)]

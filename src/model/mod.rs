@@ -6,3 +6,9 @@ pub mod names;
 pub mod result_code;
 pub mod run_result;
 pub mod urls;
+
+pub use git_credentials::GitCredentials;
+pub use names::{ADMINS, BranchName, FORK, Identity, Subdir, WORKSPACE_MARK, WorkspaceId};
+pub use result_code::Code;
+pub use run_result::{Changed, Difference, LeftOut, SyncResult, TokenUser, Warnings};
+pub use urls::{BaseUrl, RemoteScheme, RemoteUrl};

@@ -302,7 +302,7 @@ impl fmt::Display for Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::urls::RemoteUrl;
+    use crate::model::RemoteUrl;
 
     /// Checks that each of `accepted` is parsed, and that each of `refused` fails with its word in the message.
     #[track_caller]

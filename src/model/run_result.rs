@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use miniserde::ser::{Fragment, Map};
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::util::redact::shorten;
 
 /// How many files a commit adds, modifies and deletes in the folder of the backup.

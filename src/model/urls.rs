@@ -3,8 +3,7 @@
 use std::fmt;
 
 use crate::model::names::{first_broken, refusal, text_of};
-use crate::util::percent;
-use crate::util::secret::Secret;
+use crate::util::{Secret, percent};
 
 /// The longest URL: longer than any that a git host gives out, and short enough for a program's argument.
 const URL_BYTES_MAX: usize = 2_000;

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::{self, PemObject as _};
 
-use crate::util::files::{self, RunDir};
+use crate::util::{RunDir, files};
 
 /// The only setting that is part of the environment of the tools.
 pub const CA_BUNDLE_FILE: &str = "CA_BUNDLE_FILE";

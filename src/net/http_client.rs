@@ -13,7 +13,7 @@ use crate::net::proxy;
 use crate::net::resolver::ThreadedResolver;
 #[cfg(not(target_family = "wasm"))]
 use crate::net::tls;
-use crate::util::deadline::{CancelToken, Deadline, Expired};
+use crate::util::{CancelToken, Deadline, Expired};
 
 /// Returns a client for `url` that gives up after `timeout`, and sends `headers` with each request.
 ///

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use base64::Engine as _;
 use ipnet::IpNet;
 
-use crate::util::secret::Secret;
+use crate::util::Secret;
 
 /// The variables that git and our client read, each with the names under which it may be set. The first one that is set
 /// is used.

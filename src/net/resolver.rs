@@ -10,7 +10,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::NextTimeout;
 
 use crate::net::http_client::Pending;
-use crate::util::deadline::{CancelToken, Deadline};
+use crate::util::{CancelToken, Deadline};
 
 /// Asks the system in a thread, because its resolver has its own time limits.
 #[derive(Debug)]

@@ -9,8 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::process::orphans::{end_orphans, end_programs, own_marker};
-use crate::util::deadline::{CancelToken, Deadline, Expired};
-use crate::util::files;
+use crate::util::{CancelToken, Deadline, Expired, files};
 
 /// How often the lock is tried. A file lock has no wait with a time limit.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);

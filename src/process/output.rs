@@ -8,7 +8,7 @@ use std::mem;
 
 use crate::process::command::{Content, Invocation};
 use crate::process::run::{Ending, Failure, Finished};
-use crate::util::redact::{self, Redactor};
+use crate::util::{Redactor, redact};
 
 /// How many lines of a program's output are kept for messages.
 const TAIL_LINES_MAX: usize = 40;

@@ -10,9 +10,9 @@ use std::time::Duration;
 use crate::process::command::Invocation;
 #[cfg(not(unix))]
 use crate::process::run_env::RunEnv;
+use crate::util::Expired;
 #[cfg(not(unix))]
 use crate::util::deadline::Deadline;
-use crate::util::deadline::Expired;
 
 /// Whether programs can be started here. Only Unix has the process groups that are needed to enforce a deadline; WASI
 /// has no processes at all.
@@ -129,8 +129,8 @@ mod platform {
     use crate::process::confine;
     use crate::process::output::Output;
     use crate::process::run_env::RunEnv;
-    use crate::util::deadline::{Deadline, wait_while};
-    use crate::util::volume::Volume;
+    use crate::util::deadline::wait_while;
+    use crate::util::{Deadline, Volume};
 
     /// How long to wait for the end of captured content after the program's end, on a busy machine.
     const CONTENT_WAIT: Duration = Duration::from_secs(10);

@@ -9,9 +9,7 @@ use crate::process::command::Invocation;
 use crate::process::lock::Lock;
 use crate::process::orphans::MARKER;
 use crate::process::run::{self, Failure, Finished};
-use crate::util::deadline::Deadline;
-use crate::util::files::RunDir;
-use crate::util::redact::Redactor;
+use crate::util::{Deadline, Redactor, RunDir};
 
 /// How long a program may take to start and print its version. On a small, busy machine, Node takes seconds to start.
 /// The program is ended as soon as it has printed its version: `wmill` would then ask the npm registry for a newer one.

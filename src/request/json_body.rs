@@ -3,11 +3,9 @@
 use miniserde::json::{Object, Value, from_str};
 
 use crate::config::{self, Config};
-use crate::model::names::{self, Identity, WorkspaceId};
-use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::model::{Identity, RemoteScheme, RemoteUrl, WorkspaceId, names};
 use crate::request::{Draft, Flags};
-use crate::util::json::{self, Limits};
-use crate::util::secret::Secret;
+use crate::util::{Limits, Secret, json};
 
 /// How deep a body may be nested. A resource is flat. Deeper values would cost stack when they are parsed and dropped.
 pub(super) const DEPTH_MAX: usize = 32;

@@ -5,12 +5,8 @@ mod json_body;
 mod resolve;
 
 use crate::config::{Config, Workspaces};
-use crate::model::git_credentials::GitCredentials;
-use crate::model::names::{self, BranchName, Identity, Subdir, WorkspaceId};
-use crate::model::result_code::Code;
-use crate::model::urls::{BaseUrl, RemoteUrl};
-use crate::util::hash;
-use crate::util::secret::Secret;
+use crate::model::{BaseUrl, BranchName, Code, GitCredentials, Identity, RemoteUrl, Subdir, WorkspaceId, names};
+use crate::util::{Secret, hash};
 use json_body::Fields;
 
 pub use resolve::windmill_headers;

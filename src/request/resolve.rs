@@ -1,13 +1,10 @@
 //! Combines the settings with the fields of a request, and decides which configured secret may serve which request.
 
 use crate::config::{self, Config, SecretSource};
-use crate::model::git_credentials::GitCredentials;
-use crate::model::names::{self, BranchName, Identity, Subdir, WorkspaceId};
-use crate::model::result_code::Code;
-use crate::model::urls::{RemoteScheme, RemoteUrl};
+use crate::model::{BranchName, Code, GitCredentials, Identity, RemoteScheme, RemoteUrl, Subdir, WorkspaceId, names};
 use crate::request::json_body::{Fields, URL_TOKEN};
 use crate::request::{Draft, SyncRequest};
-use crate::util::secret::Secret;
+use crate::util::Secret;
 
 /// Returns the additional headers for Windmill, as they are now.
 ///

@@ -12,11 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, LeftOut, SyncResult, TokenUser, first_warnings, keep_first};
-use crate::util::files;
+use crate::model::run_result::{first_warnings, keep_first};
+use crate::model::{Changed, Code, LeftOut, SyncResult, TokenUser};
 use crate::util::redact::shorten;
-use crate::util::time;
+use crate::util::{files, time};
 
 /// Stands for the list of all workspaces, in place of a workspace's name.
 pub const ALL: &str = "*";

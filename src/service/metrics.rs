@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::service::history::{BackupStatus, Record};
 use crate::service::status::Workspace;
 

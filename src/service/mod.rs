@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::service::queue::Queue;
 use crate::service::recorder::Recorder;
 use crate::service::status::Workspace;
-use crate::util::deadline::CancelToken;
+use crate::util::CancelToken;
 
 pub mod history;
 pub mod metrics;

@@ -14,8 +14,7 @@ use miniserde::ser::Fragment;
 use crate::backup::progress::Event;
 use crate::backup::run_context::{Env, new_run_id};
 use crate::backup::{sync, verify};
-use crate::model::result_code::Code;
-use crate::model::run_result::{self, SyncResult};
+use crate::model::{Code, SyncResult, run_result};
 use crate::request::{Purpose, SyncRequest};
 use crate::service::Service;
 
@@ -334,7 +333,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::config::{Config, Environment, Options, Required};
-    use crate::model::names::WorkspaceId;
+    use crate::model::WorkspaceId;
     use crate::request::Draft;
 
     impl Service {

@@ -8,9 +8,7 @@ use crate::backup::paths;
 use crate::backup::run_context::new_run_id;
 use crate::backup::workspaces::{self, Requests};
 use crate::config::{Config, Workspaces};
-use crate::model::names::WorkspaceId;
-use crate::model::result_code::Code;
-use crate::model::run_result::SyncResult;
+use crate::model::{Code, SyncResult, WorkspaceId};
 use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
 use crate::service::Service;
 use crate::service::history::{self, History, Record, WorkspaceList};
@@ -18,8 +16,7 @@ use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message::{self, Notice, Subject};
 use crate::service::notify::sender::Sender;
 use crate::service::status;
-use crate::util::deadline::CancelToken;
-use crate::util::time;
+use crate::util::{CancelToken, time};
 
 /// How long to wait for other processes that write the history. They write for milliseconds, on a busy disk for
 /// seconds.

@@ -9,9 +9,7 @@ use miniserde::ser::Fragment;
 
 use crate::config::schedule::Schedule;
 use crate::config::{Config, Workspaces};
-use crate::model::names::{ADMINS, WorkspaceId};
-use crate::model::result_code::Code;
-use crate::model::run_result;
+use crate::model::{ADMINS, Code, WorkspaceId, run_result};
 use crate::request::{self, verified};
 use crate::service::Service;
 use crate::service::history::{ALL, BackupStatus, Record, SavedHistory};

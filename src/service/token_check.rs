@@ -5,8 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::backup::workspaces;
-use crate::model::result_code::Code;
-use crate::model::run_result::TokenUser;
+use crate::model::{Code, TokenUser};
 use crate::request::{RequestError, SyncRequest};
 use crate::service::Service;
 

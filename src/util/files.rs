@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::iter;
 use std::path::{Path, PathBuf};
 
-use crate::util::volume::Volume;
+use crate::util::Volume;
 
 /// Creates a folder and its parents, readable by our user only. A file in its place, or a link to nothing, is removed
 /// first.

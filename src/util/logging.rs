@@ -9,8 +9,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use miniserde::json;
 use simple_logger::SimpleLogger;
 
-use crate::util::redact;
-use crate::util::time;
+use crate::util::{redact, time};
 
 /// Crates that log network traffic, including tokens.
 const QUIET_TARGETS: [&str; 2] = ["ureq", "rustls"];

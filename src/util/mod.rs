@@ -15,3 +15,14 @@ pub mod secret;
 pub mod time;
 pub mod volume;
 pub mod yaml;
+
+pub use deadline::{CancelToken, Deadline, Expired};
+pub use files::RunDir;
+pub use hash::{Algorithm, Digest};
+pub use json::Limits;
+pub use logging::LogFormat;
+pub use redact::Redactor;
+pub use retry::{Failure, Retry};
+pub use secret::Secret;
+pub use volume::Volume;
+pub use yaml::Node;

@@ -4,8 +4,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 
-use crate::util::percent;
-use crate::util::secret::Secret;
+use crate::util::{Secret, percent};
 
 /// Shorter strings are not replaced: replacing every `ab` would destroy the text and reveal the secret.
 const SCRUBBED_BYTES_MIN: usize = 4;

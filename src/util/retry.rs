@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::util::deadline::{Deadline, Expired};
+use crate::util::{Deadline, Expired};
 
 /// The pauses before the second, third and fourth try, which is the last. Together they are long enough for a restart
 /// of a server, and a server that stays down is reported within seconds.
@@ -78,7 +78,7 @@ fn pause(deadline: &Deadline, attempts: usize, asked: Option<Duration>, why: &st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::util::deadline::CancelToken;
+    use crate::util::CancelToken;
 
     #[test]
     fn there_is_no_pause_without_time_for_it_and_none_after_an_interrupt() {

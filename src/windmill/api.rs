@@ -9,21 +9,12 @@ use std::time::{Duration, SystemTime};
 use miniserde::json::{Object, Value};
 use ureq::http::HeaderMap;
 
-use crate::model::names::WorkspaceId;
-use crate::model::result_code::Code;
-use crate::model::run_result::TokenUser;
-use crate::model::urls::BaseUrl;
+use crate::model::{BaseUrl, Code, TokenUser, WorkspaceId};
 use crate::net::http_client::{self, Pending};
 use crate::process::output;
 use crate::util;
-use crate::util::deadline::{Deadline, Expired};
-use crate::util::hash;
-use crate::util::json::Limits;
 use crate::util::parallel::both;
-use crate::util::percent;
-use crate::util::redact::Redactor;
-use crate::util::retry::{self, Failure, Retry};
-use crate::util::secret::Secret;
+use crate::util::{Deadline, Expired, Failure, Limits, Redactor, Retry, Secret, hash, percent, retry};
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
 
 /// How long the answer to one small question may take.

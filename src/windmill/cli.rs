@@ -6,13 +6,11 @@ use miniserde::json::{self, Value};
 use miniserde::{Deserialize, Serialize};
 
 use crate::http::loopback::LoopbackServer;
-use crate::model::names::WorkspaceId;
-use crate::model::result_code::Code;
+use crate::model::{Code, WorkspaceId};
 use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::RunEnv;
-use crate::util::files;
-use crate::util::retry::Retry;
+use crate::util::{Retry, files};
 use crate::windmill::api::{self, Windmill, WindmillError, two_texts};
 use crate::windmill::push_relay::{Permits, PushRelay, Refusal};
 use crate::windmill::snapshot_server::SnapshotServer;

@@ -5,11 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::json::{Array, Object, Value};
 
-use crate::model::names::Identity;
-use crate::util::deadline::Deadline;
-use crate::util::percent;
-use crate::util::redact;
-use crate::util::time;
+use crate::model::Identity;
+use crate::util::{Deadline, percent, redact, time};
 use crate::windmill::api::{self, Account, Windmill, two_texts};
 use crate::windmill::item_path::{ItemId, ItemKind};
 

@@ -10,7 +10,8 @@ use std::io::{self, BufRead};
 
 use miniserde::json;
 
-use crate::util::hash::{Algorithm, Digest, hash_of};
+use crate::util::hash::hash_of;
+use crate::util::{Algorithm, Digest};
 
 /// How many objects and arrays may be open. Windmill's own parser stops at 128; a value of a database may be deeper.
 const DEPTH_MAX: usize = 500;

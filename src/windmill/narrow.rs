@@ -8,7 +8,8 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 
-use crate::util::hash::{self, Algorithm, Digest, hash_of};
+use crate::util::hash::hash_of;
+use crate::util::{Algorithm, Digest, hash};
 use crate::windmill::item_path::{DEPENDENCIES, FOLDERS, WMILL_LOCK};
 use crate::windmill::json_digest::Hash;
 

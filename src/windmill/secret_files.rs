@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use miniserde::json::{self, Value};
 
-use crate::util::yaml::{Node, fields};
+use crate::util::Node;
+use crate::util::yaml::fields;
 use crate::windmill::item_path::KEY_FILE;
 
 /// The settings of the workspace.

@@ -14,7 +14,7 @@ use ureq::http::Method;
 
 use super::snapshot::{self, Archive, SideAnswers};
 use crate::http::loopback::{Answer, LoopbackServer, Request};
-use crate::model::names::WorkspaceId;
+use crate::model::WorkspaceId;
 
 /// The answer of a server that does not make archives of this type.
 const NO_ZIP: &str = "Bad request: Invalid Archive Type zip";
@@ -152,7 +152,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::util::files::RunDir;
+    use crate::util::RunDir;
 
     const QUERY: &str = "plain_secret=false&default_ts=bun";
 

@@ -5,7 +5,8 @@ use std::fmt;
 
 use miniserde::json;
 
-use crate::util::yaml::{self, Node, escaped_start};
+use crate::util::yaml::escaped_start;
+use crate::util::{Node, yaml};
 use crate::windmill::item_path::{self, ItemId};
 use crate::windmill::scope::Scope;
 

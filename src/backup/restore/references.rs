@@ -3,7 +3,7 @@
 //! `wmill` replaces a text that begins with `!inline` by the content of the file that its next word names. Our YAML
 //! parser and the one of `wmill` differ in where a text begins, so each place where one may begin is looked at.
 
-use crate::util::yaml::{self, Node};
+use crate::util::{Node, yaml};
 use crate::windmill::item_path::{self, ItemId, ItemKind};
 
 const MARK: &str = "!inline";

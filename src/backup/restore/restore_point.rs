@@ -10,11 +10,9 @@ use crate::backup::restore::{RestoreRun, read_tree, write_tree};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
 use crate::backup::sync::push::{self, NotPushed};
-use crate::model::names::BranchName;
-use crate::model::result_code::Code;
+use crate::model::{BranchName, Code};
 use crate::request::SyncRequest;
-use crate::util::secret::Secret;
-use crate::util::time;
+use crate::util::{Secret, time};
 use crate::windmill::api::{self, Account};
 use crate::windmill::wmill_yaml::WMILL_YAML;
 

@@ -1,6 +1,7 @@
 //! The switches of schedules and triggers, which are turned off in another workspace.
 
-use crate::util::yaml::{Node, fields};
+use crate::util::Node;
+use crate::util::yaml::fields;
 
 /// Returns the file of a schedule or a trigger with its switch turned off, under the name that the file uses for it;
 /// `None` if that is not possible.

@@ -24,11 +24,9 @@ use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
 use crate::git::GitError;
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
-use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, LeftOut, SyncResult, Warnings};
+use crate::model::{Changed, Code, LeftOut, SyncResult, Warnings};
 use crate::request::SyncRequest;
-use crate::util::logging;
-use crate::util::retry::Retry;
+use crate::util::{Retry, logging};
 use crate::windmill::item_path;
 
 /// How often a sync starts over when another writer was first. A branch that moves five times within five pulls
@@ -278,8 +276,7 @@ mod tests {
     use crate::git::ls_tree::Listing;
     use crate::git::object::Entry;
     use crate::request::{Draft, Flags};
-    use crate::util::deadline::CancelToken;
-    use crate::util::files::RunDir;
+    use crate::util::{CancelToken, RunDir};
     use crate::windmill::scope::Scope;
 
     const SETTINGS: &[(&str, &str)] = &[

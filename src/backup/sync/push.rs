@@ -4,8 +4,8 @@ use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::git::object::ObjectId;
 use crate::git::{self, Git, GitError, Pushed};
-use crate::model::result_code::Code;
-use crate::util::retry::{self, Retry};
+use crate::model::Code;
+use crate::util::{Retry, retry};
 
 /// Why a push did not bring the commit to the branch, if another commit may.
 pub enum NotPushed {

@@ -15,7 +15,7 @@ use crate::backup::sync::tip::{self, RemoteTip};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::TreeDiff;
 use crate::git::{Git, RemoteState};
-use crate::model::run_result::{LeftOut, Warnings};
+use crate::model::{LeftOut, Warnings};
 use crate::process::run_env::RunEnv;
 use crate::util::parallel::both;
 use crate::util::retry;

@@ -18,14 +18,9 @@ use crate::git::ls_tree::{GitPath, Listing, join};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, Sample, printable};
 use crate::git::{Git, GitError};
-use crate::model::names::WorkspaceId;
-use crate::model::result_code::Code;
-use crate::model::run_result::{Changed, Difference, LeftOut, SyncResult, Warnings};
+use crate::model::{Changed, Code, Difference, LeftOut, SyncResult, Warnings, WorkspaceId};
 use crate::request::{Purpose, SyncRequest};
-use crate::util::files;
-use crate::util::logging;
-use crate::util::retry;
-use crate::util::time;
+use crate::util::{files, logging, retry, time};
 use crate::windmill::snapshot::Snapshot;
 
 /// How many differences are listed. The rest is counted.

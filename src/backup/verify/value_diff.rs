@@ -10,7 +10,7 @@ use crate::git::tree_diff::printable;
 use crate::git::{BlobContent, Git, GitError};
 use crate::request::Purpose;
 use crate::util::redact::first_chars;
-use crate::util::yaml::{self, Node};
+use crate::util::{Node, yaml};
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
 
 /// A larger file is reported as different, without details.

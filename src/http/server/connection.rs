@@ -9,7 +9,7 @@ use super::unavailable;
 use crate::http::request::{self, Head, Method, Refusal};
 use crate::http::response::Response;
 use crate::http::sockets;
-use crate::model::result_code::Code;
+use crate::model::Code;
 
 /// How many bytes are read at once: more than most requests have.
 const CHUNK_BYTES: usize = 2 * 1024;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Handler;
 use super::connection::Connection;
 use crate::http::sockets;
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::util::deadline::wait_while;
 
 /// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::http::request::Head;
 use crate::http::response::Response;
 use crate::http::sockets;
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::util::deadline::wait_while;
 use connection::{Connection, ReceivedRequest};
 use limits::Slots;

@@ -4,9 +4,7 @@ use miniserde::json;
 use ureq::http::Uri;
 
 use crate::config::Occasion;
-use crate::model::result_code::Code;
-use crate::model::run_result::SyncResult;
-use crate::model::urls::RemoteUrl;
+use crate::model::{Code, RemoteUrl, SyncResult};
 use crate::util::redact::first_chars;
 
 /// How much of a result's message a chat gets.
@@ -209,7 +207,7 @@ fn escaped_for_discord(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::run_result::{Changed, Difference, LeftOut};
+    use crate::model::{Changed, Difference, LeftOut};
 
     fn notice(code: Code, message: &str) -> Notice {
         let (id, workspace, branch) = ("r".to_owned(), "shop".to_owned(), "main".to_owned());

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::config::{Config, Occasion, SecretSource};
-use crate::model::result_code::Code;
+use crate::model::Code;
 use crate::net::ca_bundle;
 use crate::net::http_client;
 use crate::service::history::History;
 use crate::service::notify::message::{self, Notice, Subject};
+use crate::util::Secret;
 use crate::util::deadline::wait_while;
-use crate::util::secret::Secret;
 
 /// How many notices an address may have, with the one that is being sent. More of them accumulate only if it does not
 /// answer for long.
@@ -245,7 +245,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::model::run_result::SyncResult;
+    use crate::model::SyncResult;
     use crate::service::history::Record;
 
     /// Returns a target that is sending notice 0, so that all others wait.

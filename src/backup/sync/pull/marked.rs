@@ -55,7 +55,7 @@ impl MarkedFiles {
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
-    use crate::util::files::RunDir;
+    use crate::util::RunDir;
 
     #[test]
     fn what_wmill_leaves_as_it_was_keeps_its_end() {

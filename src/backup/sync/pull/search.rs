@@ -5,8 +5,8 @@ use std::io;
 
 use super::{PullBase, WholePull};
 use crate::backup::error::BackupError;
-use crate::model::result_code::Code;
-use crate::util::retry::Retry;
+use crate::model::Code;
+use crate::util::Retry;
 use crate::windmill::cli;
 use crate::windmill::item_path::ItemId;
 use crate::windmill::snapshot::{self, Snapshot};
