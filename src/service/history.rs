@@ -423,7 +423,7 @@ impl History {
     }
 
     /// Forgets that this failure was reported, because its notice was lost: then the next failure is reported. An overdue
-    /// backup is reported again after [`LOST_NEWS_INTERVAL`].
+    /// backup is reported again after `LOST_NEWS_INTERVAL`.
     pub fn lose_news(&self, result: &SyncResult) {
         let (run_id, workspace) = (result.run_id.clone(), result.workspace.clone());
         let is_overdue = result.code == Code::Overdue;

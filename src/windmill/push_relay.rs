@@ -27,7 +27,7 @@ const VERSION: &str = "/api/version";
 /// The answer to a change that is not forwarded.
 const LEFT_ALONE: &str = "left as it is";
 
-/// The changes that a push may make: the subject of a request as [`subject_of`] returns it, and whether the request
+/// The changes that a push may make: the subject of a request as `subject_of` returns it, and whether the request
 /// deletes it, with the item in words.
 #[derive(Debug, Default)]
 pub struct Permits(BTreeMap<(String, bool), String>);
