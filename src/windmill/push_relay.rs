@@ -3,7 +3,7 @@
 //! `wmill` gets a word that is valid only here, and never the token. It changes everything that differs in the whole
 //! workspace. So a change is forwarded only if it is one of the requests that are permitted for the chosen items. Every
 //! other change is answered here: of another item, of an unknown kind, of an item whose body names another one, and
-//! outside the workspace. Windmill's last refusal is kept with its own words, which `wmill` hides in a dump of the
+//! outside the workspace. Windmill's last refusal of a change is kept with its own words, which `wmill` hides in a dump of the
 //! request.
 
 use std::collections::BTreeMap;
@@ -276,7 +276,7 @@ impl PushRelay {
         Ok((relay, server))
     }
 
-    /// Returns the last refusal.
+    /// Returns the last refusal of a change, or else what had no answer.
     pub fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -299,7 +299,11 @@ impl PushRelay {
             Err(error) => (0, format!("no answer: {error}")),
         };
         let what = item.cloned().unwrap_or_else(|| format!("the question for {path}"));
-        *self.refusal() = Some(Refusal { what, status, reason: reason.clone() });
+        let mut refusal = self.refusal();
+        // A change that Windmill refused says more than a question without an answer.
+        if item.is_some() || refusal.is_none() {
+            *refusal = Some(Refusal { what, status, reason: reason.clone() });
+        }
         Answer::text(if status == 0 { 502 } else { status }, &reason)
     }
 
