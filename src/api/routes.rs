@@ -85,7 +85,8 @@ impl App {
     fn status(&self) -> Response {
         let runs = self.service.queue.overview();
         let history = &self.service.recorder.history;
-        let report = history.read(|kept| json::to_string(&StatusReport { service: &self.service, kept, runs: &runs }));
+        let report =
+            history.read(|saved| json::to_string(&StatusReport { service: &self.service, saved, runs: &runs }));
         Response::json(200, report)
     }
 

@@ -46,22 +46,22 @@ fn parse(line: &str) -> Option<(ObjectId, &str)> {
 }
 
 /// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what killed
-/// pushes left, and records this push. Passes a message to `tell` for each removed lock, and for each failure to check
+/// pushes left, and records this push. Passes a message to `report` for each removed lock, and for each failure to check
 /// the locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file is
 /// closed.
 ///
 /// # Errors
 /// Fails on an I/O error, for example if the file system has no locks.
-pub fn begin(path: &Path, push: &str, tell: &mut dyn FnMut(String)) -> io::Result<File> {
+pub fn begin(path: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Result<File> {
     let repository = repository_at(path)?;
     let mut note = open(&repository)?;
     fcntl_lock(&note, FlockOperation::LockExclusive)?;
     fcntl_setfd(&note, FdFlags::empty())?;
     let mut pushes = read(&mut note)?;
     pushes.retain(|before| {
-        let is_finished = finish_push(&repository, before, tell);
+        let is_finished = finish_push(&repository, before, report);
         !is_finished.unwrap_or_else(|error| {
-            tell(format!("cannot look at the locks in {}: {error}", repository.display()));
+            report(format!("cannot look at the locks in {}: {error}", repository.display()));
             false
         })
     });
@@ -142,7 +142,7 @@ fn locks(repository: &Path, full_ref: &str) -> io::Result<Vec<(PathBuf, SystemTi
 
 /// Removes the locks of a push that is not in progress any more. Returns whether no lock is left that may belong to
 /// that push.
-fn finish_push(repository: &Path, push: &str, tell: &mut dyn FnMut(String)) -> io::Result<bool> {
+fn finish_push(repository: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Result<bool> {
     let Some((commit, full_ref)) = parse(push) else { return Ok(true) };
     let held = locks(repository, full_ref)?;
     if held.is_empty() {
@@ -162,7 +162,7 @@ fn finish_push(repository: &Path, push: &str, tell: &mut dyn FnMut(String)) -> i
     }
     // `HEAD` comes first: while the ref's lock is there, no other git can lock `HEAD`.
     for (path, ..) in held.iter().rev() {
-        tell(format!("removing `{}`, which a killed push left", path.display()));
+        report(format!("removing `{}`, which a killed push left", path.display()));
         files::remove_file(path)?;
     }
     Ok(true)

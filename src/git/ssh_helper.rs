@@ -15,7 +15,7 @@ pub fn become_ssh(
     options: &OsStr,
     push: Option<&OsStr>,
     arguments: impl Iterator<Item = OsString>,
-    tell: &mut dyn FnMut(String),
+    report: &mut dyn FnMut(String),
 ) -> io::Error {
     if options != THIS_MACHINE {
         // With `none`, ssh reads neither the user's nor the system's configuration.
@@ -30,8 +30,8 @@ pub fn become_ssh(
     let push = push.filter(|_| verb == "receive-pack").and_then(OsStr::to_str);
     // The file stays open in the program that we become.
     let _noted = push.map(|push| {
-        let noted = push_journal::begin(Path::new(&path), push, tell);
-        noted.map_err(|error| tell(format!("cannot record a push: {error}")))
+        let noted = push_journal::begin(Path::new(&path), push, report);
+        noted.map_err(|error| report(format!("cannot record a push: {error}")))
     });
     confine::become_program("git", [verb, "--", &path].map(OsString::from))
 }

@@ -27,14 +27,14 @@ const RUNS_MAX: usize = 50;
 const OTHER_RUNS_MAX: usize = 25;
 /// How many backups and verifications have a status. Those that did not run for the longest time are dropped first:
 /// usually, they belong to former settings.
-const STANDINGS_MAX: usize = 128;
+const STATUSES_MAX: usize = 128;
 /// How many runs the picture of one backup has.
 const PICTURE_RUNS_MAX: usize = 40;
 /// A continuing failure is reported again after this time: once a day, also if a daily run ends a bit earlier than the
 /// day before.
-const NEWS_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
+const ALERT_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
 /// An overdue backup is reported again after this time if its notice was lost.
-const LOST_NEWS_INTERVAL: Duration = Duration::from_secs(10 * 60);
+const LOST_ALERT_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How much of a message is kept. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 /// How much of a message is kept if the file would be too long.
@@ -156,16 +156,17 @@ pub struct BackupStatus {
     pub consecutive_failures: u64,
     /// When the first of these ended, UTC.
     pub failing_since: Option<String>,
-    /// The last of these that was news: the first, one with another code or other left out items, or one a day after
-    /// the last news.
-    pub failure_news: Option<LastAlert>,
+    /// The last of these that was reported: the first, one with another code or other left out items, or one a day
+    /// after the last that was reported.
+    #[serde(rename = "failure_news")]
+    pub last_alert: Option<LastAlert>,
     /// The last runs, the oldest first.
     pub picture: Vec<Bar>,
     /// The notice that the backup is overdue, until a run makes a backup.
     pub overdue: Option<OverdueAlert>,
 }
 
-/// A failure that was news.
+/// A failure that was reported.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LastAlert {
     /// The id of the failed run.
@@ -189,7 +190,8 @@ pub struct OverdueAlert {
     /// When it became overdue, UTC.
     pub since: String,
     /// When the last notice about this was sent, UTC.
-    pub told: String,
+    #[serde(rename = "told")]
+    pub sent: String,
 }
 
 /// The workspaces that Windmill listed for the configured token.
@@ -210,7 +212,8 @@ pub struct SavedHistory {
     /// The last runs, the newest first.
     pub runs: Vec<Record>,
     /// One entry for each backup that ran with the settings of its time.
-    pub standings: Vec<BackupStatus>,
+    #[serde(rename = "standings")]
+    pub statuses: Vec<BackupStatus>,
     /// What Windmill listed last, if the settings are for all workspaces. An earlier version did not write this.
     pub list: Option<WorkspaceList>,
 }
@@ -221,29 +224,29 @@ type Change = Box<dyn Fn(&mut SavedHistory) -> bool + Send>;
 impl SavedHistory {
     /// Returns the status of one backup.
     pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
-        self.standings.iter().find(|one| one.workspace == workspace && one.destination == destination)
+        self.statuses.iter().find(|one| one.workspace == workspace && one.destination == destination)
     }
 
     /// Returns the status of one backup, to change it. It becomes the first entry, so that backups of former settings
     /// are dropped first.
     fn status_mut(&mut self, workspace: &str, destination: &str) -> &mut BackupStatus {
-        let known = self.standings.iter().position(|one| one.workspace == workspace && one.destination == destination);
+        let known = self.statuses.iter().position(|one| one.workspace == workspace && one.destination == destination);
         let (workspace, destination) = (workspace.to_owned(), destination.to_owned());
         let new = || BackupStatus { workspace, destination, ..Default::default() };
-        let status = known.map_or_else(new, |index| self.standings.remove(index));
-        self.standings.insert(0, status);
-        self.standings.truncate(STANDINGS_MAX);
-        &mut self.standings[0]
+        let status = known.map_or_else(new, |index| self.statuses.remove(index));
+        self.statuses.insert(0, status);
+        self.statuses.truncate(STATUSES_MAX);
+        &mut self.statuses[0]
     }
 
     /// Remembers that a backup is overdue. Does nothing, and returns false, if a notice said so within a day.
     fn add_overdue(&mut self, workspace: &str, destination: &str, alert: &OverdueAlert) -> bool {
         let status = self.status_mut(workspace, destination);
-        let is_news = status.overdue.as_ref().is_none_or(|known| is_a_day_between(&known.told, &alert.told));
-        if is_news {
+        let is_new = status.overdue.as_ref().is_none_or(|known| is_a_day_between(&known.sent, &alert.sent));
+        if is_new {
             status.overdue = Some(alert.clone());
         }
-        is_news
+        is_new
     }
 
     /// Returns the text of the file. If it is too long, all runs lose their warnings, their left out items and the rest
@@ -253,7 +256,7 @@ impl SavedHistory {
         if text.len() as u64 <= FILE_BYTES_MAX {
             return text;
         }
-        for run in self.runs.iter_mut().chain(self.standings.iter_mut().flat_map(BackupStatus::records)) {
+        for run in self.runs.iter_mut().chain(self.statuses.iter_mut().flat_map(BackupStatus::records)) {
             run.warnings.clear();
             run.left_out = None;
             run.message = shorten(&run.message, SHORT_MESSAGE_BYTES_MAX);
@@ -293,10 +296,10 @@ impl BackupStatus {
             self.last_success = Some(run.clone());
             self.consecutive_failures = 0;
             self.failing_since = None;
-            self.failure_news = None;
+            self.last_alert = None;
         } else {
-            if self.is_news(run) {
-                self.failure_news = Some(LastAlert { run_id: run.run_id.clone(), ended: run.ended.clone() });
+            if self.is_to_report(run) {
+                self.last_alert = Some(LastAlert { run_id: run.run_id.clone(), ended: run.ended.clone() });
             }
             self.last_failure = Some(run.clone());
             self.consecutive_failures += 1;
@@ -313,18 +316,18 @@ impl BackupStatus {
     }
 
     /// Whether a failure was not reported yet, or not within a day.
-    fn is_news(&self, failure: &Record) -> bool {
-        let (Some(told), Some(last)) = (&self.failure_news, &self.last_failure) else { return true };
+    fn is_to_report(&self, failure: &Record) -> bool {
+        let (Some(reported), Some(last)) = (&self.last_alert, &self.last_failure) else { return true };
         // Without the last list, which a long history drops, it is not known whether this one is another.
         let is_other_list = last.left_out.is_some() && last.left_out != failure.left_out;
-        last.code != failure.code || is_other_list || is_a_day_between(&told.ended, &failure.ended)
+        last.code != failure.code || is_other_list || is_a_day_between(&reported.ended, &failure.ended)
     }
 }
 
 /// Whether a day has passed, or almost. A `then` in the future was taken from a wrong clock, and counts as long ago.
 fn is_a_day_between(then: &str, now: &str) -> bool {
     let times = time::from_text(now).zip(time::from_text(then));
-    times.is_some_and(|(now, then)| now.duration_since(then).map_or(true, |time| time >= NEWS_INTERVAL))
+    times.is_some_and(|(now, then)| now.duration_since(then).map_or(true, |time| time >= ALERT_INTERVAL))
 }
 
 /// What this process knows of all runs on its data folder.
@@ -335,10 +338,10 @@ pub struct History {
 
 #[derive(Default)]
 struct Memory {
-    kept: SavedHistory,
+    saved: SavedHistory,
     /// The changes that are only in memory, in their order. If another process replaces the file, they are made again.
     unsaved: Vec<Change>,
-    /// The stamp of the file that `kept` was read from or written to.
+    /// The stamp of the file that `saved` was read from or written to.
     stamp: Option<Stamp>,
 }
 
@@ -375,9 +378,9 @@ impl History {
         }
         memory.stamp = stamp;
         match self.load() {
-            Ok(mut kept) => {
-                memory.unsaved.retain(|change| change(&mut kept));
-                memory.kept = kept;
+            Ok(mut saved) => {
+                memory.unsaved.retain(|change| change(&mut saved));
+                memory.saved = saved;
             }
             Err(error) => log::warn!("the history of runs cannot be read and will be replaced: {error}"),
         }
@@ -401,39 +404,39 @@ impl History {
     ) -> Option<(Option<BackupStatus>, BackupStatus)> {
         let mut memory = self.current();
         let key = destination.clone().map(|destination| (record.workspace.clone(), destination));
-        let status = |kept: &SavedHistory| {
+        let status = |saved: &SavedHistory| {
             let (workspace, destination) = key.as_ref()?;
-            kept.status(workspace, destination).cloned()
+            saved.status(workspace, destination).cloned()
         };
-        let before = status(&memory.kept);
-        memory.change(move |kept| kept.add(&record, destination.as_deref(), token_user.as_ref()));
-        Some((before, status(&memory.kept)?))
+        let before = status(&memory.saved);
+        memory.change(move |saved| saved.add(&record, destination.as_deref(), token_user.as_ref()));
+        Some((before, status(&memory.saved)?))
     }
 
     /// Returns the user of the token that made the last backup of a workspace to a destination, if known.
     pub fn token_user(&self, workspace: &str, destination: &str) -> Option<TokenUser> {
-        self.read(|kept| kept.status(workspace, destination).and_then(|known| known.token_user.clone()))
+        self.read(|saved| saved.status(workspace, destination).and_then(|known| known.token_user.clone()))
     }
 
-    /// Remembers that a notice says now that a backup is overdue, `since` when. Returns whether that is news.
+    /// Remembers that a notice says now that a backup is overdue, `since` when. Returns whether no notice said so within a day.
     pub fn note_overdue(&self, workspace: &str, destination: String, since: SystemTime) -> bool {
-        let alert = OverdueAlert { since: time::to_text(since), told: time::to_text(SystemTime::now()) };
+        let alert = OverdueAlert { since: time::to_text(since), sent: time::to_text(SystemTime::now()) };
         let workspace = workspace.to_owned();
-        self.current().change(move |kept| kept.add_overdue(&workspace, &destination, &alert))
+        self.current().change(move |saved| saved.add_overdue(&workspace, &destination, &alert))
     }
 
     /// Forgets that this failure was reported, because its notice was lost: then the next failure is reported. An overdue
-    /// backup is reported again after `LOST_NEWS_INTERVAL`.
-    pub fn lose_news(&self, result: &SyncResult) {
+    /// backup is reported again after `LOST_ALERT_INTERVAL`.
+    pub fn forget_alert(&self, result: &SyncResult) {
         let (run_id, workspace) = (result.run_id.clone(), result.workspace.clone());
         let is_overdue = result.code == Code::Overdue;
         let now = SystemTime::now();
-        let told = time::to_text(now.checked_sub(NEWS_INTERVAL - LOST_NEWS_INTERVAL).unwrap_or(now));
-        self.current().change(move |kept| {
-            for one in &mut kept.standings {
-                one.failure_news.take_if(|news| news.run_id == run_id);
+        let sent = time::to_text(now.checked_sub(ALERT_INTERVAL - LOST_ALERT_INTERVAL).unwrap_or(now));
+        self.current().change(move |saved| {
+            for one in &mut saved.statuses {
+                one.last_alert.take_if(|alert| alert.run_id == run_id);
                 if let Some(alert) = one.overdue.as_mut().filter(|_| is_overdue && one.workspace == workspace) {
-                    alert.told.clone_from(&told);
+                    alert.sent.clone_from(&sent);
                 }
             }
             true
@@ -445,10 +448,10 @@ impl History {
     pub fn note_list(&self, list: WorkspaceList) -> Option<(u64, String)> {
         let mut memory = self.current();
         let recovery =
-            memory.kept.status(ALL, "").and_then(|all| Some((all.consecutive_failures, all.failing_since.clone()?)));
-        memory.change(move |kept| {
-            kept.standings.retain(|one| one.workspace != ALL);
-            kept.list = Some(list.clone());
+            memory.saved.status(ALL, "").and_then(|all| Some((all.consecutive_failures, all.failing_since.clone()?)));
+        memory.change(move |saved| {
+            saved.statuses.retain(|one| one.workspace != ALL);
+            saved.list = Some(list.clone());
             true
         });
         recovery
@@ -456,7 +459,7 @@ impl History {
 
     /// Reads the current history.
     pub fn read<T>(&self, read: impl FnOnce(&SavedHistory) -> T) -> T {
-        read(&self.current().kept)
+        read(&self.current().saved)
     }
 
     /// Writes what is only in memory to the file. Waits for other writers, at most `patience`, and for the disk; other
@@ -475,7 +478,7 @@ impl History {
         }
         let _lock = self.lock(patience)?;
         let mut memory = self.current();
-        let text = memory.kept.file_text();
+        let text = memory.saved.file_text();
         // If the file is read again before this ends, it has these changes already.
         let saving = mem::take(&mut memory.unsaved);
         drop(memory);
@@ -508,7 +511,7 @@ impl History {
 impl Memory {
     /// Makes a change. Returns whether it was one.
     fn change(&mut self, change: impl Fn(&mut SavedHistory) -> bool + Send + 'static) -> bool {
-        let has_changed = change(&mut self.kept);
+        let has_changed = change(&mut self.saved);
         if has_changed {
             self.unsaved.push(Box::new(change));
             let excess = self.unsaved.len().saturating_sub(UNSAVED_MAX);
@@ -554,26 +557,27 @@ mod tests {
     #[test]
     fn a_failure_whose_notice_was_lost_is_reported_again() {
         let history = History::new(Path::new("/none"));
-        let is_news = |id: &str| {
+        let is_reported = |id: &str| {
             let result =
                 SyncResult::bare(Code::Timeout, String::new(), id.to_owned(), "shop".to_owned(), "main".to_owned());
             let recorded = history.record(Record::new(&result), Some("d".to_owned()), None);
             let (_, after) = recorded.expect("it counts for a backup");
-            (after.failure_news.is_some_and(|news| news.run_id == id), result)
+            (after.last_alert.is_some_and(|alert| alert.run_id == id), result)
         };
-        let (first, lost) = is_news("1");
-        assert!(first && !is_news("2").0);
-        history.lose_news(&lost);
-        assert!(is_news("3").0 && !is_news("4").0);
-        history.lose_news(&lost);
-        assert!(!is_news("5").0, "a later failure was reported");
+        let (first, lost) = is_reported("1");
+        assert!(first && !is_reported("2").0);
+        history.forget_alert(&lost);
+        assert!(is_reported("3").0 && !is_reported("4").0);
+        history.forget_alert(&lost);
+        assert!(!is_reported("5").0, "a later failure was reported");
         assert!(history.note_overdue("shop", "d".to_owned(), SystemTime::now()));
         let overdue = SyncResult { code: Code::Overdue, ..lost };
-        history.lose_news(&overdue);
-        let told = history.read(|kept| kept.status("shop", "d").and_then(|one| one.overdue.clone())).expect("overdue");
-        let soon = SystemTime::now() + LOST_NEWS_INTERVAL;
-        assert!(!is_a_day_between(&told.told, &time::to_text(soon - Duration::from_secs(60))));
-        assert!(is_a_day_between(&told.told, &time::to_text(soon + Duration::from_secs(2))));
+        history.forget_alert(&overdue);
+        let alert =
+            history.read(|saved| saved.status("shop", "d").and_then(|one| one.overdue.clone())).expect("overdue");
+        let soon = SystemTime::now() + LOST_ALERT_INTERVAL;
+        assert!(!is_a_day_between(&alert.sent, &time::to_text(soon - Duration::from_secs(60))));
+        assert!(is_a_day_between(&alert.sent, &time::to_text(soon + Duration::from_secs(2))));
     }
 
     #[test]
@@ -587,43 +591,43 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_news_when_it_begins_when_its_code_changes_and_once_a_day() {
+    fn a_failure_is_reported_when_it_begins_when_its_code_changes_and_once_a_day() {
         let failure =
             |code: &str, ended: &str| Record { code: code.to_owned(), ended: ended.to_owned(), ..record("01", false) };
         let mut status = no_status();
-        let mut news = |run: Record| {
+        let mut is_reported = |run: Record| {
             status.add(&run, None);
-            status.failure_news.as_ref().is_some_and(|news| news.ended == run.ended)
+            status.last_alert.as_ref().is_some_and(|alert| alert.ended == run.ended)
         };
-        assert!(news(failure("timeout", "2026-11-22T18:00:00Z")));
-        assert!(!news(failure("timeout", "2026-11-22T18:01:00Z")));
-        assert!(news(failure("git_failed", "2026-11-22T18:02:00Z")));
-        assert!(!news(failure("git_failed", "2026-11-23T17:01:59Z")));
-        assert!(news(failure("git_failed", "2026-11-23T17:02:00Z")));
-        assert!(!news(record("03", true)));
-        assert!(news(failure("git_failed", "2026-11-23T18:03:00Z")), "it begins again");
+        assert!(is_reported(failure("timeout", "2026-11-22T18:00:00Z")));
+        assert!(!is_reported(failure("timeout", "2026-11-22T18:01:00Z")));
+        assert!(is_reported(failure("git_failed", "2026-11-22T18:02:00Z")));
+        assert!(!is_reported(failure("git_failed", "2026-11-23T17:01:59Z")));
+        assert!(is_reported(failure("git_failed", "2026-11-23T17:02:00Z")));
+        assert!(!is_reported(record("03", true)));
+        assert!(is_reported(failure("git_failed", "2026-11-23T18:03:00Z")), "it begins again");
         let incomplete = |item: &str, ended| {
             let left_out = vec![LeftOut { item: item.to_owned(), reason: String::new() }];
             Record { left_out: Some(left_out), ..failure("incomplete", ended) }
         };
-        assert!(news(incomplete("script f/a", "2026-11-23T18:04:00Z")));
-        assert!(!news(incomplete("script f/a", "2026-11-23T18:05:00Z")));
-        assert!(news(incomplete("script f/b", "2026-11-23T18:06:00Z")), "the list changed");
+        assert!(is_reported(incomplete("script f/a", "2026-11-23T18:04:00Z")));
+        assert!(!is_reported(incomplete("script f/a", "2026-11-23T18:05:00Z")));
+        assert!(is_reported(incomplete("script f/b", "2026-11-23T18:06:00Z")), "the list changed");
         let unknown = Record { left_out: None, ..incomplete("script f/b", "2026-11-23T18:07:00Z") };
-        assert!(news(unknown), "another list");
-        assert!(!news(incomplete("script f/b", "2026-11-23T18:08:00Z")), "the last list was dropped");
-        assert!(news(incomplete("script f/b", "2026-11-20T18:00:00Z")), "the clock was set back");
+        assert!(is_reported(unknown), "another list");
+        assert!(!is_reported(incomplete("script f/b", "2026-11-23T18:08:00Z")), "the last list was dropped");
+        assert!(is_reported(incomplete("script f/b", "2026-11-20T18:00:00Z")), "the clock was set back");
     }
 
     #[test]
-    fn a_daily_failure_is_news_each_day() {
+    fn a_daily_failure_is_reported_each_day() {
         let mut status = no_status();
         // A daily sync at 03:00 with a random delay of up to half a minute.
         for (day, second) in [(1, 20), (2, 5), (3, 25), (4, 11), (5, 2), (6, 29)] {
             let ended = format!("2026-11-{day:02}T03:00:{second:02}Z");
             let failure = Record { ended: ended.clone(), ..record("01", false) };
             status.add(&failure, None);
-            assert_eq!(status.failure_news.as_ref().map(|news| &news.ended), Some(&ended));
+            assert_eq!(status.last_alert.as_ref().map(|alert| &alert.ended), Some(&ended));
         }
     }
 
@@ -643,7 +647,7 @@ mod tests {
     fn a_history_that_is_too_long_loses_details_and_is_read_again() {
         let scratch = files::RunDir::for_test("long-history").expect("a folder");
         let history = History::new(scratch.path());
-        for number in 0..STANDINGS_MAX {
+        for number in 0..STATUSES_MAX {
             for code in [Code::Unchanged, Code::Incomplete] {
                 let mut result = ended(&format!("{number}{}", code.as_str()), &format!("ws{number}"), code);
                 result.message = "\"".repeat(MESSAGE_BYTES_MAX);
@@ -654,17 +658,17 @@ mod tests {
                 add(&history, &result);
             }
         }
-        let (news, backup) =
-            history.read(|kept| (kept.standings[7].failure_news.clone(), kept.standings[7].last_backup.clone()));
+        let (alert, backup) =
+            history.read(|saved| (saved.statuses[7].last_alert.clone(), saved.statuses[7].last_backup.clone()));
         history.save(Duration::from_secs(5));
         let bytes = fs::metadata(&history.path).expect("there").len();
         assert!(bytes <= FILE_BYTES_MAX, "{bytes} bytes");
         let again = History::new(scratch.path());
-        again.read(|kept| {
-            assert_eq!((kept.runs.len(), kept.standings.len()), (RUNS_MAX, STANDINGS_MAX));
-            assert_eq!((&kept.standings[7].failure_news, &kept.standings[7].last_backup), (&news, &backup));
-            assert!(news.is_some() && backup.is_some());
-            assert_eq!(kept.runs[0].warnings.len(), 0);
+        again.read(|saved| {
+            assert_eq!((saved.runs.len(), saved.statuses.len()), (RUNS_MAX, STATUSES_MAX));
+            assert_eq!((&saved.statuses[7].last_alert, &saved.statuses[7].last_backup), (&alert, &backup));
+            assert!(alert.is_some() && backup.is_some());
+            assert_eq!(saved.runs[0].warnings.len(), 0);
         });
         assert!(again.token_user("ws1", "there").is_some_and(|user| user.admin));
     }
@@ -678,8 +682,8 @@ mod tests {
             add(&history, &ended(id, workspace, code));
         };
         let look = |history: &History| {
-            let listed = |kept: &SavedHistory| kept.list.as_ref().map_or(0, |list| list.workspaces.len());
-            history.read(|kept| (kept.status(ALL, "").is_some(), listed(kept)))
+            let listed = |saved: &SavedHistory| saved.list.as_ref().map_or(0, |list| list.workspaces.len());
+            history.read(|saved| (saved.status(ALL, "").is_some(), listed(saved)))
         };
         let list = |count: usize| {
             let workspaces = (0..count).map(|number| format!("ws{number}")).collect();
@@ -707,7 +711,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_left_out_items_is_news_when_it_changes_and_counts_as_a_backup() {
+    fn a_list_of_left_out_items_is_reported_when_it_changes_and_counts_as_a_backup() {
         let run = |item: &str, ended: &str| {
             let left_out = vec![LeftOut { item: item.to_owned(), reason: "r".to_owned() }];
             let ended = format!("2026-11-22T18:00:{ended}Z");
@@ -716,36 +720,36 @@ mod tests {
         };
         let mut status = no_status();
         status.add(&run("f/a", "01"), None);
-        for (item, ended, is_news) in [("f/a", "02", false), ("f/b", "03", true), ("f/b", "04", false)] {
+        for (item, ended, is_reported) in [("f/a", "02", false), ("f/b", "03", true), ("f/b", "04", false)] {
             status.add(&run(item, ended), None);
             let ended = format!("2026-11-22T18:00:{ended}Z");
-            assert_eq!(status.failure_news.as_ref().is_some_and(|news| news.ended == ended), is_news, "{ended}");
+            assert_eq!(status.last_alert.as_ref().is_some_and(|alert| alert.ended == ended), is_reported, "{ended}");
             assert_eq!(status.last_backup.as_ref(), Some(&ended));
         }
         assert_eq!((status.consecutive_failures, status.last_success), (4, None));
     }
 
     #[test]
-    fn what_is_overdue_is_news_once_a_day_until_a_backup_is_made() {
-        let mut kept = <SavedHistory as Default>::default();
-        let alert = |told: &str| OverdueAlert { since: "2026-11-22T17:00:00Z".to_owned(), told: told.to_owned() };
-        let add = |kept: &mut SavedHistory, told: &str| kept.add_overdue("shop", "there", &alert(told));
-        assert!(add(&mut kept, "2026-11-22T17:30:00Z"));
-        assert!(!add(&mut kept, "2026-11-23T16:29:59Z"));
-        assert!(add(&mut kept, "2026-11-23T16:30:00Z"));
-        kept.add(&record("01", false), Some("there"), None);
-        let is_overdue = |kept: &SavedHistory| kept.status("shop", "there").map(|status| status.overdue.is_some());
-        assert_eq!(is_overdue(&kept), Some(true));
-        kept.add(&record("02", true), Some("there"), None);
-        assert_eq!(is_overdue(&kept), Some(false));
+    fn what_is_overdue_is_reported_once_a_day_until_a_backup_is_made() {
+        let mut saved = <SavedHistory as Default>::default();
+        let alert = |sent: &str| OverdueAlert { since: "2026-11-22T17:00:00Z".to_owned(), sent: sent.to_owned() };
+        let add = |saved: &mut SavedHistory, sent: &str| saved.add_overdue("shop", "there", &alert(sent));
+        assert!(add(&mut saved, "2026-11-22T17:30:00Z"));
+        assert!(!add(&mut saved, "2026-11-23T16:29:59Z"));
+        assert!(add(&mut saved, "2026-11-23T16:30:00Z"));
+        saved.add(&record("01", false), Some("there"), None);
+        let is_overdue = |saved: &SavedHistory| saved.status("shop", "there").map(|status| status.overdue.is_some());
+        assert_eq!(is_overdue(&saved), Some(true));
+        saved.add(&record("02", true), Some("there"), None);
+        assert_eq!(is_overdue(&saved), Some(false));
     }
 
     #[test]
     fn a_run_that_was_read_back_is_there_once() {
-        let mut kept = <SavedHistory as Default>::default();
-        assert!(kept.add(&record("01", true), None, None));
-        assert!(!kept.add(&record("01", true), None, None));
-        assert_eq!((kept.runs.len(), kept.standings.len()), (1, 0));
+        let mut saved = <SavedHistory as Default>::default();
+        assert!(saved.add(&record("01", true), None, None));
+        assert!(!saved.add(&record("01", true), None, None));
+        assert_eq!((saved.runs.len(), saved.statuses.len()), (1, 0));
     }
 
     #[test]
@@ -763,7 +767,7 @@ mod tests {
         save(&other);
         assert_eq!((fail(&history, "04"), unsaved()), (4, 2));
         save(&history);
-        assert_eq!((fail(&other, "05"), history.read(|kept| kept.runs.len()), unsaved()), (5, 4, 0));
+        assert_eq!((fail(&other, "05"), history.read(|saved| saved.runs.len()), unsaved()), (5, 4, 0));
     }
 
     #[test]
@@ -780,16 +784,16 @@ mod tests {
         drop(lock);
         history.save(Duration::ZERO);
         assert_eq!(history.memory().unsaved.len(), 0);
-        let failures = |kept: &SavedHistory| kept.status("shop", "there").map(|status| status.consecutive_failures);
+        let failures = |saved: &SavedHistory| saved.status("shop", "there").map(|status| status.consecutive_failures);
         assert_eq!(History::new(scratch.path()).read(failures), Some(UNSAVED_MAX as u64 + 5));
     }
 
     #[test]
     fn runs_that_count_for_no_backup_do_not_push_out_the_others() {
-        let mut kept = <SavedHistory as Default>::default();
+        let mut saved = <SavedHistory as Default>::default();
         let mut add = |id: usize, dry_run| {
-            kept.add(&Record { dry_run, ..record(&format!("{id}"), true) }, None, None);
-            (kept.runs.len(), kept.runs.iter().filter(|run| !run.dry_run).count())
+            saved.add(&Record { dry_run, ..record(&format!("{id}"), true) }, None, None);
+            (saved.runs.len(), saved.runs.iter().filter(|run| !run.dry_run).count())
         };
         for id in 0..30 {
             add(id, false);
@@ -817,12 +821,12 @@ mod tests {
     #[test]
     fn of_many_long_warnings_the_first_are_kept_and_the_others_counted() {
         let many = vec!["x".repeat(3 << 10); 5];
-        let kept = |warnings: &[String]| {
+        let saved = |warnings: &[String]| {
             let result = ended("01", "shop", Code::Pushed);
             Record::new(&SyncResult { warnings: warnings.to_vec(), ..result }).warnings
         };
-        assert_eq!(kept(&many).len(), 3);
-        assert_eq!(kept(&many)[2], "and 3 more, see the log");
-        assert_eq!(kept(&many[..2]), many[..2]);
+        assert_eq!(saved(&many).len(), 3);
+        assert_eq!(saved(&many)[2], "and 3 more, see the log");
+        assert_eq!(saved(&many[..2]), many[..2]);
     }
 }

@@ -44,6 +44,6 @@ impl Service {
 
     /// Returns the status of the configured backups.
     pub fn workspaces(&self) -> Vec<Workspace> {
-        self.recorder.history.read(|kept| status::configured_workspaces(&self.config, kept))
+        self.recorder.history.read(|saved| status::configured_workspaces(&self.config, saved))
     }
 }

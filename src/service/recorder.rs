@@ -73,9 +73,9 @@ impl Recorder {
         let is_success = result.code.is_success();
         let overdue = before.as_ref().and_then(|status| status.overdue.clone()).filter(|_| is_success);
         let failing = if is_success { before } else { Some(after) };
-        let news = failing.as_ref().and_then(|status| status.failure_news.as_ref());
-        self.notifier.tell(&Notice {
-            tells_failure: news.is_some_and(|news| news.run_id == result.run_id),
+        let news = failing.as_ref().and_then(|status| status.last_alert.as_ref());
+        self.notifier.notify(&Notice {
+            reports_failure: news.is_some_and(|news| news.run_id == result.run_id),
             failures: failing.and_then(|status| Some((status.consecutive_failures, status.failing_since?))),
             overdue_since: overdue.map(|overdue| overdue.since),
             link,
@@ -101,7 +101,7 @@ impl Recorder {
                 if let Some(failures) = self.history.note_list(list) {
                     let (all, branch) = (history::ALL.to_owned(), String::new());
                     let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), all, branch);
-                    self.notifier.tell(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
+                    self.notifier.notify(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
                     self.flush();
                 }
             }
@@ -158,7 +158,7 @@ pub fn report_overdue(service: &Service) {
             // Saved before the notice, so that a service that is killed in between does not send the notice twice.
             recorder.flush();
             log::error!("overdue: {}", result.message);
-            recorder.notifier.tell(&Notice { tells_failure: true, ..Notice::new(result, Subject::Backup) });
+            recorder.notifier.notify(&Notice { reports_failure: true, ..Notice::new(result, Subject::Backup) });
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct StatusReport<'a> {
     /// The service.
     pub service: &'a Service,
     /// Its history.
-    pub kept: &'a SavedHistory,
+    pub saved: &'a SavedHistory,
     /// The runs in progress in this process, and those that wait for the end of another.
     pub runs: &'a (Vec<Arc<Run>>, Vec<Arc<Run>>),
 }
@@ -63,7 +63,7 @@ impl Workspace {
     }
 
     /// Returns the entry for a workspace from its newest run with other settings than the configured ones. The status
-    /// of such backups is not kept.
+    /// of such backups is not saved.
     fn other(run: &Record) -> Self {
         let mut backup = BackupStatus::default();
         backup.add(run, None);
@@ -99,10 +99,10 @@ pub fn place(config: &Config) -> String {
 /// Returns the status of the configured backups. If the settings choose all workspaces, these are those that Windmill
 /// listed last, and those that were backed up since then, by name. Before Windmill was asked, they are those in the
 /// history.
-pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Workspace> {
+pub fn configured_workspaces(config: &Config, saved: &SavedHistory) -> Vec<Workspace> {
     let one = |workspace: &WorkspaceId| {
         let destination = request::configured_destination(config, workspace);
-        let status = |destination: &str| kept.status(workspace.as_str(), destination);
+        let status = |destination: &str| saved.status(workspace.as_str(), destination);
         let mut one = Workspace::configured(workspace.as_str(), status(&destination), status(&verified(&destination)));
         let commit = one.backup.last_success.as_ref().and_then(|run| run.commit.as_ref());
         one.commit_url = config.remote.as_ref().zip(commit).and_then(|(remote, commit)| commit_page(remote, commit));
@@ -115,15 +115,15 @@ pub fn configured_workspaces(config: &Config, kept: &SavedHistory) -> Vec<Worksp
         let id = WorkspaceId::parse(&status.workspace).ok()?;
         (status.destination == request::configured_destination(config, &id)).then_some(id)
     };
-    let list = kept.list.as_ref().filter(|list| list.place == place(config));
+    let list = saved.list.as_ref().filter(|list| list.place == place(config));
     let is_since = |status: &&BackupStatus| {
         list.is_none_or(|list| status.last_run.as_ref().is_some_and(|run| run.ended > list.time))
     };
-    let mut known: BTreeSet<_> = kept.standings.iter().filter(is_since).filter_map(in_history).collect();
+    let mut known: BTreeSet<_> = saved.statuses.iter().filter(is_since).filter_map(in_history).collect();
     known.extend(list.iter().flat_map(|list| &list.workspaces).filter_map(|id| WorkspaceId::parse(id).ok()));
     let mut all: Vec<_> = known.iter().map(one).collect();
     // Without a list of the workspaces, none of them is backed up.
-    let failing = kept.status(ALL, "");
+    let failing = saved.status(ALL, "");
     if failing.is_some_and(|status| status.last_run.is_some()) || all.is_empty() && config.expect_sync_every.is_some() {
         all.push(Workspace::configured(ALL, failing, None));
     }
@@ -192,9 +192,9 @@ fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now:
 
 impl Serialize for StatusReport<'_> {
     fn begin(&self) -> Fragment<'_> {
-        let Self { service, kept, runs: (running, waiting) } = self;
+        let Self { service, saved, runs: (running, waiting) } = self;
         let (config, now) = (&service.config, SystemTime::now());
-        let mut workspaces = configured_workspaces(config, kept);
+        let mut workspaces = configured_workspaces(config, saved);
         let is_ready = fault_of(service, &workspaces, now).is_none();
         let next_by = |schedule: Option<&Schedule>| -> Vec<Next> {
             let Some(time) = schedule.and_then(|schedule| schedule.next_after(now)) else { return Vec::new() };
@@ -202,7 +202,7 @@ impl Serialize for StatusReport<'_> {
         };
         let next = next_by(config.sync_schedule.as_ref());
         let next_verify = next_by(config.verify_schedule.as_ref());
-        for run in kept.runs.iter().filter(|run| !run.configured && !run.dry_run && !run.verify) {
+        for run in saved.runs.iter().filter(|run| !run.configured && !run.dry_run && !run.verify) {
             let others = || workspaces.iter().filter(|known| !known.configured);
             if others().count() < OTHERS_MAX && !others().any(|known| known.id == run.workspace) {
                 workspaces.push(Workspace::other(run));
@@ -218,7 +218,7 @@ impl Serialize for StatusReport<'_> {
             ("next_verify", Box::new(next_verify)),
             ("running", Box::new(running.iter().map(|run| &**run).collect::<Vec<_>>())),
             ("waiting", Box::new(waiting.iter().map(|run| &**run).collect::<Vec<_>>())),
-            ("runs", Box::new(&kept.runs)),
+            ("runs", Box::new(&saved.runs)),
         ])
     }
 }
@@ -265,9 +265,9 @@ mod tests {
         };
         let (here, elsewhere) = (config("http://here:8000"), config("http://elsewhere:8000"));
         let list = WorkspaceList { place: place(&here), workspaces: vec!["shop".to_owned()], time: String::new() };
-        let kept = SavedHistory { list: Some(list), ..SavedHistory::default() };
+        let saved = SavedHistory { list: Some(list), ..SavedHistory::default() };
         let names = |config: &Config| -> Vec<_> {
-            configured_workspaces(config, &kept).iter().map(|one| one.id.clone()).collect()
+            configured_workspaces(config, &saved).iter().map(|one| one.id.clone()).collect()
         };
         assert_eq!(names(&here), ["shop"]);
         assert!(names(&elsewhere).is_empty());

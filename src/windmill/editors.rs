@@ -62,8 +62,8 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
                 }
                 break;
             };
-            let told = told_by(&answer);
-            *edit = Edit { time: told.time.or(edit.time), ..told };
+            let found = edit_of(&answer);
+            *edit = Edit { time: found.time.or(edit.time), ..found };
         }
     }
     if edits.values().any(|edit| edit.name.is_some()) {
@@ -97,7 +97,7 @@ fn ask_list(windmill: &Windmill<'_>, list: &str, kinds: &[ItemKind], items: &BTr
             for kind in kinds {
                 let item = ItemId { kind: *kind, path: path.to_owned() };
                 if items.contains(&item) && !edits.contains_key(&item) {
-                    edits.insert(item, told_by(line));
+                    edits.insert(item, edit_of(line));
                     missing -= 1;
                 }
             }
@@ -108,7 +108,7 @@ fn ask_list(windmill: &Windmill<'_>, list: &str, kinds: &[ItemKind], items: &BTr
     }
 }
 
-fn told_by(line: &Object) -> Edit {
+fn edit_of(line: &Object) -> Edit {
     let name = text(line, "edited_by").or_else(|| text(line, "created_by"));
     let time = text(line, "edited_at").or_else(|| text(line, "created_at"));
     let time = time.and_then(time::from_text);
@@ -182,16 +182,16 @@ mod tests {
 
     #[test]
     fn a_line_tells_who_and_when_in_either_way() {
-        let told = |line: &str| match miniserde::json::from_str(line) {
-            Ok(Value::Object(line)) => told_by(&line),
+        let found = |line: &str| match miniserde::json::from_str(line) {
+            Ok(Value::Object(line)) => edit_of(&line),
             _ => panic!("no object: {line}"),
         };
-        let ann = told(r#"{"edited_by":"ann","edited_at":"2026-11-22T17:07:39.467468Z","created_by":"bob"}"#);
+        let ann = found(r#"{"edited_by":"ann","edited_at":"2026-11-22T17:07:39.467468Z","created_by":"bob"}"#);
         assert_eq!((ann.name.as_deref(), ann.time.is_some()), (Some("ann"), true));
-        let bob = told(r#"{"created_by":"bob","created_at":"yesterday"}"#);
+        let bob = found(r#"{"created_by":"bob","created_at":"yesterday"}"#);
         assert_eq!((bob.name.as_deref(), bob.time), (Some("bob"), None));
-        assert_eq!(told(r#"{"edited_by":null,"created_at":7}"#), Edit::default());
-        let future = told(r#"{"edited_at":"2999-01-01T00:00:00Z"}"#);
+        assert_eq!(found(r#"{"edited_by":null,"created_at":7}"#), Edit::default());
+        let future = found(r#"{"edited_at":"2999-01-01T00:00:00Z"}"#);
         assert!(future.time.is_some_and(|time| time <= SystemTime::now()));
     }
 }

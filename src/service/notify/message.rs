@@ -25,9 +25,9 @@ pub struct Notice {
     pub result: SyncResult,
     /// What it was.
     pub subject: Subject,
-    /// Whether this is a failure that is news: the first one, one with another code or other left out items than the
+    /// Whether this is a failure to report: the first one, one with another code or other left out items than the
     /// last one, or one a day after the last notice.
-    pub tells_failure: bool,
+    pub reports_failure: bool,
     /// How many runs in a row failed up to this run, and since when.
     pub failures: Option<(u64, String)>,
     /// Since when the backup was overdue, if a notice said so and this run succeeded.
@@ -48,16 +48,16 @@ pub enum Subject {
 }
 
 impl Notice {
-    /// Returns the notice of a result that is no news. Differences show content of the workspace, so they are left out.
+    /// Returns the notice of a result that is not a failure to report. Differences show content of the workspace, so they are left out.
     pub fn new(result: SyncResult, subject: Subject) -> Self {
         let result = SyncResult { differences: None, ..result };
-        Self { result, subject, tells_failure: false, failures: None, overdue_since: None, link: None }
+        Self { result, subject, reports_failure: false, failures: None, overdue_since: None, link: None }
     }
 
     /// Whether it is for one of these occasions.
     pub fn is_for(&self, occasions: &[Occasion]) -> bool {
         occasions.iter().any(|occasion| match occasion {
-            Occasion::Failure => self.tells_failure,
+            Occasion::Failure => self.reports_failure,
             Occasion::Recovery => self.is_recovery(),
             Occasion::Change => self.result.code == Code::Pushed,
             Occasion::Always => true,
@@ -216,11 +216,11 @@ mod tests {
             changed: Changed { added: 1, modified: 2, deleted: 0 },
             ..SyncResult::bare(code, message.to_owned(), id, workspace, branch)
         };
-        Notice { tells_failure: !code.is_success(), ..Notice::new(result, Subject::Backup) }
+        Notice { reports_failure: !code.is_success(), ..Notice::new(result, Subject::Backup) }
     }
 
     #[test]
-    fn a_chat_is_told_what_happened_to_which_workspace() {
+    fn a_chat_gets_what_happened_to_which_workspace() {
         let link = Some("https://github.com/a/b/commit/0123".to_owned());
         let pushed = Notice { link, ..notice(Code::Pushed, "") };
         let said = "{\"text\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_is_told_the_first_warnings_and_what_was_left_out() {
+    fn a_chat_gets_the_first_warnings_and_what_was_left_out() {
         let mut incomplete = notice(Code::Incomplete, "1 of 20 items");
         incomplete.result.warnings = (1..8).map(|number| format!("<warning> {number}")).collect();
         incomplete.result.left_out = vec![LeftOut { item: "f/ops/bad".to_owned(), reason: "no text".to_owned() }];
@@ -291,7 +291,7 @@ mod tests {
     #[test]
     fn an_occasion_is_one_or_not() {
         let failures = Some((2, String::new()));
-        let quiet = Notice { tells_failure: false, ..notice(Code::Timeout, "") };
+        let quiet = Notice { reports_failure: false, ..notice(Code::Timeout, "") };
         let recovery = Notice { failures: failures.clone(), ..notice(Code::Unchanged, "") };
         let again = Notice { failures, ..notice(Code::Timeout, "") };
         for (notice, expected) in [

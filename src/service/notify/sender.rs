@@ -46,25 +46,25 @@ pub struct Sender {
 /// that the next failure is reported.
 struct Delivery {
     notice: Notice,
-    is_taken: AtomicBool,
+    is_accepted: AtomicBool,
     history: Arc<History>,
 }
 
 impl Delivery {
     fn new(notice: Notice, history: &Arc<History>) -> Arc<Self> {
-        Arc::new(Self { notice, is_taken: AtomicBool::new(false), history: Arc::clone(history) })
+        Arc::new(Self { notice, is_accepted: AtomicBool::new(false), history: Arc::clone(history) })
     }
 
-    fn lose(&self) {
-        if self.notice.tells_failure && !self.is_taken.load(Ordering::Relaxed) {
-            self.history.lose_news(&self.notice.result);
+    fn report_loss(&self) {
+        if self.notice.reports_failure && !self.is_accepted.load(Ordering::Relaxed) {
+            self.history.forget_alert(&self.notice.result);
         }
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.lose();
+        self.report_loss();
     }
 }
 
@@ -100,13 +100,13 @@ impl Sender {
     }
 
     /// Queues the notice for those who want it, and does not wait until it is sent.
-    pub fn tell(&self, notice: &Notice) {
+    pub fn notify(&self, notice: &Notice) {
         // A heartbeat is for syncs only: its receiver checks whether they continue.
         let is_sync = notice.subject == Subject::Backup && notice.result.code != Code::Overdue;
         let (heartbeats, chats): (Vec<_>, Vec<_>) =
             self.targets.iter().partition(|target| target.channel == Channel::Heartbeat);
         if is_sync {
-            let heartbeat = Notice { tells_failure: false, ..notice.clone() };
+            let heartbeat = Notice { reports_failure: false, ..notice.clone() };
             heartbeats.iter().for_each(|target| target.add(Delivery::new(heartbeat.clone(), &self.history)));
         }
         if !chats.is_empty() && notice.is_for(&self.occasions) {
@@ -123,7 +123,7 @@ impl Sender {
             if !unsent.is_empty() {
                 log::warn!("{}: not all notices could be sent before the end", target.setting);
                 // The thread still has the first one, so that one is not dropped.
-                unsent.iter().for_each(|delivery| delivery.lose());
+                unsent.iter().for_each(|delivery| delivery.report_loss());
             }
         }
     }
@@ -147,7 +147,7 @@ impl Target {
         if queue.len() > WAITING_MAX {
             log::warn!("{}: a notice is dropped, {WAITING_MAX} others wait to be sent", self.setting);
             // The first one is being sent. The notice of a failure is more important than any other.
-            let other = queue.iter().skip(1).position(|one| !one.notice.tells_failure);
+            let other = queue.iter().skip(1).position(|one| !one.notice.reports_failure);
             queue.remove(1 + other.unwrap_or_default());
         }
         if !has_thread {
@@ -169,7 +169,7 @@ impl Target {
                 log::error!("{}: the notification was not sent, by an internal error", self.setting);
                 false
             });
-            delivery.is_taken.fetch_or(sent, Ordering::Relaxed);
+            delivery.is_accepted.fetch_or(sent, Ordering::Relaxed);
             let mut queue = self.queue();
             // It may be gone already: a newer heartbeat replaces it.
             queue.retain(|one| !Arc::ptr_eq(one, &delivery));
@@ -260,14 +260,14 @@ mod tests {
         SyncResult::bare(Code::Timeout, String::new(), id.to_string(), "shop".to_owned(), "main".to_owned())
     }
 
-    fn delivery_of(history: &Arc<History>, result: SyncResult, tells_failure: bool) -> Arc<Delivery> {
-        Delivery::new(Notice { tells_failure, ..Notice::new(result, Subject::Backup) }, history)
+    fn delivery_of(history: &Arc<History>, result: SyncResult, reports_failure: bool) -> Arc<Delivery> {
+        Delivery::new(Notice { reports_failure, ..Notice::new(result, Subject::Backup) }, history)
     }
 
-    fn delivery(id: usize, workspace: &str, tells_failure: bool) -> Arc<Delivery> {
+    fn delivery(id: usize, workspace: &str, reports_failure: bool) -> Arc<Delivery> {
         let history = Arc::new(History::new(Path::new("/none")));
         let result = SyncResult { workspace: workspace.to_owned(), ..failed(id) };
-        delivery_of(&history, result, tells_failure)
+        delivery_of(&history, result, reports_failure)
     }
 
     /// Returns the ids of the waiting notices.
@@ -279,10 +279,10 @@ mod tests {
     fn a_failure_is_lost_if_no_address_accepts_its_notice() {
         let history = Arc::new(History::new(Path::new("/none")));
         history.record(Record::new(&failed(1)), Some("d".to_owned()), None);
-        let is_lost = || history.read(|kept| kept.status("shop", "d").is_some_and(|one| one.failure_news.is_none()));
-        let told = delivery_of(&history, failed(1), true);
-        told.is_taken.store(true, Ordering::Relaxed);
-        drop((told, delivery_of(&history, failed(1), false)));
+        let is_lost = || history.read(|saved| saved.status("shop", "d").is_some_and(|one| one.last_alert.is_none()));
+        let accepted = delivery_of(&history, failed(1), true);
+        accepted.is_accepted.store(true, Ordering::Relaxed);
+        drop((accepted, delivery_of(&history, failed(1), false)));
         assert!(!is_lost(), "an address accepted one, and the other reports no failure");
         let first = delivery_of(&history, failed(1), true);
         let second = Arc::clone(&first);
@@ -304,7 +304,7 @@ mod tests {
             target.add(delivery(id, "shop", true));
         }
         assert_eq!(target.queue().len(), WAITING_MAX);
-        assert!(target.queue().iter().skip(1).all(|one| one.notice.tells_failure));
+        assert!(target.queue().iter().skip(1).all(|one| one.notice.reports_failure));
     }
 
     #[test]
