@@ -13,81 +13,81 @@ use support::*;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         fault: "a disk that is nearly full",
-        injected: "with 40 MiB left of 400, and by a `wmill` that writes without end",
-        asserted: "the run ends and says so before the disk is full, and what was written is removed",
-        test: "as_root::as_root_a_disk_that_is_nearly_full_is_left_alone",
+        injected: "40 MiB of 400 MiB free; and a `wmill` that writes without end",
+        asserted: "the sync fails with this reason before the disk is full, and removes what it wrote",
+        test: "as_root::as_root_a_sync_ends_before_the_disk_is_full",
     },
     Scenario {
-        fault: "a commit of a few kilobytes that would fill the disk",
-        injected: "300 MiB in one file, with less room; and by a `git read-tree` that writes without end",
-        asserted: "the sync fails, says so and leaves the disk as it was; another backup there goes on",
-        test: "as_root::as_root_a_commit_that_would_fill_the_disk",
+        fault: "a commit with a compressed file that is larger than the disk",
+        injected: "300 MiB in one file; and a `git read-tree` that writes without end",
+        asserted: "the sync fails with this reason and frees the space; another backup on the disk succeeds",
+        test: "as_root::as_root_a_checkout_that_would_fill_the_disk_is_refused",
     },
     Scenario {
-        fault: "`wmill` or `git` that takes all memory",
-        injected: "in a control group of 64 MB, into `sync` and `serve`",
-        asserted: "the kernel ends the program and not the service, and the failure says so",
-        test: "as_root::as_root_a_program_that_takes_all_memory",
+        fault: "a `wmill` or `git` that takes all memory",
+        injected: "in a control group of 64 MB, for `sync` and `serve`",
+        asserted: "the kernel ends the program, not the service; the message says `out of memory`",
+        test: "as_root::as_root_a_program_that_takes_all_memory_does_not_end_the_service",
     },
     Scenario {
-        fault: "no thread and no process to be had",
-        injected: "by a limit of 8, 16 and 64, into `sync` and `serve`",
-        asserted: "`sync` prints its JSON, `serve` goes on, `healthcheck` needs no thread",
-        test: "as_root::as_root_a_limit_of_processes",
+        fault: "no more threads or processes",
+        injected: "a limit of 8, 16 and 64, for `sync` and `serve`",
+        asserted: "`sync` prints its JSON, `serve` answers, `healthcheck` works without a second thread",
+        test: "as_root::as_root_a_service_answers_under_a_limit_of_processes",
     },
     Scenario {
-        fault: "a disk that is full",
-        injected: "with so many bytes left that the pull, staging, packing, or the notes fail, in steps of 16 KiB",
-        asserted: "no failure is told as a success, and the other way round",
-        test: "as_root::as_root_a_disk_that_fills_at_each_stage",
+        fault: "a full disk",
+        injected: "0 to 480 KiB free, in steps of 16 KiB, with and without a checkout",
+        asserted: "no failure is reported as a success, and no success as a failure",
+        test: "as_root::as_root_a_full_disk_at_each_step_is_survived",
     },
     Scenario {
-        fault: "a disk that is full",
-        injected: "the same in some steps, with the real `wmill`",
+        fault: "a full disk",
+        injected: "40 to 320 KiB free, in steps of 40 KiB, with the real `wmill`",
         asserted: "",
-        test: "as_root::as_root_a_disk_that_fills_under_the_real_wmill",
+        test: "as_root::as_root_a_full_disk_is_survived_with_the_real_wmill",
     },
     Scenario {
-        fault: "a disk that is full",
-        injected: "the remote's",
-        asserted: "`git_rejected` or `git_failed`",
-        test: "as_root::as_root_a_full_disk_of_the_remote",
+        fault: "a full disk",
+        injected: "0 to 12 KiB free on the disk of the remote",
+        asserted: "without free space: `git_rejected` or `git_failed`",
+        test: "as_root::as_root_a_full_disk_of_the_remote_is_survived",
     },
     Scenario {
-        fault: "a disk that is read-only",
-        injected: "`DATA_DIR`",
+        fault: "a read-only disk",
+        injected: "DATA_DIR",
         asserted: "`config_invalid`",
-        test: "as_root::as_root_a_read_only_disk",
+        test: "as_root::as_root_a_read_only_disk_is_reported",
     },
     Scenario {
-        fault: "a volume of another user, and one that root used before",
-        injected: "`DATA_DIR`",
-        asserted: "`config_invalid` says how to give it away; root can use any",
-        test: "as_root::as_root_a_volume_of_another_user",
+        fault: "a volume that belongs to another user, or that root used before",
+        injected: "DATA_DIR",
+        asserted: "`config_invalid` names `chown` as the solution; root can use any volume",
+        test: "as_root::as_root_a_volume_of_another_user_is_reported",
     },
     Scenario {
         fault: "a user without an entry in passwd",
-        injected: "the service's own, over `file:` and http",
-        asserted: "it works",
-        test: "as_root::as_root_a_user_of_whom_the_system_does_not_know",
+        injected: "the user of the service, with `file:` and HTTP remotes",
+        asserted: "the sync succeeds",
+        test: "as_root::as_root_a_user_without_an_entry_in_passwd_can_sync",
     },
     Scenario {
-        fault: "a hook of a remote on this machine",
-        injected: "one that reads the environment of each process of its user",
-        asserted: "it finds no Windmill token",
+        fault: "a hook that reads the environment of each process of its user",
+        injected: "in a remote on the same machine",
+        asserted: "the hook finds no Windmill token",
         test: "as_root::as_root_a_hook_cannot_read_our_environment",
     },
     Scenario {
-        fault: "no `/tmp` that can be written",
-        injected: "of the machine",
-        asserted: "it works",
-        test: "as_root::as_root_without_a_tmp",
+        fault: "a `/tmp` that cannot be written",
+        injected: "on the machine",
+        asserted: "the sync succeeds",
+        test: "as_root::as_root_a_sync_works_without_a_writable_tmp",
     },
     Scenario {
-        fault: "files and folders that we may not read or write",
-        injected: "folders of the checkout with mode 000, the service no root",
-        asserted: "the one next sync succeeds and pushes",
-        test: "as_root::as_root_a_checkout_without_permissions_is_made_again",
+        fault: "files and folders with mode 000 or 500",
+        injected: "in the checkout, for a user who is not root",
+        asserted: "the next sync succeeds and pushes",
+        test: "as_root::as_root_a_checkout_without_permissions_is_repaired",
     },
 ];
 
@@ -152,7 +152,7 @@ impl Drop for Filler {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_disk_that_fills_at_each_stage() {
+fn as_root_a_full_disk_at_each_step_is_survived() {
     let replay = Replay::new();
     let disk = Disk::mount(&replay.sandbox.data(), 20 << 10);
     let mut history = History::of(&replay.remote, "main");
@@ -184,7 +184,7 @@ fn as_root_a_disk_that_fills_at_each_stage() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_disk_that_fills_under_the_real_wmill() {
+fn as_root_a_full_disk_is_survived_with_the_real_wmill() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let disk = Disk::mount(&sandbox.data(), 20 << 10);
@@ -209,7 +209,7 @@ fn as_root_a_disk_that_fills_under_the_real_wmill() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_full_disk_of_the_remote() {
+fn as_root_a_full_disk_of_the_remote_is_survived() {
     let replay = Replay::new();
     let home = replay.remote.path().to_path_buf();
     let aside = replay.sandbox.path().join("aside");
@@ -241,7 +241,7 @@ fn as_root_a_full_disk_of_the_remote() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_read_only_disk() {
+fn as_root_a_read_only_disk_is_reported() {
     let replay = Replay::new();
     let disk = Disk::mount(&replay.sandbox.data(), 20 << 10);
     let mut history = History::of(&replay.remote, "main");
@@ -357,7 +357,7 @@ impl Drop for Stranger {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_disk_that_is_nearly_full_is_left_alone() {
+fn as_root_a_sync_ends_before_the_disk_is_full() {
     let replay = Replay::new();
     let disk = Disk::mount(&replay.sandbox.data(), 400 << 10);
     let mut history = History::of(&replay.remote, "main");
@@ -397,7 +397,7 @@ fn as_root_a_disk_that_is_nearly_full_is_left_alone() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_commit_that_would_fill_the_disk() {
+fn as_root_a_checkout_that_would_fill_the_disk_is_refused() {
     let replay = Replay::new();
     let disk = Disk::mount(&replay.sandbox.data(), 300 << 10);
     let mut history = History::of(&replay.remote, "main");
@@ -439,7 +439,7 @@ fn as_root_a_commit_that_would_fill_the_disk() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_limit_of_processes() {
+fn as_root_a_service_answers_under_a_limit_of_processes() {
     let replay = Replay::new();
     let stranger = Stranger::new(&replay);
     let mut history = History::of(&replay.remote, "main");
@@ -514,7 +514,7 @@ impl Drop for MemoryGroup {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_program_that_takes_all_memory() {
+fn as_root_a_program_that_takes_all_memory_does_not_end_the_service() {
     assert_root();
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
@@ -552,7 +552,7 @@ fn as_root_a_program_that_takes_all_memory() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_user_of_whom_the_system_does_not_know() {
+fn as_root_a_user_without_an_entry_in_passwd_can_sync() {
     let replay = Replay::new();
     let stranger = Stranger::new(&replay);
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
@@ -588,7 +588,7 @@ fn as_root_a_hook_cannot_read_our_environment() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_volume_of_another_user() {
+fn as_root_a_volume_of_another_user_is_reported() {
     let replay = Replay::new();
     let stranger = Stranger::new(&replay);
     let mut history = History::of(&replay.remote, "main");
@@ -618,7 +618,7 @@ fn as_root_a_volume_of_another_user() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_checkout_without_permissions_is_made_again() {
+fn as_root_a_checkout_without_permissions_is_repaired() {
     let replay = Replay::new();
     let stranger = Stranger::new(&replay);
     let sync = stranger.sync(&replay);
@@ -639,7 +639,7 @@ fn as_root_a_checkout_without_permissions_is_made_again() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_without_a_tmp() {
+fn as_root_a_sync_works_without_a_writable_tmp() {
     assert_root();
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

@@ -10,34 +10,34 @@ use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "a file of ours cut short, emptied, full of noise, a folder, gone, or with a lock beside it",
-        injected: "each file of the checkout but its objects, and each of our own notes, in turn",
-        asserted: "the one next sync succeeds and pushes",
-        test: "cache::each_file_of_a_checkout_and_each_kind_of_damage",
+        fault: "a file that is truncated, empty, random bytes, replaced by a folder, deleted, or has a lock file",
+        injected: "each file in DATA_DIR, except git objects and pulled files",
+        asserted: "the next sync succeeds and pushes",
+        test: "cache::damage_to_each_file_of_a_checkout_is_repaired",
     },
     Scenario {
-        fault: "objects cut short, emptied, full of noise, or gone",
-        injected: "all loose objects, those of a commit that was begun, packs, and indexes of packs",
-        asserted: "the one next sync succeeds and pushes",
-        test: "cache::damaged_objects_of_each_kind",
+        fault: "git objects that are truncated, empty, random bytes, or deleted",
+        injected: "all loose objects, the new objects of an unfinished commit, packs, pack indexes",
+        asserted: "the next sync succeeds and pushes",
+        test: "cache::damaged_objects_are_repaired",
     },
     Scenario {
-        fault: "a folder that is a file, a file that is a folder, a link that leads nowhere",
-        injected: "in place of the checkout, `git/`, `tree/`, `objects/`, `refs/`, the lock and the folder of the run",
-        asserted: "the one next sync succeeds and pushes",
-        test: "cache::things_in_each_others_places",
+        fault: "a file or a dangling symlink in place of a folder, a folder in place of a file",
+        injected: "the checkout, `git/`, `tree/`, `objects/`, `refs/`, the folder of a run, the lock file",
+        asserted: "the next sync succeeds and pushes",
+        test: "cache::entries_of_the_wrong_type_are_replaced",
     },
     Scenario {
-        fault: "lock files that a killed git left",
-        injected: "beside index, HEAD, config, refs, list of shallow commits and packed refs, all at once",
-        asserted: "they are removed, and the checkout is kept",
-        test: "cache::stale_locks_are_removed_and_nothing_else",
+        fault: "lock files of a killed git",
+        injected: "for index, HEAD, config, shallow, packed-refs and refs, all at once",
+        asserted: "the lock files are removed, and the checkout is kept",
+        test: "cache::stale_lock_files_are_removed_and_the_checkout_is_kept",
     },
     Scenario {
-        fault: "the lock file of a git that still runs",
-        injected: "a `git commit` of a person in the checkout, waiting for its editor",
-        asserted: "the lock is left alone and the process is named; when it has ended, the next sync succeeds",
-        test: "cache::the_lock_of_a_git_that_runs_is_left_alone",
+        fault: "the lock file of a running git",
+        injected: "a user's `git commit` in the checkout, which waits for its editor",
+        asserted: "the lock file stays, and the message names the process; after its end, the next sync succeeds",
+        test: "cache::the_lock_file_of_a_running_git_stays",
     },
 ];
 
@@ -133,7 +133,7 @@ impl<'a> Damaged<'a> {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn each_file_of_a_checkout_and_each_kind_of_damage() {
+fn damage_to_each_file_of_a_checkout_is_repaired() {
     check_files_and_damages(Points::All);
 }
 
@@ -177,7 +177,7 @@ fn tree(replay: &Replay) -> PathBuf {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn damaged_objects_of_each_kind() {
+fn damaged_objects_are_repaired() {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
     type IsOfKind<'a> = &'a dyn Fn(&Path) -> bool;
@@ -230,7 +230,7 @@ fn damaged_objects_of_each_kind() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn things_in_each_others_places() {
+fn entries_of_the_wrong_type_are_replaced() {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
     let data = replay.sandbox.data().join("windmill-git-sync");
@@ -264,7 +264,7 @@ const LOCKS: [&str; 7] = ["index", "HEAD", "config", "shallow", "packed-refs", "
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn stale_locks_are_removed_and_nothing_else() {
+fn stale_lock_files_are_removed_and_the_checkout_is_kept() {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
     let git = replay.checkout().join("git");
@@ -279,7 +279,7 @@ fn stale_locks_are_removed_and_nothing_else() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn the_lock_of_a_git_that_runs_is_left_alone() {
+fn the_lock_file_of_a_running_git_stays() {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
     let git = replay.checkout().join("git");

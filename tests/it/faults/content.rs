@@ -9,40 +9,40 @@ use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "names with spaces, quotes, leading dashes, unicode in both forms, globs, and as long as a disk takes",
-        injected: "in the workspace, on a repository with ignore files, attributes and hooks of its own",
-        asserted: "the tree is what a lone pull makes, as it comes, changes and goes",
-        test: "content::odd_names_and_contents_come_change_and_go",
+        fault: "names with spaces, quotes, leading dashes, composed and decomposed Unicode, globs, and of great length",
+        injected: "in the workspace; the repository has ignore files and attributes",
+        asserted: "after each change, the backup equals the output of `wmill` alone",
+        test: "content::unusual_names_and_contents_are_added_changed_and_deleted",
     },
     Scenario {
-        fault: "a script that becomes a flow, a folder, and back; renames; all at once",
+        fault: "a script that becomes a folder and back; renames; several changes at once",
         injected: "in the workspace",
-        asserted: "the tree is what a lone pull makes",
-        test: "content::items_that_become_others",
+        asserted: "after each change, the backup equals the output of `wmill` alone",
+        test: "content::items_that_change_their_type_or_path_are_backed_up",
     },
     Scenario {
-        fault: "random edits of a workspace, twelve rounds, seeded",
+        fault: "twelve rounds of random edits with a fixed seed",
         injected: "in the workspace",
-        asserted: "after each, the tree is what a lone pull makes",
-        test: "content::random_edits_leave_no_difference",
+        asserted: "after each round, the backup equals the output of `wmill` alone",
+        test: "content::random_edits_are_backed_up",
     },
     Scenario {
         fault: "20,000 files",
-        injected: "in the workspace, with a `wmill` that writes them at once",
-        asserted: "all of them arrive; an edit of one changes one",
-        test: "content::twenty_thousand_files",
+        injected: "in the workspace, with a stand-in for `wmill`",
+        asserted: "all files arrive; one edit changes one file",
+        test: "content::twenty_thousand_files_are_backed_up",
     },
     Scenario {
         fault: "a file of 100 MB",
         injected: "in the workspace",
-        asserted: "it arrives byte for byte, and the service does not hold it in memory",
-        test: "content::a_file_of_a_hundred_megabytes",
+        asserted: "each byte arrives; the service takes less than 40 MB",
+        test: "content::a_file_of_a_hundred_megabytes_takes_little_memory",
     },
     Scenario {
-        fault: "a repository's patterns, with flows of the other layout, links and items of one workspace outside them",
+        fault: "`includes` in `wmill.yaml`; flows of the old layout, links and workspace-specific items outside them",
         injected: "in the repository",
-        asserted: "what lies outside the patterns stays; what was pulled takes the place of its other layout",
-        test: "content::what_lies_outside_the_patterns_stays",
+        asserted: "files outside the patterns stay; a pulled flow replaces its old layout",
+        test: "content::files_outside_the_patterns_stay",
     },
 ];
 
@@ -56,7 +56,7 @@ fn assert_backed_up(sandbox: &Sandbox, history: &mut History<'_>, sync: &Run<'_>
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn odd_names_and_contents_come_change_and_go() {
+fn unusual_names_and_contents_are_added_changed_and_deleted() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let theirs = [
@@ -125,7 +125,7 @@ fn odd_names_and_contents_come_change_and_go() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn items_that_become_others() {
+fn items_that_change_their_type_or_path_are_backed_up() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let mut history = History::of(&remote, "main");
@@ -172,7 +172,7 @@ impl Random {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn random_edits_leave_no_difference() {
+fn random_edits_are_backed_up() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let mut history = History::of(&remote, "main");
@@ -205,7 +205,7 @@ fn random_edits_leave_no_difference() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn twenty_thousand_files() {
+fn twenty_thousand_files_are_backed_up() {
     let replay = Replay::with_files(|state| {
         let mut files = Files::new();
         for number in 0..20_000 {
@@ -229,7 +229,7 @@ fn twenty_thousand_files() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_file_of_a_hundred_megabytes() {
+fn a_file_of_a_hundred_megabytes_takes_little_memory() {
     // This content does not compress.
     let mut random = Random(0x5eed_0100);
     let mut large = String::with_capacity(100 << 20);
@@ -268,7 +268,7 @@ fn a_file_of_a_hundred_megabytes() {
 }
 
 #[test]
-fn what_lies_outside_the_patterns_stays() {
+fn files_outside_the_patterns_stay() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let outside = [
@@ -295,6 +295,6 @@ fn what_lies_outside_the_patterns_stays() {
         }
         assert_eq!(files["f/elsewhere/link.py"].0, "120000");
         assert!(!files.contains_key(superseded.0) && files.contains_key("f/ops/nightly.flow/flow.yaml"));
-        assert!(!files.contains_key("f/sales/job_00001.py"), "the patterns are heeded");
+        assert!(!files.contains_key("f/sales/job_00001.py"), "the patterns apply");
     }
 }

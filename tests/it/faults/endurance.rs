@@ -11,27 +11,27 @@ use support::*;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         fault: "100 syncs in a row, each with a change",
-        injected: "in one service, with the stand-in for `wmill`",
-        asserted: "descriptors, threads, children and zombies, memory and the size of DATA_DIR stay bounded",
+        injected: "in one service, with a stand-in for `wmill`",
+        asserted: "descriptors, threads, memory and DATA_DIR stay bounded; no child and no zombie is left",
         test: "endurance::a_hundred_syncs_leave_nothing_behind",
     },
     Scenario {
-        fault: "80 syncs in a row, three of four struck by one of sixteen faults at random, seeded",
+        fault: "80 syncs in a row; three of four have one of sixteen faults, at random with a fixed seed",
         injected: "in one service: Windmill, the remote, git, `wmill`, the checkout",
-        asserted: "the same, and every fourth sync is healthy and compared",
+        asserted: "the service's resources stay bounded; every fourth sync is healthy and equal to the workspace",
         test: "endurance::eighty_syncs_with_random_faults_leave_nothing_behind",
     },
     Scenario {
-        fault: "1,000 syncs in a row, each with a change; no zombie after 500",
+        fault: "1,000 syncs in a row, each with a change",
         injected: "in one service, with the real `wmill` (`just endurance`)",
-        asserted: "the same",
-        test: "endurance::a_thousand_syncs_with_the_real_wmill",
+        asserted: "the service's resources stay bounded; the backup equals the output of `wmill` alone",
+        test: "endurance::a_thousand_syncs_with_the_real_wmill_leave_nothing_behind",
     },
     Scenario {
-        fault: "400 syncs in a row with random faults, seeded",
+        fault: "400 syncs in a row; three of four have one of sixteen faults, at random with a fixed seed",
         injected: "in one service (`just endurance`)",
-        asserted: "the same",
-        test: "endurance::four_hundred_syncs_with_random_faults",
+        asserted: "the service's resources stay bounded; every fourth sync is healthy and equal to the workspace",
+        test: "endurance::four_hundred_syncs_with_random_faults_leave_nothing_behind",
     },
 ];
 
@@ -171,7 +171,7 @@ fn a_hundred_syncs_leave_nothing_behind() {
 
 #[test]
 #[ignore = "ten minutes: just endurance"]
-fn a_thousand_syncs_with_the_real_wmill() {
+fn a_thousand_syncs_with_the_real_wmill_leave_nothing_behind() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let service = sandbox.service().remote(&remote).serve();
@@ -290,6 +290,6 @@ fn eighty_syncs_with_random_faults_leave_nothing_behind() {
 
 #[test]
 #[ignore = "some minutes: just endurance"]
-fn four_hundred_syncs_with_random_faults() {
+fn four_hundred_syncs_with_random_faults_leave_nothing_behind() {
     check_random_faults(400, 0x5eed_0002);
 }

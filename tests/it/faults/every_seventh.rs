@@ -4,11 +4,11 @@ use super::Points::EverySeventh;
 use super::kill;
 
 #[test]
-fn start_and_end_of_a_program() {
+fn a_kill_at_each_program_of_a_sync_is_survived() {
     kill::check_boundaries(&kill::OF_A_SYNC, EverySeventh);
 }
 
 #[test]
-fn kill_at_any_time() {
+fn a_kill_at_any_time_is_survived() {
     kill::check_times(EverySeventh);
 }

@@ -13,81 +13,81 @@ use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "SIGKILL of the service, and of all",
-        injected: "before and after each program that a sync starts",
-        asserted: "each program of the run was a point",
-        test: "kill::at_every_start_and_end_of_a_program",
+        fault: "SIGKILL of the service only, and of all its processes",
+        injected: "before and after each program of a sync",
+        asserted: "the kills cover each program of the sync",
+        test: "kill::a_kill_at_each_program_of_a_sync_is_survived",
     },
     Scenario {
-        fault: "SIGKILL of the service, and of all",
-        injected: "before each program (the service) and after it (all), of a sync that has no checkout yet",
-        asserted: "each program of the run was a point",
-        test: "kill::at_every_start_and_end_of_a_first_syncs_programs",
+        fault: "SIGKILL of the service only, or of all its processes",
+        injected: "before (the service) and after (all) each program of a sync without a checkout",
+        asserted: "the kills cover each program of the sync",
+        test: "kill::a_kill_at_each_program_of_a_first_sync_is_survived",
     },
     Scenario {
-        fault: "SIGKILL of the service, and of all",
-        injected: "before and after each program of a sync that makes a commit for each item",
-        asserted: "all of the commits arrive, or none",
-        test: "kill::at_every_program_of_a_sync_that_commits_each_item",
+        fault: "SIGKILL of the service only, and of all its processes",
+        injected: "before and after each program of a sync with COMMIT_PER=item",
+        asserted: "all commits of the sync arrive, or none",
+        test: "kill::a_kill_at_each_program_of_a_sync_with_item_commits_is_survived",
     },
     Scenario {
-        fault: "SIGKILL of the service, and of all",
-        injected: "before or after each start of a program, with the real `wmill`",
-        asserted: "the backup is what a lone `wmill sync pull` makes",
-        test: "kill::at_every_program_of_a_sync_with_the_real_wmill",
+        fault: "SIGKILL of the service only, or of all its processes",
+        injected: "before or after each program of a sync with the real `wmill`",
+        asserted: "the backup equals the output of `wmill sync pull` alone",
+        test: "kill::a_kill_at_each_program_of_a_sync_with_the_real_wmill_is_survived",
     },
     Scenario {
-        fault: "SIGKILL of the service, and of all",
-        injected: "at forty points in time, spread over the whole sync",
+        fault: "SIGKILL of the service only, or of all its processes",
+        injected: "at 40 points in time during a sync",
         asserted: "",
-        test: "kill::at_any_time",
+        test: "kill::a_kill_at_any_time_is_survived",
     },
     Scenario {
-        fault: "SIGKILL of the service, and of all",
+        fault: "SIGKILL of the service only, or of all its processes",
         injected: "after each file that a pull writes",
-        asserted: "nothing half-pulled is committed; an orphan that writes on does not write into the next sync's folder",
-        test: "kill::within_the_writes_of_a_pull",
+        asserted: "no incomplete pull is committed; an orphan does not write into the folder of the next sync",
+        test: "kill::a_kill_after_each_file_of_a_pull_is_survived",
     },
     Scenario {
-        fault: "SIGKILL of the service, and of all",
-        injected: "within `git add` of 2,000 files, after each 200 objects",
+        fault: "SIGKILL of the service only, or of all its processes",
+        injected: "during `git add` of 2,000 files, after every 200 objects",
         asserted: "",
-        test: "kill::within_the_staging_of_thousands_of_files",
+        test: "kill::a_kill_during_git_add_is_survived",
     },
     Scenario {
-        fault: "SIGKILL of the service, and of all",
-        injected: "within the push: when the server is asked, when the pack has come, when it is taken",
-        asserted: "what arrived is found and not pushed again",
-        test: "kill::within_the_push",
+        fault: "SIGKILL of the service only, or of all its processes",
+        injected: "during a push: at its request, after its pack, after the update of the branch",
+        asserted: "a commit that arrived is found and not pushed again",
+        test: "kill::a_kill_during_a_push_is_survived",
     },
     Scenario {
-        fault: "SIGKILL of the service, and of all",
-        injected: "while git holds its locks in a repository on a volume; one of them gone, or emptied",
-        asserted: "the locks are removed by the next push, of whichever workspace, on a new branch too",
-        test: "kill::while_the_refs_of_a_volume_are_locked",
+        fault: "SIGKILL of the service only, or of all its processes",
+        injected: "in a push to a local repository that holds ref locks; then one lock file is deleted or emptied",
+        asserted: "the next push removes the lock files, also without DATA_DIR and for a new branch",
+        test: "kill::the_next_push_removes_the_lock_files_of_a_killed_push",
     },
     Scenario {
-        fault: "locks in a repository on a volume that are not of a push of ours",
-        injected: "for another commit; empty, without a push of ours that was not answered; with something in it",
-        asserted: "they stay, the sync fails and names them, and succeeds when they are gone",
-        test: "kill::locks_of_others_on_a_volume_stay",
+        fault: "lock files of another program in a local repository",
+        injected: "with another commit's id; empty, if no push of the service is unanswered; with other content",
+        asserted: "the lock files stay; the sync fails, names them, and succeeds after their removal",
+        test: "kill::lock_files_of_other_programs_in_a_local_repository_stay",
     },
     Scenario {
-        fault: "a push into a repository on a volume that goes on, and orphans of one",
-        injected: "a hook that waits while the refs are locked, the service killed meanwhile",
-        asserted: "another service's push waits for it, and neither is lost",
-        test: "kill::a_push_into_a_volume_waits_for_another",
+        fault: "SIGKILL of the service during a push to a local repository, while its orphan continues",
+        injected: "in a hook that waits while the refs are locked",
+        asserted: "the push of another service waits for the orphan, and no commit is lost",
+        test: "kill::a_push_to_a_local_repository_waits_for_another_push",
     },
     Scenario {
-        fault: "SIGKILL of a serving service",
-        injected: "at the starts and ends of programs, a client waiting",
-        asserted: "the next service on the volume succeeds",
-        test: "kill::of_a_service_that_serves",
+        fault: "SIGKILL of the `serve` process, or of all its processes",
+        injected: "after eight of the programs of a sync, while a client waits",
+        asserted: "a new service with the same DATA_DIR succeeds",
+        test: "kill::a_new_service_syncs_after_a_killed_service",
     },
     Scenario {
-        fault: "an orphan that ignores SIGTERM, has left its group and closed its input",
-        injected: "by a `wmill` that outlives a killed service",
-        asserted: "nothing that it writes is in the next sync's folder or commit, and it is ended",
+        fault: "an orphan that ignores SIGTERM, left its process group and closed its input",
+        injected: "in place of `wmill`, after a kill of the service",
+        asserted: "the orphan is ended; nothing that it writes is in the folder or the commit of the next sync",
         test: "kill::an_orphan_never_writes_into_a_later_sync",
     },
 ];
@@ -242,25 +242,25 @@ pub(super) fn check_boundaries(boundaries: &Boundaries, which: Points) {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn at_every_start_and_end_of_a_program() {
+fn a_kill_at_each_program_of_a_sync_is_survived() {
     check_boundaries(&OF_A_SYNC, Points::All);
 }
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn at_every_start_and_end_of_a_first_syncs_programs() {
+fn a_kill_at_each_program_of_a_first_sync_is_survived() {
     check_boundaries(&OF_A_FIRST_SYNC, Points::All);
 }
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn at_every_program_of_a_sync_that_commits_each_item() {
+fn a_kill_at_each_program_of_a_sync_with_item_commits_is_survived() {
     check_boundaries(&OF_COMMITS_FOR_ITEMS, Points::All);
 }
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn at_every_program_of_a_sync_with_the_real_wmill() {
+fn a_kill_at_each_program_of_a_sync_with_the_real_wmill_is_survived() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let striker = Striker::new(&sandbox, &wmill());
@@ -296,7 +296,7 @@ fn at_every_program_of_a_sync_with_the_real_wmill() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn at_any_time() {
+fn a_kill_at_any_time_is_survived() {
     check_times(Points::All);
 }
 
@@ -331,7 +331,7 @@ fn strike(pid: u32, whom: Whom) {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn within_the_writes_of_a_pull() {
+fn a_kill_after_each_file_of_a_pull_is_survived() {
     check_writes(Points::All);
 }
 
@@ -379,7 +379,7 @@ fn many_files(state: State, count: usize) -> Files {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn within_the_staging_of_thousands_of_files() {
+fn a_kill_during_git_add_is_survived() {
     let replay = Replay::with_files(|state| many_files(state, 2000));
     let plan = replay.sandbox.file("plan", "");
     let git = process::find_program("git", &[]).unwrap();
@@ -410,7 +410,7 @@ fn within_the_staging_of_thousands_of_files() {
 }
 
 #[test]
-fn within_the_push() {
+fn a_kill_during_a_push_is_survived() {
     let replay = Replay::new();
     let http = GitHttp::serve(&replay.remote);
     let sync = replay.sandbox.sync().remote(&http);
@@ -501,7 +501,7 @@ impl<'a> Volume<'a> {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn while_the_refs_of_a_volume_are_locked() {
+fn the_next_push_removes_the_lock_files_of_a_killed_push() {
     let replay = Replay::new();
     let mut volume = Volume::new(&replay);
     for whom in [Whom::Service, Whom::All, Whom::All] {
@@ -536,7 +536,7 @@ fn while_the_refs_of_a_volume_are_locked() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn locks_of_others_on_a_volume_stay() {
+fn lock_files_of_other_programs_in_a_local_repository_stay() {
     let replay = Replay::new();
     let mut volume = Volume::new(&replay);
     let (branch, head) = (volume.lock("refs/heads/main"), volume.lock("HEAD"));
@@ -566,7 +566,7 @@ fn locks_of_others_on_a_volume_stay() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_push_into_a_volume_waits_for_another() {
+fn a_push_to_a_local_repository_waits_for_another_push() {
     let replay = Replay::new();
     let volume = Volume::new(&replay);
     let (held, go) = (volume.plan.with_extension("held"), volume.plan.with_extension("go"));
@@ -600,7 +600,7 @@ fn a_push_into_a_volume_waits_for_another() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn of_a_service_that_serves() {
+fn a_new_service_syncs_after_a_killed_service() {
     let replay = Replay::new();
     let wmill = replay.sandbox.program("real-wmill", &replay.script());
     let striker = Striker::new(&replay.sandbox, &wmill);

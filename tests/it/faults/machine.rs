@@ -16,70 +16,70 @@ use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "a line that breaks, thirteen times in a row, at bytes from the first to the last",
-        injected: "in the answer to a fetch of a pack of 4 MB, into a new checkout and into one of before",
-        asserted: "the volume is as before; nothing that git had not finished is left",
-        test: "machine::a_line_that_breaks_leaves_the_volume_as_it_was",
+        fault: "a connection that breaks 13 times in a row, each time later in the answer",
+        injected: "in the answer to a fetch of 4 MB, for a new and for an existing checkout",
+        asserted: "DATA_DIR keeps its size: no unfinished file of git is left",
+        test: "machine::broken_connections_leave_nothing_on_the_volume",
     },
     Scenario {
-        fault: "what a killed git leaves below `objects/`",
-        injected: "unfinished packs, objects and indexes, packs without an index, a pack that is still kept",
-        asserted: "it is gone before the next fetch",
-        test: "machine::what_a_killed_git_left_is_removed_before_the_next_fetch",
+        fault: "leftovers of a killed git",
+        injected: "unfinished packs, objects and indexes, packs without an index, a `.keep` file of a pack",
+        asserted: "they are removed before the next fetch",
+        test: "machine::leftovers_of_a_killed_git_are_removed_before_the_next_fetch",
     },
     Scenario {
-        fault: "an answer of 30 MB: brackets, zeros, objects, one string, bytes that are no UTF-8",
-        injected: "in each question to Windmill, and as an error",
-        asserted: "our own process stays at or below 32 MB",
-        test: "machine::an_answer_of_any_kind_takes_little_memory",
+        fault: "an answer of 30 MB: brackets, zeros, objects, one string",
+        injected: "in each request to Windmill, with status 200 and 403",
+        asserted: "the service takes at most 32 MB",
+        test: "machine::large_answers_take_little_memory",
     },
     Scenario {
         fault: "a workspace with 50,000 entries",
-        injected: "a first sync, one without changes, one with a changed item, and a forced one",
-        asserted: "our own process takes no more for each entry than leaves it at or below 32 MB with 250,000",
+        injected: "a first sync, an unchanged one, one with a changed item, a forced one",
+        asserted: "the memory for each entry is small enough for 250,000 entries in 32 MB",
         test: "machine::a_large_workspace_takes_little_memory",
     },
     Scenario {
-        fault: "a FIFO, a link to a file and to a folder outside, a hard link, a folder with something in it",
-        injected: "in place of each file of ours on the volume, and of git's own files",
-        asserted: "nothing waits, and what lies outside is as it was",
-        test: "machine::what_is_no_file_in_place_of_each_file_of_ours",
+        fault: "a FIFO, a symlink to a file or folder outside, a hard link, a folder that is not empty",
+        injected: "in place of each file of the service in DATA_DIR, and of git's own files",
+        asserted: "no program waits for the FIFO; files outside do not change",
+        test: "machine::fifos_links_and_folders_in_place_of_our_files_are_survived",
     },
     Scenario {
-        fault: "a `wmill` that writes outside of its folders",
-        injected: "into DATA_DIR, the home, `/tmp` and the checkout's own `git/`",
-        asserted: "it cannot; it is the first that the kernel ends, has no core file, and `/dev/null` is open to it",
-        test: "machine::wmill_can_write_into_its_folders_alone",
+        fault: "a `wmill` that writes outside its folders",
+        injected: "into DATA_DIR, the home, `/tmp` and `git/` of the checkout",
+        asserted: "the writes fail; `/dev/null` is writable; `oom_score_adj` is 1000; core files are off",
+        test: "machine::wmill_can_write_only_into_its_folders",
     },
     Scenario {
-        fault: "an advertisement and a pack that never end",
-        injected: "in the remote's answers to a sync",
-        asserted: "`timeout` names the step; our own process stays at or below 32 MB, and nothing of it stays on the volume",
-        test: "machine::a_remote_whose_answer_never_ends_costs_the_run",
+        fault: "an endless list of refs, and an endless pack",
+        injected: "in the remote's answers to a fetch",
+        asserted: "`timeout` names the step; the service takes at most 32 MB, and the volume keeps less than 200 KiB",
+        test: "machine::an_endless_answer_of_the_remote_ends_with_a_timeout",
     },
     Scenario {
-        fault: "no descriptor to be had",
-        injected: "by a limit of 8, 12, 16, 24 and 48, into `sync`, and of 24 and 48 into `serve`",
+        fault: "no more file descriptors",
+        injected: "a limit of 8, 12, 16, 24 and 48 for `sync`, of 24 and 48 for `serve`",
         asserted: "`sync` prints its JSON, `serve` answers",
-        test: "machine::a_limit_of_descriptors",
+        test: "machine::sync_and_serve_answer_under_a_limit_of_descriptors",
     },
     Scenario {
-        fault: "SIGHUP, and SIGHUP that was ignored at the start, as by `nohup`",
-        injected: "into `sync`, `restore` and `serve` during a pull",
-        asserted: "`shutting_down`, or nothing",
-        test: "machine::a_hangup_ends_in_order_unless_it_was_ignored",
+        fault: "SIGHUP, also if it is ignored from the start, as with `nohup`",
+        injected: "to `sync` and `restore` during a pull, and to an idle `serve`",
+        asserted: "`shutting_down`; if SIGHUP is ignored, `pushed`",
+        test: "machine::sighup_is_a_regular_shutdown_unless_it_is_ignored",
     },
     Scenario {
-        fault: "a killed `sync` whose `wmill` lives on",
-        injected: "beside a service that has nothing to do",
-        asserted: "the orphan is ended and its token removed without another run",
-        test: "machine::a_token_of_a_killed_run_goes_without_another_run",
+        fault: "a killed `sync` with a `wmill` that continues",
+        injected: "beside an idle service with the same DATA_DIR",
+        asserted: "the service ends the orphan and removes its token without another run",
+        test: "machine::an_idle_service_removes_the_token_of_a_killed_run",
     },
     Scenario {
         fault: "names of 255 and of 256 bytes",
-        injected: "in the repository, within the backup's folder",
-        asserted: "the longer one is told as an invalid entry",
-        test: "machine::a_name_that_no_disk_takes_is_an_invalid_entry",
+        injected: "in the repository, in the folder of the backup",
+        asserted: "the sync succeeds; a warning names the longer one as an invalid entry",
+        test: "machine::a_name_of_256_bytes_is_an_invalid_entry",
     },
 ];
 
@@ -183,7 +183,7 @@ fn bytes_below(folder: &Path) -> u64 {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_line_that_breaks_leaves_the_volume_as_it_was() {
+fn broken_connections_leave_nothing_on_the_volume() {
     let replay = Replay::new();
     let line = Line::to(GitHttp::serve(&replay.remote));
     let sync = replay.sandbox.sync().remote(&line);
@@ -217,7 +217,7 @@ fn a_line_that_breaks_leaves_the_volume_as_it_was() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn what_a_killed_git_left_is_removed_before_the_next_fetch() {
+fn leftovers_of_a_killed_git_are_removed_before_the_next_fetch() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
@@ -342,7 +342,7 @@ fn answer_without_end(mut client: TcpStream, what: Endless) {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_remote_whose_answer_never_ends_costs_the_run() {
+fn an_endless_answer_of_the_remote_ends_with_a_timeout() {
     const PEAK_KB_MAX: u64 = 32 << 10;
     let replay = Replay::new();
     for what in [Endless::Advertisement, Endless::Pack] {
@@ -374,7 +374,7 @@ fn peak_of(mut running: Running) -> (u64, Outcome) {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn an_answer_of_any_kind_takes_little_memory() {
+fn large_answers_take_little_memory() {
     const PEAK_KB_MAX: u64 = 32 << 10;
     let replay = Replay::new();
     replay.sync().run().expect("pushed");
@@ -444,7 +444,7 @@ const SOON: &str = "20s";
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn what_is_no_file_in_place_of_each_file_of_ours() {
+fn fifos_links_and_folders_in_place_of_our_files_are_survived() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
@@ -512,7 +512,7 @@ fn own_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn wmill_can_write_into_its_folders_alone() {
+fn wmill_can_write_only_into_its_folders() {
     let replay = Replay::new();
     let data = replay.sandbox.data();
     let tries = format!(
@@ -542,7 +542,7 @@ fn wmill_can_write_into_its_folders_alone() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_limit_of_descriptors() {
+fn sync_and_serve_answer_under_a_limit_of_descriptors() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     for (round, descriptors) in [8, 12, 16, 24, 48].into_iter().enumerate() {
@@ -567,7 +567,7 @@ fn a_limit_of_descriptors() {
 }
 
 #[test]
-fn a_hangup_ends_in_order_unless_it_was_ignored() {
+fn sighup_is_a_regular_shutdown_unless_it_is_ignored() {
     let replay = Replay::new();
     let waits = "[ \"$1\" = --version ] && { echo 'CLI version: 1.819.0'; exit; }\nsleep 3\n";
     let (head, rest) = replay.states_of_script();
@@ -596,7 +596,7 @@ fn a_hangup_ends_in_order_unless_it_was_ignored() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_token_of_a_killed_run_goes_without_another_run() {
+fn an_idle_service_removes_the_token_of_a_killed_run() {
     let replay = Replay::new();
     let (head, rest) = replay.states_of_script();
     let waits = "[ \"$1\" = --version ] && { echo 'CLI version: 1.819.0'; exit; }\ntrap '' TERM\nsleep 60\nsleep 60\n";
@@ -612,7 +612,7 @@ fn a_token_of_a_killed_run_goes_without_another_run() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_name_that_no_disk_takes_is_an_invalid_entry() {
+fn a_name_of_256_bytes_is_an_invalid_entry() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     let (longest, too_long) = ("n".repeat(255), "n".repeat(256));

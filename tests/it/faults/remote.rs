@@ -8,40 +8,40 @@ use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "the branch deleted, the repository emptied and made again in either object format",
+        fault: "the branch deleted; the repository replaced by an empty one, with SHA-1 or SHA-256",
         injected: "between fetch and push",
-        asserted: "the sync is built on what is there then, or fails and says so",
-        test: "remote::what_is_taken_away_between_fetch_and_push",
+        asserted: "the sync reports success only for the current tip",
+        test: "remote::a_branch_or_repository_that_is_deleted_between_fetch_and_push_gets_the_backup",
     },
     Scenario {
-        fault: "a tip that is forced to an unrelated history, twice",
+        fault: "a branch that is forced to an unrelated history, twice",
         injected: "between two syncs, and between fetch and push",
-        asserted: "the backup is built on what is there",
-        test: "remote::histories_that_have_nothing_to_do_with_each_other",
+        asserted: "the new commit is a descendant of the forced tip",
+        test: "remote::a_branch_that_is_forced_to_an_unrelated_history_gets_the_backup",
     },
     Scenario {
-        fault: "another branch, folder and URL than last time, and back again",
-        injected: "in the settings, on one volume, a kill in between",
-        asserted: "each backup is whole, and none has what is another's",
-        test: "remote::settings_that_go_back_and_forth",
+        fault: "a change of branch, folder and URL, and back again",
+        injected: "in the settings, with one DATA_DIR; the first sync after each change is killed",
+        asserted: "each backup is complete and has no files of another backup",
+        test: "remote::the_backup_is_complete_after_each_change_of_branch_folder_and_url",
     },
     Scenario {
-        fault: "a hook that refuses every other push, and one that takes the push and fails after",
-        injected: "`pre-receive` and `post-receive`",
-        asserted: "a refusal is told; what was taken is a success",
-        test: "remote::hooks_that_cannot_make_up_their_mind",
+        fault: "a hook that refuses every other push; a hook that fails after the push",
+        injected: "`pre-receive`, `post-receive`",
+        asserted: "a refusal is `git_rejected`; a push that arrived is a success",
+        test: "remote::a_push_that_a_hook_refuses_succeeds_in_the_next_sync",
     },
     Scenario {
-        fault: "a repository that turns up damaged, empty, or without its objects",
+        fault: "a repository that is missing, or has no `HEAD`, objects, refs or `config`",
         injected: "between two syncs",
-        asserted: "no success is told without a commit on it; when it is back, the next sync succeeds",
-        test: "remote::a_repository_that_breaks_and_comes_back",
+        asserted: "no success is reported for a damaged repository (only `config` may be missing)",
+        test: "remote::no_success_is_reported_for_a_damaged_repository",
     },
 ];
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn what_is_taken_away_between_fetch_and_push() {
+fn a_branch_or_repository_that_is_deleted_between_fetch_and_push_gets_the_backup() {
     for moment in [PushMoment::Asked, PushMoment::Received] {
         for what in ["branch", "sha1", "sha256"] {
             let replay = Replay::new();
@@ -81,7 +81,7 @@ fn what_is_taken_away_between_fetch_and_push() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn histories_that_have_nothing_to_do_with_each_other() {
+fn a_branch_that_is_forced_to_an_unrelated_history_gets_the_backup() {
     let replay = Replay::new();
     let http = GitHttp::serve(&replay.remote);
     let sync = replay.sandbox.sync().remote(&http);
@@ -116,7 +116,7 @@ fn histories_that_have_nothing_to_do_with_each_other() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn settings_that_go_back_and_forth() {
+fn the_backup_is_complete_after_each_change_of_branch_folder_and_url() {
     let replay = Replay::new();
     let second = replay.sandbox.repository_named("second");
     second.commit_files("main", &[("README.md", "stays\n")]);
@@ -160,7 +160,7 @@ fn settings_that_go_back_and_forth() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn hooks_that_cannot_make_up_their_mind() {
+fn a_push_that_a_hook_refuses_succeeds_in_the_next_sync() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     let mark = replay.sandbox.path().join("refused-once");
@@ -182,7 +182,7 @@ fn hooks_that_cannot_make_up_their_mind() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_repository_that_breaks_and_comes_back() {
+fn no_success_is_reported_for_a_damaged_repository() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());

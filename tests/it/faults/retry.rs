@@ -9,58 +9,58 @@ use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "once: no answer, 408, 429, 500, 503, the page of a gateway, an archive cut short",
-        injected: "in each question to Windmill, and in the export",
-        asserted: "the sync succeeds, and its log says that it tried again",
-        test: "retry::a_windmill_that_fails_once_costs_a_pause",
+        fault: "one failure: no answer, 408, 429, 500, 503, the error page of a gateway, a truncated archive",
+        injected: "in each request to Windmill, and in the export",
+        asserted: "the sync succeeds; its log reports one retry",
+        test: "retry::a_single_failure_of_windmill_is_retried",
     },
     Scenario {
-        fault: "once: no answer, 429, 500, 503; an answer to a push that is lost",
+        fault: "one failure: no answer, 429, 500, 502, 503, a truncated answer, a lost answer to a push",
         injected: "in each request of a fetch and of a push",
-        asserted: "the sync succeeds, and there is one commit of it",
-        test: "retry::a_remote_that_fails_once_costs_a_pause",
+        asserted: "the sync succeeds with one retry and makes one commit",
+        test: "retry::a_single_failure_of_the_remote_is_retried",
     },
     Scenario {
-        fault: "for good: refused, unresolvable, 500, 502, 503",
-        injected: "in Windmill, its export, the remote's fetch and push",
-        asserted: "four tries in some seconds, the pauses growing; the message says how many there were",
-        test: "retry::what_fails_for_good_is_tried_four_times",
+        fault: "a lasting failure: connection refused, unknown host, 500, 502, 503",
+        injected: "in Windmill, the export, the fetch and the push",
+        asserted: "four attempts with growing pauses; the message gives their number",
+        test: "retry::a_lasting_failure_is_tried_four_times",
     },
     Scenario {
-        fault: "for good: 400, 401, 403, 404, a page that is not Windmill's, a hook that refuses",
-        injected: "in Windmill, the remote's fetch and push",
-        asserted: "it is tried once",
-        test: "retry::what_is_refused_is_not_tried_again",
+        fault: "a refusal: 400, 401, 403, 404, a page that is not Windmill's, a hook that refuses",
+        injected: "in Windmill, the fetch and the push",
+        asserted: "one attempt",
+        test: "retry::a_refusal_is_not_retried",
     },
     Scenario {
-        fault: "for good: every answer to a push is lost",
+        fault: "each answer to a push is lost",
         injected: "in the remote",
-        asserted: "the commit is found on the remote, once, and the sync is a success",
-        test: "retry::a_push_whose_every_answer_is_lost_is_found",
+        asserted: "the sync succeeds; the remote has the commit once",
+        test: "retry::a_push_is_found_if_each_of_its_answers_was_lost",
     },
     Scenario {
-        fault: "a pull that breaks off after half its writes, then one that does not",
-        injected: "by a `wmill` that leaves debris",
-        asserted: "the second try begins with a clean folder",
-        test: "retry::a_second_pull_begins_clean",
+        fault: "a `wmill` that fails once and leaves incomplete files",
+        injected: "in place of `wmill`",
+        asserted: "the retry succeeds; the commit has none of these files",
+        test: "retry::a_retried_pull_starts_in_a_clean_folder",
     },
     Scenario {
-        fault: "SYNC_TIMEOUT with no time for the next pause",
+        fault: "a SYNC_TIMEOUT that is too short for the next pause",
         injected: "with a Windmill that refuses connections",
-        asserted: "no pause outlasts the time left, and the error is what failed",
-        test: "retry::no_pause_outlasts_the_time_left",
+        asserted: "no pause is longer than the time left; the error is the failure, not `timeout`",
+        test: "retry::no_pause_is_longer_than_the_time_left",
     },
     Scenario {
-        fault: "SIGTERM during a pause",
-        injected: "with a Windmill that asks for half a minute",
-        asserted: "the end does not wait for it",
+        fault: "SIGTERM during a pause before a retry",
+        injected: "with a Windmill that requests a pause of 30 s",
+        asserted: "the service ends without the pause",
         test: "retry::a_signal_ends_a_pause",
     },
     Scenario {
-        fault: "429 with `Retry-After`",
+        fault: "429 or 503 with `Retry-After`",
         injected: "in Windmill",
-        asserted: "the pause is as long as asked for",
-        test: "retry::a_server_that_names_a_time_is_heeded",
+        asserted: "the pause is as long as requested; if it is too long, the failure is reported at once",
+        test: "retry::retry_after_sets_the_pause",
     },
 ];
 
@@ -77,7 +77,7 @@ fn pauses(outcome: &Outcome) -> Vec<u64> {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_windmill_that_fails_once_costs_a_pause() {
+fn a_single_failure_of_windmill_is_retried() {
     let sandbox = Sandbox::new();
     let expected = pulled_alone(&sandbox, OUR_DEFAULTS);
     let cases = [
@@ -105,7 +105,7 @@ fn a_windmill_that_fails_once_costs_a_pause() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_remote_that_fails_once_costs_a_pause() {
+fn a_single_failure_of_the_remote_is_retried() {
     let cases = [
         ("service=git-upload-pack", Fault::Close),
         ("service=git-upload-pack", Fault::Status(500)),
@@ -132,7 +132,7 @@ fn a_remote_that_fails_once_costs_a_pause() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn what_fails_for_good_is_tried_four_times() {
+fn a_lasting_failure_is_tried_four_times() {
     type Break<'a> = &'a (dyn Fn(&Replay, &GitHttp) + Sync);
     let windmill = |needle: &'static str, fault: Fault| {
         move |replay: &Replay, _: &GitHttp| replay.sandbox.windmill.fail(needle, fault.clone())
@@ -183,7 +183,7 @@ fn with_readme(mut files: Files) -> Files {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn what_is_refused_is_not_tried_again() {
+fn a_refusal_is_not_retried() {
     let replay = Replay::new();
     let remote = GitHttp::serve(&replay.remote);
     let sync = replay.sandbox.sync().remote(&remote);
@@ -233,7 +233,7 @@ fn what_is_refused_is_not_tried_again() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_push_whose_every_answer_is_lost_is_found() {
+fn a_push_is_found_if_each_of_its_answers_was_lost() {
     let replay = Replay::new();
     let remote = GitHttp::serve(&replay.remote);
     remote.fail("/backup.git/git-receive-pack", Fault::CutHalfway);
@@ -247,7 +247,7 @@ fn a_push_whose_every_answer_is_lost_is_found() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_second_pull_begins_clean() {
+fn a_retried_pull_starts_in_a_clean_folder() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
@@ -270,7 +270,7 @@ fn a_second_pull_begins_clean() {
 }
 
 #[test]
-fn no_pause_outlasts_the_time_left() {
+fn no_pause_is_longer_than_the_time_left() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("WINDMILL_BASE_URL", "http://127.0.0.1:1");
@@ -299,7 +299,7 @@ fn a_signal_ends_a_pause() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_server_that_names_a_time_is_heeded() {
+fn retry_after_sets_the_pause() {
     let replay = Replay::new();
     replay.sandbox.windmill.fail_once("/w/shop/users/whoami", Fault::Later(429, 3));
     let mut history = History::of(&replay.remote, "main");

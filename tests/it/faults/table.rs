@@ -1,5 +1,4 @@
-//! Generates `tests/FAULTS.md` from the declared scenarios, including those that other tests cover. `just faults`
-//! writes it again.
+//! Generates `tests/FAULTS.md` from the declared scenarios, including those that other tests cover (`just faults`).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,61 +10,61 @@ use crate::docs::assert_kept;
 /// Scenarios that tests outside this suite cover.
 const ELSEWHERE: &[Scenario] = &[
     row(
-        "every code that Windmill can cause",
+        "each result code that Windmill can cause",
         "in Windmill's answers, and in the settings",
-        "code, exit code and message; nothing stays",
+        "result code, exit code and message are correct; no file of the run is left",
         "failures::each_failure_of_windmill_has_its_code",
     ),
     row(
         "500, 502, a page that is not Windmill's, no answer",
         "in the export",
-        "`pull_failed`; nothing stays",
+        "`pull_failed`; no file of the run is left",
         "failures::each_failure_of_an_export_has_its_code",
     ),
     row(
-        "every code that the remote can cause",
+        "each result code that the remote can cause",
         "in its answers to a fetch and a push",
-        "code, exit code and message; nothing stays",
+        "result code, exit code and message are correct; no file of the run is left",
         "failures::each_failure_of_git_has_its_code",
     ),
     row(
-        "an archive cut short",
+        "a truncated archive",
         "in the export",
-        "nothing of it is ever committed",
+        "nothing of it is committed",
         "failures::an_archive_cut_short_is_never_committed",
     ),
     row(
-        "a `wmill` that exits 1, is killed, or exits 0 after half its writes",
+        "a `wmill` that exits 1, is killed, or exits 0 after half of its writes",
         "in place of `wmill`",
-        "nothing of it is ever committed",
+        "nothing of it is committed",
         "failures::what_a_failed_pull_leaves_is_never_committed",
     ),
     row(
-        "a checkout that has grown too large",
-        "loose objects",
-        "it is made again",
+        "a checkout with too many loose objects",
+        "in DATA_DIR",
+        "it is replaced by a new checkout",
         "failures::a_checkout_that_has_grown_is_made_again",
     ),
     row(
         "several syncs at once",
-        "on the command line, of one workspace and of two",
-        "one of a workspace at a time",
+        "on the command line, for one workspace and for two",
+        "each workspace has one sync at a time",
         "failures::one_sync_of_a_workspace_at_a_time",
     ),
     row(
-        "a hang, and a hang in the middle of an archive",
+        "no answer, and half an archive without an end",
         "in Windmill, the export, the fetch and the push",
-        "`timeout` names the step; nothing runs on",
+        "`timeout` names the step; no process is left",
         "failures::a_sync_that_takes_too_long_names_the_step_and_leaves_nothing_running",
     ),
     row(
-        "SIGKILL during a pull",
-        "the service alone",
+        "SIGKILL of the service only",
+        "during a pull",
         "the next sync ends the orphan",
         "failures::what_a_killed_sync_leaves_running_is_ended_by_the_next_one",
     ),
     row(
-        "SIGTERM, with grace and without",
+        "SIGTERM, with and without SHUTDOWN_GRACE",
         "during a pull",
         "`shutting_down`, or a finished sync",
         "failures::a_sync_that_is_told_to_end_says_so",
@@ -73,80 +72,85 @@ const ELSEWHERE: &[Scenario] = &[
     row(
         "SIGTERM twice, with programs that ignore it",
         "during a pull",
-        "all ends at once",
+        "all processes end at once",
         "api::a_second_signal_ends_all_at_once_whatever_wmill_does",
     ),
     row(
-        "SIGTERM while Windmill says nothing",
-        "during a question",
-        "the end does not wait for the answer",
+        "SIGTERM while Windmill does not answer",
+        "during a request to Windmill",
+        "the service ends without the answer",
         "api::a_windmill_that_says_nothing_does_not_keep_the_service_from_ending",
     ),
     row(
-        "another writer between fetch and push, once",
-        "before and after the pack has come",
-        "the backup is built on theirs",
+        "another writer's push, once",
+        "between fetch and push, before and after the transfer of the pack",
+        "the new commit is a descendant of the other commit",
         "push::another_writer_in_between_is_built_on",
     ),
     row(
-        "another writer between fetch and push, always",
-        "in the push",
-        "`git_rejected` after five rounds",
+        "another writer's push, before each attempt",
+        "between fetch and push",
+        "`git_rejected` after five attempts",
         "push::a_writer_who_is_always_first_is_told_as_a_rejection",
     ),
     row(
-        "another writer right after the push",
-        "in the push",
-        "the push is a success",
+        "another writer's push",
+        "directly after the push of the service",
+        "the sync is a success",
         "push::another_writer_right_after_our_push_does_not_unmake_it",
     ),
     row(
-        "a forced push by somebody, between fetch and push",
-        "in the push",
-        "the backup is built on theirs",
+        "another writer's forced push",
+        "between fetch and push",
+        "the new commit is a descendant of the forced tip",
         "push::a_forced_push_in_between_is_built_on",
     ),
     row(
-        "a branch moved back or deleted by somebody",
+        "a branch that is moved back or deleted",
         "between two syncs",
-        "the backup is made again",
+        "the backup is pushed again",
         "push::a_branch_that_somebody_moves_back_or_deletes_gets_the_backup_again",
     ),
     row(
-        "a repository deleted and made again, of the other object format too",
+        "a repository that is deleted and created again, also with SHA-256",
         "between two syncs",
-        "the backup is made again",
+        "the backup is pushed again",
         "push::a_remote_made_again_gets_the_backup_again",
     ),
-    row("a lost volume", "between two syncs", "the next sync finds nothing to do", "push::a_lost_volume_costs_nothing"),
     row(
-        "hooks that refuse",
+        "a lost volume",
+        "DATA_DIR, between two syncs",
+        "the next sync is `unchanged`",
+        "push::a_lost_volume_costs_nothing",
+    ),
+    row(
+        "hooks that refuse a push",
         "`pre-receive` and `update`",
-        "never a success, also not the second time",
+        "`git_rejected`, also for the next sync",
         "push::a_push_that_the_server_refuses_is_never_a_success",
     ),
     row(
-        "another branch, remote or default branch than last time; a missing branch",
+        "another branch or remote than before; a branch that does not exist",
         "in the settings",
-        "a checkout of its own for each",
+        "the branch is created; other branches do not change",
         "sync::a_branch_that_is_not_there_is_made_and_the_others_are_left_alone",
     ),
     row(
-        "another folder than last time",
+        "another folder than before",
         "in the settings",
-        "what is outside stays",
+        "files outside the folder stay",
         "sync::a_folder_of_the_repository_is_all_that_a_sync_touches",
     ),
     row(
-        "a push whose answer is lost",
-        "in the answer to a push",
-        "the commit is found on the remote",
+        "the answer to a push is lost",
+        "in the remote",
+        "the commit is found on the remote and not pushed again",
         "push::a_push_whose_answer_is_lost_is_found_on_the_remote_and_not_made_again",
     ),
     row(
-        "a token that sees less",
+        "a token of a user who is not an admin",
         "in Windmill",
-        "a warning names it",
+        "a warning reports it",
         "sync::the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less",
     ),
     row(
@@ -157,111 +161,116 @@ const ELSEWHERE: &[Scenario] = &[
     ),
     row(
         "secrets in plain text",
-        "in Windmill",
+        "in the export of Windmill",
         "`plaintext_secrets`",
         "guards::a_server_that_gives_out_plain_secrets_is_refused",
     ),
     row(
-        "a question beside the export that fails",
+        "a failed request of a pull, other than the export",
         "in Windmill",
-        "`pull_failed`, though `wmill` would exit with 0",
+        "`pull_failed`, although `wmill` exits with 0",
         "workspace_specific::a_side_endpoint_that_fails_fails_the_sync",
     ),
     row(
-        "a flood of output, bytes that are no text, an endless line, death by a signal",
+        "100 MB of output, invalid UTF-8, a line without an end, death by a signal",
         "in place of `wmill`",
-        "the message is truthful, memory bounded",
+        "the message is true, and memory is bounded",
         "api::a_wmill_that_fails_in_its_own_way_is_told_of_truthfully_in_bounded_memory",
     ),
     row(
-        "a `wmill` that hangs, ignores SIGTERM, or hangs when asked for its version",
+        "a `wmill` that hangs, also with `--version`, or ignores SIGTERM",
         "in place of `wmill`",
-        "`timeout`; nothing runs on",
+        "`timeout`; no process is left",
         "api::a_wmill_that_never_ends_is_ended",
     ),
     row(
         "a `wmill` or `git` that is missing or not executable",
         "on the `PATH`",
-        "it is named",
+        "the message names the program",
         "api::a_wmill_that_cannot_be_started_is_named",
     ),
     row(
-        "a child left behind, in its group and out of it",
+        "a child process that continues, in or outside the process group",
         "in place of `wmill`",
-        "it is ended",
+        "the child is ended",
         "api::what_wmill_leaves_running_is_ended_with_it",
     ),
-    row("a client that goes away", "during a sync", "the sync continues", "api::a_run_goes_on_when_its_client_is_gone"),
+    row(
+        "a client that disconnects",
+        "during a sync",
+        "the sync continues",
+        "api::a_run_goes_on_when_its_client_is_gone",
+    ),
     row(
         "many requests at once",
-        "at the listener",
-        "places are bounded, waiting ones share a run",
+        "in the queue",
+        "the queue is bounded; equal requests share a run",
         "api::only_so_many_runs_may_wait",
     ),
     row(
-        "a log that nobody reads or whose disk is full",
+        "a log without a reader, or with a full disk",
         "standard error",
-        "the work goes on",
+        "the sync succeeds",
         "log_sink_full::a_sync_whose_log_cannot_be_written_pushes",
     ),
     row(
-        "401, 403, 404, 429, 500 of an HTTP remote",
-        "in the fetch and the push",
-        "each is told as what it is",
+        "401, 403, 404, 429, 500",
+        "in the fetch and push of an HTTP remote",
+        "result code and message fit the status",
         "credentials::what_an_http_remote_answers_is_told_as_what_it_is",
     ),
     row(
-        "refused, unresolvable",
+        "connection refused, unknown host",
         "in the URL of the remote",
         "`git_unreachable`",
         "credentials::a_remote_that_cannot_be_reached_is_told_of",
     ),
     row(
         "a redirect",
-        "in the remote",
-        "it is named, and nothing goes there",
+        "in the answers of the remote",
+        "the message names it; no request follows it",
         "credentials::a_redirect_is_named_and_nothing_goes_there",
     ),
     row(
-        "a remote that says nothing, http and ssh",
-        "after the connection",
+        "a remote that does not answer",
+        "after the connection, for HTTP and ssh",
         "`timeout` names the step",
         "credentials::a_remote_that_hangs_is_given_up_and_the_step_is_named",
     ),
     row(
-        "a token rotated or revoked between two runs",
+        "a token that is replaced or revoked between two syncs",
         "in the file of the secret",
-        "it is read again",
+        "each sync reads the file again",
         "credentials::secrets_in_files_are_read_again_for_each_sync",
     ),
     row(
-        "ignore files, attributes, hooks and configuration that would keep out or change",
+        "ignore files, attributes, hooks and configuration that exclude or change files",
         "in the repository, the user's home and the environment",
-        "every byte arrives",
+        "each pulled file arrives unchanged",
         "hostile::every_pulled_file_arrives_byte_for_byte_whatever_git_is_told",
     ),
     row(
-        "links and submodules that lead outside",
+        "symlinks and submodules that lead outside",
         "in the repository",
-        "nothing outside is touched",
+        "files outside do not change",
         "hostile::links_and_submodules_lead_nowhere",
     ),
     row(
-        "names that no checkout can hold",
+        "names that git cannot check out",
         "in the repository",
-        "the backup arrives, and a warning names them",
+        "the sync succeeds, and a warning gives the names",
         "hostile::names_that_git_does_not_check_out_do_not_stop_the_backup",
     ),
     row(
-        "a path that is longer than systems accept",
+        "a path that is too long for the system",
         "in the repository",
-        "the backup arrives, the file stays, and a warning names it",
+        "the sync succeeds; the file stays, and a warning names it",
         "hostile::a_path_that_no_system_takes_stays_and_does_not_stop_the_backup",
     ),
     row(
-        "files where folders must be, and the reverse; items that `wmill` cannot read",
+        "a file in place of a folder, a folder in place of a file, items that `wmill` cannot read",
         "in the repository",
-        "the backup arrives",
+        "the sync succeeds",
         "hostile::what_stands_in_wmills_way_gives_way",
     ),
 ];
@@ -270,51 +279,53 @@ const ELSEWHERE: &[Scenario] = &[
 const NOT_SURVIVED: &[(&str, &str)] = &[
     (
         "ssh as a user without an entry in passwd",
-        "OpenSSH refuses to run (`No user exists for uid …`), and our image alone has a name for every uid",
+        "OpenSSH refuses to run (`No user exists for uid …`); only our image has an entry for each uid",
     ),
     (
-        "a git of another container that works in the same volume without our lock",
-        "its process cannot be seen, so its lock file is taken for one that was left; git then fails in one of the two, and the next sync repairs the checkout",
+        "a git in another container that uses the same volume without our lock",
+        "the service cannot see its process and removes its lock file as stale; one of the two git processes then \
+            fails, and the next sync repairs the checkout",
     ),
     (
-        "a `wmill` that says `Done!` about files that it wrote wrong",
-        "what it wrote is what is committed; `verify` compares a second pull with the backup",
+        "a `wmill` that writes wrong files and reports success",
+        "the sync commits what `wmill` wrote; `verify` compares a second pull with the backup",
     ),
     (
-        "a remote that loses commits that it has acknowledged and shown",
-        "the next sync pushes what Windmill holds then; history that only the remote had is gone",
+        "a remote that loses commits after the sync has read them back",
+        "the next sync pushes the current workspace; history that only the remote had is lost",
     ),
     (
-        "a pack that is damaged so that its checksums fit",
-        "git would have to be deceived on purpose; the remote checks what it receives",
+        "a damaged pack with correct checksums",
+        "only an attack makes such a pack; the remote checks the objects that it receives",
     ),
-    ("a `git read-tree` that does nothing and exits with 0", "only git knows what its index contains"),
-    (
-        "a disk that is full for good",
-        "each sync fails, truthfully, until there is room; nothing is removed to make some",
-    ),
+    ("a `git read-tree` that does nothing and exits 0", "only git knows the content of its index"),
+    ("a disk that stays full", "each sync fails and reports it until there is space; no data is deleted to free space"),
 ];
 
 const fn row(fault: &'static str, injected: &'static str, asserted: &'static str, test: &'static str) -> Scenario {
     Scenario { fault, injected, asserted, test }
 }
 
-const HEAD: &str = "# Faults\n\nMade by the fault suite of its own declarations (`just faults`); a test holds this file to them. \
-    `just test-faults` runs the suite, `just test-root` the scenarios that need root. `cargo test` runs the short ones, and \
-    every seventh point of the sweeps (`tests/it/faults/every_seventh.rs`).\n\n\
-    After every fault of the suite, beside what its row says: what was told was true, no planted secret was in any output, \
-    the remote's history had only grown, and the next healthy sync, with no hand laid on, succeeded and left on the branch \
-    what the workspace holds.\n";
+const HEAD: &str = "# Faults\n\n\
+    `just faults` generates this file from the declarations of the fault suite; a test checks that it is up to date. \
+    `just test-faults` runs the suite, and `just test-root` the tests that need root. `cargo test` runs the short \
+    tests, and every seventh point of two long ones (`tests/it/faults/every_seventh.rs`).\n\n\
+    A row gives the fault, the place where the test injects it, and what the test asserts in addition. After each \
+    fault of the suite, a test asserts the same four things:\n\n\
+    - The reported result is true.\n\
+    - No output contains a secret.\n\
+    - The remote's history lost no commit.\n\
+    - The next sync without the fault succeeds without manual repair, and makes the branch equal to the workspace.\n";
 
 fn families() -> Vec<(&'static str, &'static str, &'static [Scenario])> {
     vec![
-        ("Killed", "faults::", kill::SCENARIOS),
-        ("Tried again, or not", "faults::", retry::SCENARIOS),
-        ("The checkout", "faults::", cache::SCENARIOS),
-        ("The remote", "faults::", remote::SCENARIOS),
-        ("Tools", "faults::", tools::SCENARIOS),
+        ("Killed processes", "faults::", kill::SCENARIOS),
+        ("Retries", "faults::", retry::SCENARIOS),
+        ("Checkout", "faults::", cache::SCENARIOS),
+        ("Remote", "faults::", remote::SCENARIOS),
+        ("Tools (`git` and `wmill`)", "faults::", tools::SCENARIOS),
         ("Disk and users", "faults::", as_root::SCENARIOS),
-        ("Machine, answers, volume", "faults::", machine::SCENARIOS),
+        ("Machine, large answers, DATA_DIR", "faults::", machine::SCENARIOS),
         ("Content", "faults::", content::SCENARIOS),
         ("Endurance", "faults::", endurance::SCENARIOS),
         ("Covered by other tests", "", ELSEWHERE),
@@ -324,8 +335,7 @@ fn families() -> Vec<(&'static str, &'static str, &'static [Scenario])> {
 fn table() -> String {
     let mut text = HEAD.to_owned();
     for (family, prefix, scenarios) in families() {
-        let _ =
-            write!(text, "\n## {family}\n\n| fault | where | asserted besides | test |\n| --- | --- | --- | --- |\n");
+        let _ = write!(text, "\n## {family}\n\n| fault | where | also asserted | test |\n| --- | --- | --- | --- |\n");
         for Scenario { fault, injected, asserted, test } in scenarios {
             let asserted = if asserted.is_empty() { "–" } else { asserted };
             let _ = writeln!(text, "| {fault} | {injected} | {asserted} | `{prefix}{test}` |");
@@ -339,12 +349,12 @@ fn table() -> String {
 }
 
 #[test]
-fn the_table_of_faults_is_what_the_suite_declares() {
+fn the_table_of_faults_is_up_to_date() {
     assert_kept("tests/FAULTS.md", &table(), "faults");
 }
 
 #[test]
-fn each_row_names_a_test_that_is_there_and_each_test_of_the_suite_has_a_row() {
+fn each_row_names_an_existing_test_and_each_test_of_the_suite_has_a_row() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     let mut named = Vec::new();
     for (_, prefix, scenarios) in families() {

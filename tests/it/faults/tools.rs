@@ -7,58 +7,58 @@ use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "exit 1 before and after its work, exit 0 without any, SIGKILL as for want of memory, bytes that are no text",
-        injected: "each verb of git that a sync uses, in turn",
-        asserted: "no failure is told as a success, and the other way round",
-        test: "tools::each_verb_of_git_misbehaves_in_each_way",
+        fault: "a git that exits 1 before or after its work, exits 0 without it, is killed, or prints invalid UTF-8",
+        injected: "each git command of a sync",
+        asserted: "no failure is reported as a success, and no success as a failure",
+        test: "tools::each_failure_of_each_git_command_is_survived",
     },
     Scenario {
-        fault: "the same",
-        injected: "`update-index`, `write-tree` and `fast-import`, where something of the repository stays that `wmill` does not see",
-        asserted: "the same; a tree that was composed otherwise than it was to be is not pushed",
-        test: "tools::a_git_that_misbehaves_where_a_tree_is_composed",
+        fault: "a git that exits 1 before or after its work, exits 0 without it, is killed, or prints invalid UTF-8",
+        injected: "`update-index`, `write-tree` and `fast-import`, if the branch has files that `wmill` does not pull",
+        asserted: "no wrong tree is pushed; each result is true",
+        test: "tools::each_failure_of_git_while_it_builds_a_tree_is_survived",
     },
     Scenario {
-        fault: "a verb of git that hangs, with a child that ignores SIGTERM",
-        injected: "fetch, add and push",
-        asserted: "`timeout` names the step; nothing runs on",
-        test: "tools::a_git_that_hangs_is_ended",
+        fault: "a git command that hangs, with a child that ignores SIGTERM",
+        injected: "`fetch`, `add` and `push`",
+        asserted: "`timeout` names the step; no process is left",
+        test: "tools::a_git_that_hangs_is_ended_at_the_timeout",
     },
     Scenario {
-        fault: "a verb of git that succeeds, and whose output has no end",
-        injected: "`ls-remote` and `ls-tree`, by a child that left its group and holds it open",
-        asserted: "`git_failed`: what was read by then is not taken for all of it",
-        test: "tools::output_without_its_end_is_not_taken_for_all_of_it",
+        fault: "a git command that exits 0, while its child keeps the output open",
+        injected: "`ls-remote` and `ls-tree`, with a child outside the process group",
+        asserted: "`git_failed`; the incomplete output is not used",
+        test: "tools::incomplete_output_of_git_fails_the_sync",
     },
     Scenario {
-        fault: "a tree that is another one than what was staged",
-        injected: "by a `git write-tree` that lies, as from an index whose folders are not its entries",
-        asserted: "nothing is pushed; where it happens once, a new checkout heals it",
-        test: "tools::a_tree_that_is_not_what_was_pulled_is_never_pushed",
+        fault: "a `git write-tree` that prints the id of another tree",
+        injected: "once, and each time",
+        asserted: "nothing is pushed; if it happens once, a new checkout repairs it",
+        test: "tools::a_tree_that_differs_from_the_pull_is_not_pushed",
     },
     Scenario {
-        fault: "an empty tree, and exit 0 with the words of a success",
+        fault: "a `wmill` that deletes all files and reports success",
         injected: "in place of `wmill`",
-        asserted: "`mass_deletion` where there is a backup already",
-        test: "tools::a_pull_of_nothing_that_calls_itself_done_deletes_nothing",
+        asserted: "`mass_deletion` if there is a backup",
+        test: "tools::an_empty_pull_that_reports_success_deletes_nothing",
     },
     Scenario {
-        fault: "a killed `wmill`, by a signal of each kind",
-        injected: "after half its writes",
-        asserted: "`pull_failed` at once: neither tried again nor pulled into nothing",
-        test: "tools::a_killed_wmill_is_told_at_once",
+        fault: "a `wmill` that is killed by SIGKILL, SIGTERM, SIGSEGV, SIGABRT or SIGBUS",
+        injected: "after half of its writes",
+        asserted: "`pull_failed` without a retry; the incomplete pull is not committed",
+        test: "tools::a_killed_wmill_is_reported_and_not_retried",
     },
     Scenario {
         fault: "a million lines of output",
         injected: "in place of `wmill`",
         asserted: "the log is bounded, and the sync succeeds",
-        test: "tools::a_flood_of_lines_does_not_fill_the_log",
+        test: "tools::a_million_lines_of_output_do_not_fill_the_log",
     },
     Scenario {
-        fault: "the tools missing, then there again; another version of `wmill`",
-        injected: "on the `PATH`, between two runs",
-        asserted: "the version in the commit is the new one",
-        test: "tools::tools_that_come_and_go",
+        fault: "tools that are missing and installed again; another version of `wmill`",
+        injected: "on the `PATH`, between two syncs",
+        asserted: "`git_failed` without tools; the next commit names the new version",
+        test: "tools::the_next_sync_uses_tools_that_are_installed_again",
     },
 ];
 
@@ -100,7 +100,7 @@ pub(super) fn mend_git(sandbox: &Sandbox) {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn each_verb_of_git_misbehaves_in_each_way() {
+fn each_failure_of_each_git_command_is_survived() {
     check_verbs(Points::All);
 }
 
@@ -151,7 +151,7 @@ pub(super) fn check_verbs(which: Points) {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_git_that_hangs_is_ended() {
+fn a_git_that_hangs_is_ended_at_the_timeout() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
@@ -175,7 +175,7 @@ fn a_git_that_hangs_is_ended() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_git_that_misbehaves_where_a_tree_is_composed() {
+fn each_failure_of_git_while_it_builds_a_tree_is_survived() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
@@ -206,7 +206,7 @@ fn a_git_that_misbehaves_where_a_tree_is_composed() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn output_without_its_end_is_not_taken_for_all_of_it() {
+fn incomplete_output_of_git_fails_the_sync() {
     side_by_side(&["ls-remote", "ls-tree"], |verb| {
         let replay = Replay::new();
         let mut history = History::of(&replay.remote, "main");
@@ -228,7 +228,7 @@ fn output_without_its_end_is_not_taken_for_all_of_it() {
 }
 
 #[test]
-fn a_tree_that_is_not_what_was_pulled_is_never_pushed() {
+fn a_tree_that_differs_from_the_pull_is_not_pushed() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
@@ -252,7 +252,7 @@ fn a_tree_that_is_not_what_was_pulled_is_never_pushed() {
 }
 
 #[test]
-fn a_pull_of_nothing_that_calls_itself_done_deletes_nothing() {
+fn an_empty_pull_that_reports_success_deletes_nothing() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     let nothing = "rm -rf f u groups wmill-lock.yaml ./*.resource-type.yaml\n\
@@ -273,7 +273,7 @@ fn a_pull_of_nothing_that_calls_itself_done_deletes_nothing() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_killed_wmill_is_told_at_once() {
+fn a_killed_wmill_is_reported_and_not_retried() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
@@ -300,7 +300,7 @@ fn a_killed_wmill_is_told_at_once() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn a_flood_of_lines_does_not_fill_the_log() {
+fn a_million_lines_of_output_do_not_fill_the_log() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     let flood = format!("[ \"$1\" = --version ] || yes 'a line of some length' | head -n 1000000\n{}", replay.script());
@@ -313,7 +313,7 @@ fn a_flood_of_lines_does_not_fill_the_log() {
 
 #[test]
 #[ignore = "long: just test-faults"]
-fn tools_that_come_and_go() {
+fn the_next_sync_uses_tools_that_are_installed_again() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     let nothing = replay.sandbox.scratch("nothing").display().to_string();
