@@ -1,5 +1,5 @@
-//! Disks that are full or read-only, and unexpected volumes and users. The tests mount small disks and run our binary
-//! as other users, so they have to run as root.
+//! Full and read-only disks, and unexpected volumes and users. The tests mount small disks and run our binary as other
+//! users, so they must run as root.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -91,8 +91,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// A user that the system does not know.
-const STRANGER: u32 = 54_321;
+/// A user without an entry in passwd.
+const UNKNOWN_USER: u32 = 54_321;
 
 fn assert_root() {
     assert!(rustix::process::geteuid().is_root(), "these tests mount disks and run as other users: run them as root");
@@ -170,7 +170,7 @@ fn as_root_a_full_disk_at_each_step_is_survived() {
             let filler = disk.fill(left);
             let struck = replay.sync().run();
             drop(filler);
-            history.judge(&fault, &struck);
+            history.assert_true_report(&fault, &struck);
             match struck.exit_code {
                 Some(0) => went_well += 1,
                 _ => failed += 1,
@@ -178,8 +178,8 @@ fn as_root_a_full_disk_at_each_step_is_survived() {
             history.assert_healed(&fault, &replay.sync(), &replay.expected());
         }
     }
-    assert!(failed > 10 && went_well > 2, "{failed} syncs failed, {went_well} did not");
-    println!("{failed} syncs failed for want of room, {went_well} had enough");
+    assert!(failed > 10 && went_well > 2, "{failed} syncs failed, {went_well} succeeded");
+    println!("{failed} syncs failed for lack of space, {went_well} succeeded");
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn as_root_a_full_disk_is_survived_with_the_real_wmill() {
         let struck = sync.run();
         drop(filler);
         let fault = format!("{left} KiB left");
-        history.judge(&fault, &struck);
+        history.assert_true_report(&fault, &struck);
         history.assert_healed(&fault, &sync, expected);
     }
 }
@@ -233,7 +233,7 @@ fn as_root_a_full_disk_of_the_remote_is_survived() {
             let code = struck.code();
             assert!(code.starts_with("git_"), "{struck}");
         }
-        history.judge(&fault, &struck);
+        history.assert_true_report(&fault, &struck);
         history.assert_healed(&fault, &replay.sync(), &replay.expected());
     }
     drop(disk);
@@ -250,23 +250,23 @@ fn as_root_a_read_only_disk_is_reported() {
         disk.remount("ro");
         let refused = replay.sync().run().expect("config_invalid");
         assert!(refused.message().contains("DATA_DIR cannot be written"), "{}", refused.message());
-        history.judge(&format!("read-only, round {round}"), &refused);
+        history.assert_true_report(&format!("read-only, round {round}"), &refused);
         disk.remount("rw");
         history.assert_healed("a read-only disk", &replay.sync(), &replay.expected());
     }
 }
 
-/// A user that the system does not know, with all that a sync needs in a place that this user can access.
-struct Stranger {
+/// A user without an entry in passwd, with a folder that has everything for a sync and that this user can access.
+struct UnknownUser {
     folder: PathBuf,
     http: GitHttp,
 }
 
-impl Stranger {
+impl UnknownUser {
     fn new(replay: &Replay) -> Self {
         assert_root();
         let folder = PathBuf::from(format!(
-            "/var/tmp/windmill-git-sync-stranger-{}-{}",
+            "/var/tmp/windmill-git-sync-unknown-user-{}-{}",
             std::process::id(),
             replay.remote.path().components().nth_back(2).unwrap().as_os_str().to_string_lossy()
         ));
@@ -285,9 +285,9 @@ impl Stranger {
         for part in ["", "bin", "states"] {
             fs::set_permissions(folder.join(part), fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let stranger = Self { folder, http: GitHttp::serve(&replay.remote) };
-        stranger.own(STRANGER);
-        stranger
+        let user = Self { folder, http: GitHttp::serve(&replay.remote) };
+        user.own(UNKNOWN_USER);
+        user
     }
 
     /// Gives the volume to this user.
@@ -326,10 +326,10 @@ impl Stranger {
     }
 
     fn sync<'a>(&self, replay: &'a Replay) -> Run<'a> {
-        self.sync_as(replay, STRANGER)
+        self.sync_as(replay, UNKNOWN_USER)
     }
 
-    /// Returns a copy of the remote on this machine, which every user may write.
+    /// Clones the remote to a local repository that every user can write, and returns its path.
     fn local_clone(&self, replay: &Replay) -> PathBuf {
         let local = self.folder.join("local.git");
         let mut clone = git::git(&replay.sandbox);
@@ -349,7 +349,7 @@ impl Stranger {
     }
 }
 
-impl Drop for Stranger {
+impl Drop for UnknownUser {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -367,10 +367,10 @@ fn as_root_a_sync_ends_before_the_disk_is_full() {
     replay.hold(State::Edited);
     let refused = replay.sync().run();
     assert!(refused.message().contains("the volume of DATA_DIR is nearly full"), "{refused}");
-    history.judge("40 MiB left", &refused);
+    history.assert_true_report("40 MiB left", &refused);
     drop(filler);
     history.assert_healed("40 MiB left", &replay.sync(), &replay.expected());
-    // A pull that would fill the disk is ended before it does so.
+    // The service ends a pull before it fills the disk.
     let (head, rest) = replay.states_of_script();
     let endless = format!("here='{head}'\n[ \"$1\" = --version ] || cat /dev/zero >f/endless\n{rest}");
     replay.sandbox.program("wmill", &endless);
@@ -386,10 +386,10 @@ fn as_root_a_sync_ends_before_the_disk_is_full() {
         let ended = run.join().unwrap();
         assert_eq!(ended.code(), "pull_failed", "{ended}");
         assert!(ended.message().contains("nearly full"), "{ended}");
-        history.judge("an endless file", &ended);
+        history.assert_true_report("an endless file", &ended);
     });
     let lowest = lowest.into_inner();
-    println!("{lowest} KiB were free at the least");
+    println!("at least {lowest} KiB were free");
     assert!(lowest > 0, "the disk was full");
     replay.sandbox.program("wmill", &replay.script());
     history.assert_healed("an endless file", &replay.sync(), &replay.expected());
@@ -418,21 +418,21 @@ fn as_root_a_checkout_that_would_fill_the_disk_is_refused() {
     let refused = replay.sync().run().expect("git_failed");
     let message = refused.message();
     assert!(message.contains("there is no room") && message.contains("`f/zeros.md` with 307200 KiB"), "{refused}");
-    history.judge("300 MiB in one file", &refused);
-    assert!(replay.checkout().join("tree/f").exists(), "nothing was written, so nothing has to be made again");
+    history.assert_true_report("300 MiB in one file", &refused);
+    assert!(replay.checkout().join("tree/f").exists(), "nothing was written, so the checkout is kept");
     assert_room("300 MiB in one file");
     replay.remote.commit("main").remove("f/zeros.md").remove("f/small.md").done("mended");
     history.begin_again();
     history.assert_healed("300 MiB in one file", &replay.sync(), &replay.expected());
 
-    // What fills the disk in the new checkout too is removed.
+    // If the new checkout fills the disk too, it is removed.
     replay.hold(State::Seeded);
     super::tools::break_git(&replay.sandbox, "read-tree", "exec cat /dev/zero >endless");
     let ended = replay.sync().arg("--force").run().expect("git_failed");
     super::tools::mend_git(&replay.sandbox);
     let says = |why| ended.message().contains(why);
     assert!(says("nearly full") || says("No space left"), "{ended}");
-    history.judge("an endless `git read-tree`", &ended);
+    history.assert_true_report("an endless `git read-tree`", &ended);
     assert_room("an endless `git read-tree`");
     history.assert_healed("an endless `git read-tree`", &replay.sync(), &replay.expected());
 }
@@ -441,33 +441,33 @@ fn as_root_a_checkout_that_would_fill_the_disk_is_refused() {
 #[ignore = "needs root: just test-root"]
 fn as_root_a_service_answers_under_a_limit_of_processes() {
     let replay = Replay::new();
-    let stranger = Stranger::new(&replay);
+    let user = UnknownUser::new(&replay);
     let mut history = History::of(&replay.remote, "main");
     let limited = |processes: u32| {
-        let own = stranger.folder.join("bin/windmill-git-sync");
+        let own = user.folder.join("bin/windmill-git-sync");
         let script = format!("#!/bin/sh\nexec prlimit --nproc={processes} '{}' \"$@\"", own.display());
-        let program = stranger.folder.join(format!("bin/limited-{processes}"));
+        let program = user.folder.join(format!("bin/limited-{processes}"));
         sandbox::write_with_mode(&program, script.as_bytes(), 0o755);
         program
     };
     for processes in [8, 16, 64] {
         let fault = format!("{processes} processes");
-        stranger.hold(&replay, if processes == 16 { State::Edited } else { State::Seeded });
+        user.hold(&replay, if processes == 16 { State::Edited } else { State::Seeded });
         let program = limited(processes);
-        let struck = stranger.sync(&replay).program(program.clone()).run();
+        let struck = user.sync(&replay).program(program.clone()).run();
         println!("{fault}: {}", struck.code());
-        history.judge(&fault, &struck);
-        let service = stranger.run_as(replay.sandbox.service(), STRANGER).program(program).serve();
+        history.assert_true_report(&fault, &struck);
+        let service = user.run_as(replay.sandbox.service(), UNKNOWN_USER).program(program).serve();
         let answer = service.ask("POST", "/sync", &[], b"");
         println!("{fault}: {:?}", answer.map(|answer| answer.text()));
         assert_eq!(service.get("/health").status, 200, "{fault}: {}", service.log());
         let healthcheck = replay.sandbox.command("healthcheck").env("LISTEN_ADDR", &service.address().to_string());
-        let healthy = stranger.run_as(healthcheck, STRANGER).program(limited(1)).run();
+        let healthy = user.run_as(healthcheck, UNKNOWN_USER).program(limited(1)).run();
         assert_eq!(healthy.exit_code, Some(0), "{fault}: {healthy}");
         assert!(!service.log().contains("panicked"), "{fault}: {}", service.log());
         drop(service);
         history.assert_grown(&fault);
-        history.assert_healed(&fault, &stranger.sync(&replay), &replay.expected());
+        history.assert_healed(&fault, &user.sync(&replay), &replay.expected());
     }
 }
 
@@ -477,7 +477,7 @@ struct MemoryGroup(PathBuf);
 impl MemoryGroup {
     fn new(limit: &str) -> Self {
         let name = format!("windmill-git-sync-test-{}", std::process::id());
-        // This uses version 1 of control groups if it is there, else version 2.
+        // Version 1 of control groups is used if it exists, else version 2.
         let of_first = Path::new("/sys/fs/cgroup/memory");
         let (folder, files) = if of_first.is_dir() {
             (of_first.join(name), [("memory.limit_in_bytes", limit), ("memory.swappiness", "0")])
@@ -536,7 +536,7 @@ fn as_root_a_program_that_takes_all_memory_does_not_end_the_service() {
         let struck = replay.sync().program(program.clone()).run();
         assert_eq!(struck.code(), code, "{struck}");
         assert!(struck.message().contains("out of memory"), "{struck}");
-        history.judge(tool, &struck);
+        history.assert_true_report(tool, &struck);
         let service = replay.sandbox.service().remote(&replay.remote).program(program.clone()).serve();
         let answer = service.post_sync("");
         assert_eq!(answer.status, 502, "{}", answer.text());
@@ -554,33 +554,33 @@ fn as_root_a_program_that_takes_all_memory_does_not_end_the_service() {
 #[ignore = "needs root: just test-root"]
 fn as_root_a_user_without_an_entry_in_passwd_can_sync() {
     let replay = Replay::new();
-    let stranger = Stranger::new(&replay);
+    let user = UnknownUser::new(&replay);
     let passwd = fs::read_to_string("/etc/passwd").unwrap();
-    assert!(!passwd.contains(&format!(":{STRANGER}:")));
+    assert!(!passwd.contains(&format!(":{UNKNOWN_USER}:")));
     let mut history = History::of(&replay.remote, "main");
     for state in [State::Seeded, State::Edited] {
-        stranger.hold(&replay, state);
-        let healthy = history.assert_healed("no entry in passwd", &stranger.sync(&replay), &replay.expected());
+        user.hold(&replay, state);
+        let healthy = history.assert_healed("no entry in passwd", &user.sync(&replay), &replay.expected());
         assert_eq!(healthy.code(), "pushed", "{healthy}");
     }
-    // The remote is a bare repository of another user, on a volume that both can see.
-    let local = stranger.local_clone(&replay);
-    stranger.hold(&replay, State::Seeded);
-    stranger.sync_to(&replay, &local).run().expect("pushed");
+    // The remote is a bare repository of another user, on the same machine.
+    let local = user.local_clone(&replay);
+    user.hold(&replay, State::Seeded);
+    user.sync_to(&replay, &local).run().expect("pushed");
 }
 
 #[test]
 #[ignore = "needs root: just test-root"]
 fn as_root_a_hook_cannot_read_our_environment() {
     let replay = Replay::new();
-    let stranger = Stranger::new(&replay);
-    let local = stranger.local_clone(&replay);
+    let user = UnknownUser::new(&replay);
+    let local = user.local_clone(&replay);
     // The hook runs as our user, while our process waits for the push.
-    let seen = stranger.folder.join("home/seen");
+    let seen = user.folder.join("home/seen");
     let hook = format!("#!/bin/sh\ncat /proc/[0-9]*/environ >'{}' 2>/dev/null\nexit 0\n", seen.display());
     sandbox::write_with_mode(&local.join("hooks/pre-receive"), hook.as_bytes(), 0o755);
-    stranger.hold(&replay, State::Seeded);
-    stranger.sync_to(&replay, &local).run().expect("pushed");
+    user.hold(&replay, State::Seeded);
+    user.sync_to(&replay, &local).run().expect("pushed");
     let seen = String::from_utf8_lossy(&fs::read(seen).unwrap()).into_owned();
     assert!(seen.contains("PATH="), "the hook read no environment at all");
     assert!(!seen.contains("WINDMILL_TOKEN"), "the hook read our environment");
@@ -590,47 +590,46 @@ fn as_root_a_hook_cannot_read_our_environment() {
 #[ignore = "needs root: just test-root"]
 fn as_root_a_volume_of_another_user_is_reported() {
     let replay = Replay::new();
-    let stranger = Stranger::new(&replay);
+    let user = UnknownUser::new(&replay);
     let mut history = History::of(&replay.remote, "main");
     // Root used the volume before, and only root can access its folders.
-    stranger.own(0);
-    history.assert_healed("root's own", &stranger.sync_as(&replay, 0), &replay.expected());
-    stranger.hold(&replay, State::Edited);
+    user.own(0);
+    history.assert_healed("root's own", &user.sync_as(&replay, 0), &replay.expected());
+    user.hold(&replay, State::Edited);
     for mode in [0o755, 0o700] {
-        fs::set_permissions(stranger.data(), fs::Permissions::from_mode(mode)).unwrap();
-        let refused = stranger.sync(&replay).run().expect("config_invalid");
+        fs::set_permissions(user.data(), fs::Permissions::from_mode(mode)).unwrap();
+        let refused = user.sync(&replay).run().expect("config_invalid");
         assert!(refused.message().contains("chown"), "{}", refused.message());
-        history.judge("root's volume", &refused);
+        history.assert_true_report("root's volume", &refused);
     }
     // Only the top folder was given to the user.
-    chown(stranger.data(), Some(STRANGER), Some(STRANGER)).unwrap();
-    let refused = stranger.sync(&replay).run().expect("config_invalid");
-    history.judge("root's folders", &refused);
-    stranger.own(STRANGER);
-    history.assert_healed("root's volume", &stranger.sync(&replay), &replay.expected());
+    chown(user.data(), Some(UNKNOWN_USER), Some(UNKNOWN_USER)).unwrap();
+    let refused = user.sync(&replay).run().expect("config_invalid");
+    history.assert_true_report("root's folders", &refused);
+    user.own(UNKNOWN_USER);
+    history.assert_healed("root's volume", &user.sync(&replay), &replay.expected());
     // Root can use the volume of any user.
-    stranger.hold(&replay, State::Seeded);
-    history.assert_healed("a stranger's volume", &stranger.sync_as(&replay, 0), &replay.expected());
-    stranger.own(STRANGER);
-    stranger.hold(&replay, State::Edited);
-    history.assert_healed("a volume given back", &stranger.sync(&replay), &replay.expected());
+    user.hold(&replay, State::Seeded);
+    history.assert_healed("another user's volume", &user.sync_as(&replay, 0), &replay.expected());
+    user.own(UNKNOWN_USER);
+    user.hold(&replay, State::Edited);
+    history.assert_healed("a volume given back", &user.sync(&replay), &replay.expected());
 }
 
 #[test]
 #[ignore = "needs root: just test-root"]
 fn as_root_a_checkout_without_permissions_is_repaired() {
     let replay = Replay::new();
-    let stranger = Stranger::new(&replay);
-    let sync = stranger.sync(&replay);
+    let user = UnknownUser::new(&replay);
+    let sync = user.sync(&replay);
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &sync, &replay.expected());
     let parts =
         ["git", "git/objects", "tree", "git/refs", "git/refs/sync", "git/info", "tree/f", "git/HEAD", "git/index"];
     for (number, part) in parts.into_iter().enumerate() {
         for mode in [0, 0o500] {
-            stranger
-                .hold(&replay, if (number + mode as usize).is_multiple_of(2) { State::Edited } else { State::Seeded });
-            let path = the_checkout_in(&stranger.data()).join(part);
+            user.hold(&replay, if (number + mode as usize).is_multiple_of(2) { State::Edited } else { State::Seeded });
+            let path = the_checkout_in(&user.data()).join(part);
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             history.assert_healed(&format!("{part} with mode {mode:o}"), &sync, &replay.expected());
         }
@@ -663,7 +662,7 @@ fn as_root_a_sync_works_without_a_writable_tmp() {
         let sync = sandbox.sync().remote(&remote).settings(moved).program(unshare.clone());
         let outcome = sync.env("TMPDIR", "/nonexistent").run();
         assert_eq!(outcome.code(), "pushed", "{outcome}");
-        history.judge("no /tmp", &outcome);
+        history.assert_true_report("no /tmp", &outcome);
         assert_same_values(&remote.regular_files("main"), &pulled_alone(&sandbox, OUR_DEFAULTS));
     }
     let _ = fs::remove_dir(&elsewhere);

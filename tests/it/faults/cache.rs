@@ -1,4 +1,4 @@
-//! The checkout is a cache: whatever happens to it, the next sync succeeds, with the cheapest repair that is certain.
+//! The checkout is a cache. After any damage to it the next sync succeeds, with the cheapest reliable repair.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -119,11 +119,11 @@ struct Damaged<'a> {
 impl<'a> Damaged<'a> {
     fn new(replay: &'a Replay) -> Self {
         let mut damaged = Self { replay, history: History::of(&replay.remote, "main"), state: State::Edited };
-        damaged.survives("nothing");
+        damaged.assert_repaired("nothing");
         damaged
     }
 
-    fn survives(&mut self, fault: &str) {
+    fn assert_repaired(&mut self, fault: &str) {
         self.state = self.state.other();
         self.replay.hold(self.state);
         let healthy = self.history.assert_healed(fault, &self.replay.sync(), &self.replay.expected());
@@ -141,7 +141,7 @@ pub(super) fn check_files_and_damages(which: Points) {
     let replay = Replay::new();
     let mut damaged = Damaged::new(&replay);
     let data = replay.sandbox.data().join("windmill-git-sync");
-    // The file for accepted host keys, which exists only if there are any.
+    // The file for accepted host keys exists only if there are any.
     let hosts = data.join("known_hosts");
     fs::write(&hosts, "host ssh-ed25519 AAAA\n").unwrap();
     let files: Vec<_> =
@@ -156,16 +156,16 @@ pub(super) fn check_files_and_damages(which: Points) {
             if !which.include(number * DAMAGES.len() + of_file) {
                 continue;
             }
-            // The kernel's lock is on this file, not in it. Only a person would put a folder with content in its place.
+            // The kernel locks this file and ignores its content. Only a user could put a full folder in its place.
             if path.ends_with("locks/shop.lock") && matches!(damage, Damage::AFolder) {
                 continue;
             }
             if !path.is_file() {
-                damaged.survives("a file that has not come back");
+                damaged.assert_repaired("a missing file");
             }
             if path.is_file() {
                 damage.do_to(path);
-                damaged.survives(&format!("{damage:?}: {}", name(path)));
+                damaged.assert_repaired(&format!("{damage:?}: {}", name(path)));
             }
         }
     }
@@ -188,7 +188,7 @@ fn damaged_objects_are_repaired() {
     ];
     for (kind, is_of_kind) in kinds {
         for damage in [Damage::CutShort, Damage::Emptied, Damage::Noise, Damage::Gone] {
-            // A tip from another writer comes as a pack, if it has enough objects.
+            // A fetch keeps the objects of another writer's tip as a pack if there are enough.
             if kind != "loose" {
                 let many: Vec<_> =
                     (0..200).map(|number| (format!("theirs/{number}"), format!("{damage:?} {number}"))).collect();
@@ -200,13 +200,13 @@ fn damaged_objects_are_repaired() {
                 damaged.history.begin_again();
             }
             let objects = files_of(&replay.checkout().join("git/objects"), "\0");
-            let meant: Vec<_> = objects.iter().filter(|path| is_of_kind(path)).collect();
-            assert!(!meant.is_empty(), "no object is {kind}");
-            meant.iter().for_each(|path| damage.do_to(path));
-            damaged.survives(&format!("{damage:?}: all that is {kind}"));
+            let of_kind: Vec<_> = objects.iter().filter(|path| is_of_kind(path)).collect();
+            assert!(!of_kind.is_empty(), "no object of the kind {kind}");
+            of_kind.iter().for_each(|path| damage.do_to(path));
+            damaged.assert_repaired(&format!("{damage:?}: all objects of the kind {kind}"));
         }
     }
-    // These are objects of the next commit, damaged as by a power cut: git sees that they exist.
+    // These are objects of the next commit, damaged as by a power cut: they exist, so git does not write them again.
     for damage in [Damage::CutShort, Damage::Emptied, Damage::Noise] {
         damaged.state = damaged.state.other();
         replay.hold(damaged.state);
@@ -221,10 +221,10 @@ fn damaged_objects_are_repaired() {
         replay.sync().arg("--dry-run").run().expect("dry_run");
         let objects = files_of(&replay.checkout().join("git/objects"), "\0");
         let new: Vec<_> = objects.iter().filter(|path| !before.contains(path)).collect();
-        assert!(!new.is_empty(), "a dry run has staged what comes next");
+        assert!(!new.is_empty(), "the dry run wrote objects of the next commit");
         new.iter().for_each(|path| damage.do_to(path));
         damaged.state = damaged.state.other();
-        damaged.survives(&format!("{damage:?}: objects of the commit that comes next"));
+        damaged.assert_repaired(&format!("{damage:?}: objects of the next commit"));
     }
 }
 
@@ -248,15 +248,15 @@ fn entries_of_the_wrong_type_are_replaced() {
                 "a file" => fs::write(&folder, "a file\n").unwrap(),
                 _ => std::os::unix::fs::symlink("/nonexistent/anywhere", &folder).unwrap(),
             }
-            damaged.survives(&format!("{with} instead of the folder {}", folder.display()));
+            damaged.assert_repaired(&format!("{with} instead of the folder {}", folder.display()));
         }
     }
     let lock = data.join("locks/shop.lock");
     fs::remove_file(&lock).unwrap();
     fs::create_dir(&lock).unwrap();
-    damaged.survives("a folder instead of the lock");
+    damaged.assert_repaired("a folder instead of the lock");
     fs::write(&lock, "not empty\n").unwrap();
-    damaged.survives("a lock with content");
+    damaged.assert_repaired("a lock with content");
 }
 
 /// Every lock file that git can leave in the checkout.
@@ -272,8 +272,8 @@ fn stale_lock_files_are_removed_and_the_checkout_is_kept() {
     for lock in LOCKS {
         fs::write(git.join(format!("{lock}.lock")), "").unwrap();
     }
-    damaged.survives("every lock");
-    assert!(git.join("mark").exists(), "a new checkout would have been the dearer repair");
+    damaged.assert_repaired("every lock");
+    assert!(git.join("mark").exists(), "the checkout was replaced, but only its lock files had to go");
     assert!(LOCKS.iter().all(|lock| !git.join(format!("{lock}.lock")).exists()));
 }
 
@@ -295,15 +295,15 @@ fn the_lock_file_of_a_running_git_stays() {
     eventually("the editor waits", || waits.exists().then_some(()));
     let lock = git.join("index.lock");
     if !lock.exists() {
-        // Whether a waiting commit holds the lock depends on the version of git.
+        // Only some versions of git hold the lock while a commit waits for the editor.
         fs::write(&lock, "").unwrap();
     }
     replay.hold(damaged.state.other());
     let refused = replay.sync().run().expect("git_failed");
     assert!(refused.message().contains(&person.pid().to_string()), "{}", refused.message());
     assert!(lock.exists());
-    damaged.history.judge("a git that runs", &refused);
+    damaged.history.assert_true_report("a git that runs", &refused);
     drop(person.killed());
-    damaged.survives("a git that ran");
+    damaged.assert_repaired("a git that ran");
     assert!(!lock.exists());
 }

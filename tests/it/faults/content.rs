@@ -1,5 +1,5 @@
-//! Any content that a workspace or a repository can have: the commit holds what Windmill holds. The tests compare it
-//! with what `wmill` makes in an empty folder.
+//! For any content of a workspace or a repository, the commit equals the workspace. The tests compare it with the
+//! output of `wmill` in an empty folder.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Asserts that the branch holds what `wmill` alone pulls, and the files of others.
+/// Asserts that the branch has the files that `wmill` alone pulls, and the files of other writers.
 #[track_caller]
 fn assert_backed_up(sandbox: &Sandbox, history: &mut History<'_>, sync: &Run<'_>, what: &str, theirs: &[(&str, &str)]) {
     let mut expected = pulled_alone(sandbox, OUR_DEFAULTS);
@@ -119,7 +119,7 @@ fn unusual_names_and_contents_are_added_changed_and_deleted() {
         assert_backed_up(&sandbox, &mut history, &sync, &format!("names, round {round}"), &theirs);
     }
     sandbox.windmill.state("1-seeded");
-    assert_backed_up(&sandbox, &mut history, &sync, "their end", &theirs);
+    assert_backed_up(&sandbox, &mut history, &sync, "all of them deleted", &theirs);
     assert_eq!(sync.run().code(), "unchanged");
 }
 
@@ -139,7 +139,7 @@ fn items_that_change_their_type_or_path_are_backed_up() {
     let states: [(&str, Workspace); 7] = [
         ("a script", with(&|w| w.add_bun_script("f/ops/thing", "1"))),
         ("a folder of its name", with(&|w| w.add_bun_script("f/ops/thing/below", "1"))),
-        ("a script that is not there before", with(&|w| w.add_python_script("f/ops/thing/below", "1"))),
+        ("only the script in the folder, in Python", with(&|w| w.add_python_script("f/ops/thing/below", "1"))),
         (
             "both, and a variable",
             with(&|w| {
@@ -150,7 +150,7 @@ fn items_that_change_their_type_or_path_are_backed_up() {
         ),
         ("a folder named as its file", with(&|w| w.add_bun_script("f/ops/thing.ts/below", "3"))),
         ("renamed", with(&|w| w.add_bun_script("f/sales/other", "1"))),
-        ("as at first", base()),
+        ("as at the start", base()),
     ];
     for (what, workspace) in states {
         sandbox.windmill.set("shop", workspace);
@@ -189,7 +189,7 @@ fn random_edits_are_backed_up() {
             let value = format!("{}", random.below(1000));
             match random.below(4) {
                 0 => workspace.add_bun_script(&path, &value),
-                // The path differs, because `wmill` keeps the lock of a script that has lost it.
+                // The path differs, because `wmill` does not delete the lock of a script that no longer has one.
                 1 => workspace.add_python_script(&format!("{path}_py"), &value),
                 2 => workspace.add_variable(&path, &value, false),
                 _ => workspace.add_folder(&format!("made_{}", random.below(4))),

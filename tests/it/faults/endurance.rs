@@ -1,5 +1,5 @@
-//! Many syncs in one service: at the end it holds no more resources than at the start. The long runs are
-//! `just endurance`. Each prints its curve.
+//! Many syncs in one service. At the end it holds no more resources than at the start. `just endurance` runs the long
+//! tests. Each test prints the resources over time.
 
 use std::fmt;
 use std::fs;
@@ -48,7 +48,7 @@ struct Held {
 }
 
 impl Held {
-    /// Reads them while nothing runs: what a sync leaves, not what it needs.
+    /// Reads the resources while no sync runs.
     fn by(service: &Service, data: &Path) -> Self {
         let process = Path::new("/proc").join(service.pid().to_string());
         let status = fs::read_to_string(process.join("status")).unwrap();
@@ -75,9 +75,9 @@ impl Held {
     fn assert_not_more_than(&self, early: &Self, what: &str) {
         let shown = format!("{what}\nearly {early}\nnow   {self}");
         assert_eq!((self.children, self.zombies), (0, 0), "{shown}");
-        // An allocator keeps some memory, but it must not grow with the number of syncs.
+        // An allocator keeps some memory, but the memory must not grow with the number of syncs.
         assert!(self.memory_kilobytes <= early.memory_kilobytes + 6_000, "{shown}");
-        // The checkout is made again at about 8,000 objects or 120 packs.
+        // The service replaces the checkout at about 8,000 objects or 120 packs.
         assert!(self.data_kilobytes < 80_000 && self.files < 12_000, "{shown}");
     }
 }
@@ -133,8 +133,8 @@ impl Curve<'_> {
         eventually("the run has ended", || (processes_below(self.service.pid()).len() == 1).then_some(()));
         let look = || Held::by(self.service, &self.sandbox.data());
         let held = match &self.early {
-            // Idle threads wait one second for more work.
-            Some(early) => eventually("threads and descriptors are as few as they were", || {
+            // Idle threads end after one second.
+            Some(early) => eventually("the number of threads and descriptors is as before", || {
                 Some(look()).filter(|now| now.threads <= early.threads + 2 && now.descriptors <= early.descriptors + 2)
             }),
             None => look(),
@@ -187,7 +187,7 @@ fn a_thousand_syncs_with_the_real_wmill_leave_nothing_behind() {
     remote.assert_sound();
 }
 
-/// The number of injected faults. [`Struck::heal`] undoes each.
+/// The number of kinds of faults. [`Struck::heal`] undoes each.
 const FAULTS: usize = 16;
 
 struct Struck<'a> {
@@ -201,7 +201,7 @@ impl Struck<'_> {
         let Self { replay, http, .. } = self;
         let windmill = &replay.sandbox.windmill;
         let checkout = replay.checkout();
-        // A sync that a new checkout did not help leaves none.
+        // After a failure that a new checkout does not repair, there is no checkout.
         fs::create_dir_all(checkout.join("git/objects")).unwrap();
         match fault {
             0 => windmill.fail_once("/api/version", Fault::Close),
@@ -276,7 +276,7 @@ fn check_random_faults(count: usize, seed: u64) {
         }
         curve.after(number, 50);
     }
-    println!("{failed} of {count} syncs failed, truthfully");
+    println!("{failed} of {count} syncs failed and reported it");
     assert!(failed > count / 8);
     assert_nothing_leaked(&[("log", service.log().as_bytes())], &[], &[WINDMILL_TOKEN, GIT_TOKEN]);
     history.assert_healed("random faults", &sync, &replay.expected());

@@ -1,5 +1,5 @@
-//! SIGKILL at every step of a sync and during the long ones: either only of the service, so that its programs continue
-//! as orphans, or of all processes.
+//! SIGKILL at every step of a sync and during the long steps. It kills either only the service, whose programs then
+//! continue as orphans, or all processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,20 +105,20 @@ enum Moment {
     After,
 }
 
-/// A script in place of `git` and `wmill`: it counts their starts, and strikes at a given one.
-struct Striker {
+/// A script in place of `git` and `wmill`. It counts their starts, and kills at the planned one.
+struct Killer {
     folder: PathBuf,
 }
 
-/// Kills the service, whose pid is in the mark of its programs (`wmill` starts `git` too), and its own group if `whom`
-/// is `All`.
+/// Kills the service, and its own process group if `whom` is `All`. The service's pid is in the mark of its programs,
+/// because the parent of a `git` can also be `wmill`.
 const STRIKE: &str = "service=${WINDMILL_GIT_SYNC_RUN#* }\nservice=${service%% *}\n\
     strike() { kill -9 $service; [ \"$whom\" = All ] && kill -9 0; }\n";
 
-impl Striker {
+impl Killer {
     fn new(sandbox: &Sandbox, wmill: &Path) -> Self {
-        let striker = Self { folder: sandbox.scratch("striker") };
-        striker.never();
+        let killer = Self { folder: sandbox.scratch("killer") };
+        killer.never();
         let git = process::find_program("git", &[]).unwrap();
         for (name, real) in [("git", git.as_path()), ("wmill", wmill)] {
             let script = format!(
@@ -131,12 +131,12 @@ impl Striker {
                  [ $moment = Before ] && {{ strike; exec \"$real\" \"$@\"; }}\n\
                  \"$real\" \"$@\"\nstatus=$?\nstrike\nexit $status",
                 outside::function(),
-                striker.folder.display(),
+                killer.folder.display(),
                 real.display(),
             );
             sandbox.program(name, &script);
         }
-        striker
+        killer
     }
 
     fn at(&self, point: usize, moment: Moment, whom: Whom) {
@@ -155,21 +155,21 @@ impl Striker {
     }
 }
 
-/// A workspace with alternating edits, whose backup is struck and healed again and again.
-struct Ward<'a> {
+/// A workspace with alternating edits. Its syncs are killed, and the next sync repairs the backup.
+struct Subject<'a> {
     replay: &'a Replay,
     history: History<'a>,
     state: State,
 }
 
-impl<'a> Ward<'a> {
+impl<'a> Subject<'a> {
     fn new(replay: &'a Replay) -> Self {
-        let mut ward = Self { replay, history: History::of(&replay.remote, "main"), state: State::Seeded };
-        ward.history.assert_healed("nothing", &replay.sync(), &replay.expected());
-        ward
+        let mut subject = Self { replay, history: History::of(&replay.remote, "main"), state: State::Seeded };
+        subject.history.assert_healed("nothing", &replay.sync(), &replay.expected());
+        subject
     }
 
-    /// Changes the workspace, so that there is something to lose.
+    /// Changes the workspace, so that the next sync has a commit to push.
     fn edit(&mut self) {
         self.state = self.state.other();
         self.replay.hold(self.state);
@@ -195,19 +195,19 @@ pub(super) fn check_boundaries(boundaries: &Boundaries, which: Points) {
     let mut replay = Replay::new();
     replay.commit_per = commit_per;
     let wmill = replay.sandbox.program("real-wmill", &replay.script());
-    let striker = Striker::new(&replay.sandbox, &wmill);
-    let mut ward = Ward::new(&replay);
+    let killer = Killer::new(&replay.sandbox, &wmill);
+    let mut subject = Subject::new(&replay);
     let prepare = || {
         if !has_checkout {
             fs::remove_dir_all(replay.sandbox.data()).unwrap();
             fs::create_dir_all(replay.sandbox.data()).unwrap();
         }
     };
-    ward.edit();
+    subject.edit();
     prepare();
-    striker.never();
-    ward.heal("nothing");
-    let points = striker.count();
+    killer.never();
+    subject.heal("nothing");
+    let points = killer.count();
     assert!(points > 12, "{points} programs");
     let (mut tried, mut killed) = (0, 0);
     let all = [
@@ -225,19 +225,19 @@ pub(super) fn check_boundaries(boundaries: &Boundaries, which: Points) {
             }
             tried += 1;
             let fault = format!("SIGKILL {moment:?} program {point} of {whom:?}");
-            ward.edit();
+            subject.edit();
             prepare();
-            striker.at(point, moment, whom);
+            killer.at(point, moment, whom);
             let struck = replay.sync().run();
             killed += usize::from(struck.signal == Some(9));
-            ward.history.judge(&fault, &struck);
-            striker.never();
-            ward.heal(&fault);
+            subject.history.assert_true_report(&fault, &struck);
+            killer.never();
+            subject.heal(&fault);
         }
     }
-    // The number of programs can differ by one, because `wmill` is not always asked for its version.
+    // The number of programs can differ by one, because not every sync runs `wmill --version`.
     assert!(killed + strikes.len() >= tried, "{killed} syncs of {tried} were killed");
-    println!("{killed} syncs were killed and healed, at {points} programs");
+    println!("{killed} syncs were killed and repaired, at {points} programs");
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_kill_at_each_program_of_a_sync_with_item_commits_is_survived() {
 fn a_kill_at_each_program_of_a_sync_with_the_real_wmill_is_survived() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
-    let striker = Striker::new(&sandbox, &wmill());
+    let killer = Killer::new(&sandbox, &wmill());
     let sync = sandbox.sync().remote(&remote);
     let mut history = History::of(&remote, "main");
     let states = ["1-seeded", "2-edited"].map(|state| {
@@ -272,9 +272,9 @@ fn a_kill_at_each_program_of_a_sync_with_the_real_wmill_is_survived() {
     });
     history.assert_healed("nothing", &sync, &states[1].1);
     sandbox.windmill.state("1-seeded");
-    striker.never();
+    killer.never();
     history.assert_healed("nothing", &sync, &states[0].1);
-    let points = striker.count();
+    let points = killer.count();
     assert!(points > 12, "{points} programs");
     let mut killed = 0;
     for point in 1..=points {
@@ -283,14 +283,14 @@ fn a_kill_at_each_program_of_a_sync_with_the_real_wmill_is_survived() {
         let whom = if point % 3 == 0 { Whom::All } else { Whom::Service };
         let fault = format!("SIGKILL {moment:?} program {point} of {whom:?}");
         sandbox.windmill.state(state);
-        striker.at(point, moment, whom);
+        killer.at(point, moment, whom);
         let struck = sync.run();
-        history.judge(&fault, &struck);
+        history.assert_true_report(&fault, &struck);
         killed += usize::from(struck.signal == Some(9));
-        striker.never();
+        killer.never();
         history.assert_healed(&fault, &sync, expected);
     }
-    // We end the `wmill` that prints its version before it exits by itself.
+    // The service ends `wmill --version` before it exits by itself.
     assert!(killed + 2 >= points, "{killed} syncs of {points} were killed");
 }
 
@@ -303,21 +303,21 @@ fn a_kill_at_any_time_is_survived() {
 pub(super) fn check_times(which: Points) {
     const POINTS: u32 = 40;
     let replay = Replay::new();
-    let mut ward = Ward::new(&replay);
-    ward.edit();
+    let mut subject = Subject::new(&replay);
+    subject.edit();
     let begun = Instant::now();
-    ward.heal("nothing");
+    subject.heal("nothing");
     let whole = begun.elapsed();
     for point in (0..POINTS).filter(|point| which.include(*point as usize)) {
-        ward.edit();
+        subject.edit();
         let whom = if point % 2 == 0 { Whom::All } else { Whom::Service };
         let fault = format!("SIGKILL of {whom:?} after {point}/{POINTS} of the time");
         let running = replay.sync().start();
         // The point is a time, independent of what the sync does.
         std::thread::sleep(whole * point / POINTS);
         strike(running.pid(), whom);
-        ward.history.judge(&fault, &running.finish());
-        ward.heal(&fault);
+        subject.history.assert_true_report(&fault, &running.finish());
+        subject.heal(&fault);
     }
 }
 
@@ -350,20 +350,20 @@ pub(super) fn check_writes(which: Points) {
     );
     fs::write(&plan, "0 Service\n").unwrap();
     replay.sandbox.program("wmill", &script);
-    let mut ward = Ward::new(&replay);
+    let mut subject = Subject::new(&replay);
     let files = replay.expected().len() - 1;
     assert!(files > 20, "{files} files");
     for point in (1..=files).filter(|point| which.include(*point)) {
         let whom = if point % 2 == 0 { Whom::All } else { Whom::Service };
         let fault = format!("SIGKILL of {whom:?} after file {point} of a pull");
-        ward.edit();
+        subject.edit();
         fs::write(&plan, format!("{point} {whom:?}\n")).unwrap();
         let struck = replay.sync().run();
         // One state has one file less than the other.
         assert!(struck.signal == Some(9) || point + 3 > files, "{fault}: {struck}");
-        ward.history.judge(&fault, &struck);
+        subject.history.assert_true_report(&fault, &struck);
         fs::write(&plan, "0 Service\n").unwrap();
-        ward.heal(&fault);
+        subject.heal(&fault);
     }
 }
 
@@ -383,7 +383,7 @@ fn a_kill_during_git_add_is_survived() {
     let replay = Replay::with_files(|state| many_files(state, 2000));
     let plan = replay.sandbox.file("plan", "");
     let git = process::find_program("git", &[]).unwrap();
-    // It strikes when there are this many more objects than at the start.
+    // The script kills when there are `point` more objects than at the start.
     let script = format!(
         "case \" $* \" in *' add '*) ;; *) exec '{git}' \"$@\" ;; esac\nread -r point whom <'{plan}'\n{STRIKE}\
          [ $point = 0 ] && exec '{git}' \"$@\"\n\
@@ -395,17 +395,17 @@ fn a_kill_during_git_add_is_survived() {
     );
     fs::write(&plan, "0 Service\n").unwrap();
     replay.sandbox.program("git", &script);
-    let mut ward = Ward::new(&replay);
+    let mut subject = Subject::new(&replay);
     for step in 0..10 {
         let whom = if step % 2 == 0 { Whom::All } else { Whom::Service };
         let fault = format!("SIGKILL of {whom:?} after {} objects", step * 200);
-        ward.edit();
+        subject.edit();
         fs::write(&plan, format!("{} {whom:?}\n", step * 200)).unwrap();
         let struck = replay.sync().run();
         assert_eq!(struck.signal.is_some(), step > 0, "{fault}: {struck}");
-        ward.history.judge(&fault, &struck);
+        subject.history.assert_true_report(&fault, &struck);
         fs::write(&plan, "0 Service\n").unwrap();
-        ward.heal(&fault);
+        subject.heal(&fault);
     }
 }
 
@@ -425,7 +425,7 @@ fn a_kill_during_a_push_is_survived() {
             let pid = Arc::new(AtomicU32::new(0));
             let of_step = Arc::clone(&pid);
             http.at(moment, Times::Once, move || {
-                let pid = eventually("the sync's id is known", || {
+                let pid = eventually("the pid of the sync is known", || {
                     let pid = of_step.load(Ordering::SeqCst);
                     (pid != 0).then_some(pid)
                 });
@@ -435,7 +435,7 @@ fn a_kill_during_a_push_is_survived() {
             pid.store(running.pid(), Ordering::SeqCst);
             let struck = running.finish();
             assert_eq!(struck.signal, Some(9), "{fault}: {struck}");
-            // An orphan finishes its push before its lock is free.
+            // The lock is free after the orphan has finished its push.
             let healthy = history.assert_healed(&fault, &sync, &replay.expected());
             if moment == PushMoment::Taken {
                 assert_eq!(healthy.code(), "unchanged", "{fault}");
@@ -445,9 +445,9 @@ fn a_kill_during_a_push_is_survived() {
     assert_eq!(replay.remote.log("main").len(), 2 + 6, "no edit was committed twice");
 }
 
-/// A repository on a volume. If there is a plan, its git strikes or waits once, while its refs are locked.
+/// A local repository. If there is a plan, its hook kills or waits once, while git locks the refs.
 struct Volume<'a> {
-    ward: Ward<'a>,
+    subject: Subject<'a>,
     plan: PathBuf,
 }
 
@@ -461,40 +461,40 @@ impl<'a> Volume<'a> {
             plan = plan.display()
         );
         replay.remote.hook("reference-transaction", &hook);
-        Self { ward: Ward::new(replay), plan }
+        Self { subject: Subject::new(replay), plan }
     }
 
     fn lock(&self, name: &str) -> PathBuf {
-        self.ward.replay.remote.path().join([name, ".lock"].concat())
+        self.subject.replay.remote.path().join([name, ".lock"].concat())
     }
 
     #[track_caller]
     fn edit_and_strike(&mut self, whom: Whom, fault: &str) {
-        self.ward.edit();
+        self.subject.edit();
         self.strike(whom, fault);
     }
 
-    /// Kills a sync. If all its processes are killed, the locks must be there.
+    /// Kills a sync during its push. If all its processes are killed, the lock files must be there.
     #[track_caller]
     fn strike(&mut self, whom: Whom, fault: &str) {
         fs::write(&self.plan, format!("{whom:?}\n")).unwrap();
-        let struck = self.ward.replay.sync().run();
+        let struck = self.subject.replay.sync().run();
         assert_eq!(struck.signal, Some(9), "{fault}: {struck}");
         if whom == Whom::All {
-            self.ward.history.judge(fault, &struck);
+            self.subject.history.assert_true_report(fault, &struck);
             assert!(self.lock("refs/heads/main").exists() && self.lock("HEAD").exists(), "{fault}");
         }
     }
 
-    /// Checks that a sync fails, names the lock and leaves it in place.
+    /// Checks that a sync fails, names the lock file and does not remove it.
     #[track_caller]
     fn check_stays(&mut self, name: &str, fault: &str) {
         let lock = self.lock(name);
         let content = fs::read(&lock).unwrap();
-        let failed = self.ward.replay.sync().run();
+        let failed = self.subject.replay.sync().run();
         assert_eq!(failed.code(), "git_rejected", "{fault}: {failed}");
         assert!(failed.message().contains(&format!("/{name}.lock'")), "{fault}: {failed}");
-        self.ward.history.judge(fault, &failed);
+        self.subject.history.assert_true_report(fault, &failed);
         assert_eq!(fs::read(&lock).unwrap(), content, "{fault}");
     }
 }
@@ -507,31 +507,31 @@ fn the_next_push_removes_the_lock_files_of_a_killed_push() {
     for whom in [Whom::Service, Whom::All, Whom::All] {
         let fault = format!("SIGKILL of {whom:?} while the refs are locked");
         volume.edit_and_strike(whom, &fault);
-        volume.ward.heal(&fault);
+        volume.subject.heal(&fault);
     }
     let (branch, head) = (volume.lock("refs/heads/main"), volume.lock("HEAD"));
-    volume.edit_and_strike(Whom::All, "a branch that is free again");
+    volume.edit_and_strike(Whom::All, "the branch's lock file is gone");
     fs::remove_file(&branch).unwrap();
-    volume.ward.heal("a branch that is free again");
-    volume.edit_and_strike(Whom::All, "a lock that was not written yet");
+    volume.subject.heal("the branch's lock file is gone");
+    volume.edit_and_strike(Whom::All, "an empty lock file");
     fs::write(&branch, "").unwrap();
     fs::remove_file(&head).unwrap();
-    volume.ward.heal("a lock that was not written yet");
-    volume.edit_and_strike(Whom::All, "one kill after another");
-    volume.strike(Whom::All, "one kill after another");
-    volume.ward.heal("one kill after another");
-    volume.edit_and_strike(Whom::All, "what the service knew is gone");
+    volume.subject.heal("an empty lock file");
+    volume.edit_and_strike(Whom::All, "two kills in a row");
+    volume.strike(Whom::All, "two kills in a row");
+    volume.subject.heal("two kills in a row");
+    volume.edit_and_strike(Whom::All, "DATA_DIR is empty");
     fs::remove_dir_all(replay.sandbox.data()).unwrap();
     fs::create_dir_all(replay.sandbox.data()).unwrap();
-    volume.ward.heal("what the service knew is gone");
+    volume.subject.heal("DATA_DIR is empty");
     replay.remote.run(["update-ref", "-d", "refs/heads/main"]);
-    volume.ward.history.begin_again();
-    volume.edit_and_strike(Whom::All, "a branch that is new");
+    volume.subject.history.begin_again();
+    volume.edit_and_strike(Whom::All, "a new branch");
     let healed = replay.sync().run();
     assert_eq!(healed.code(), "pushed", "{healed}");
     assert!(!branch.exists() && !head.exists());
     let note = fs::read(replay.remote.path().join("windmill-git-sync.pushes")).unwrap();
-    assert!(note.is_empty(), "all were answered: {}", String::from_utf8_lossy(&note));
+    assert!(note.is_empty(), "all pushes were answered: {}", String::from_utf8_lossy(&note));
 }
 
 #[test]
@@ -540,27 +540,27 @@ fn lock_files_of_other_programs_in_a_local_repository_stay() {
     let replay = Replay::new();
     let mut volume = Volume::new(&replay);
     let (branch, head) = (volume.lock("refs/heads/main"), volume.lock("HEAD"));
-    volume.ward.edit();
+    volume.subject.edit();
     fs::write(&head, "").unwrap();
-    volume.check_stays("HEAD", "a lock, and no push that was not answered");
+    volume.check_stays("HEAD", "a lock file without an unanswered push");
     fs::remove_file(&head).unwrap();
-    volume.ward.heal("a lock, and no push that was not answered");
+    volume.subject.heal("a lock file without an unanswered push");
 
-    volume.edit_and_strike(Whom::All, "a lock of another commit");
+    volume.edit_and_strike(Whom::All, "a lock file for another commit");
     let of_ours = fs::read(&branch).unwrap();
     fs::write(&branch, format!("{}\n", replay.remote.tip("main").unwrap())).unwrap();
-    volume.check_stays("refs/heads/main", "a lock of another commit");
-    assert!(head.exists(), "nor is the other one taken");
+    volume.check_stays("refs/heads/main", "a lock file for another commit");
+    assert!(head.exists(), "the lock file of HEAD stays too");
     fs::write(&branch, of_ours).unwrap();
     fs::write(&head, "ref: refs/heads/other\n").unwrap();
-    volume.check_stays("refs/heads/main", "somebody moves HEAD");
-    assert!(head.exists(), "nor is the other one taken");
+    volume.check_stays("refs/heads/main", "another program moves HEAD");
+    assert!(head.exists(), "the lock file of HEAD stays too");
 
-    // The lock of HEAD does not matter for a branch that HEAD does not name.
+    // A push to a branch does not lock HEAD if HEAD names another branch.
     fs::remove_file(&head).unwrap();
     replay.remote.run(["symbolic-ref", "HEAD", "refs/heads/other"]);
     fs::write(&head, "").unwrap();
-    volume.ward.heal("another branch's HEAD");
+    volume.subject.heal("HEAD names another branch");
     assert!(head.exists() && !branch.exists());
 }
 
@@ -581,7 +581,7 @@ fn a_push_to_a_local_repository_waits_for_another_push() {
     let lock = volume.lock("refs/heads/main");
     let of_the_first = fs::read_to_string(&lock).unwrap();
     let second = other.start();
-    eventually("the other push is about to be received", || {
+    eventually("the other push starts git-receive-pack", || {
         let is_asked = |process: &process::Process| {
             process.arguments.last().is_some_and(|last| last.starts_with("git-receive-pack "))
         };
@@ -594,8 +594,8 @@ fn a_push_to_a_local_repository_waits_for_another_push() {
     assert_eq!(second.commit().as_deref(), Some(&*tip), "{second}");
     assert!(replay.remote.is_ancestor(of_the_first.trim(), &tip), "the orphan's push is not lost: {second}");
     let parents: Vec<_> = replay.remote.log("main").into_iter().map(|commit| commit.parents).collect();
-    assert_eq!(parents[0], [of_the_first.trim()], "the second one came after it");
-    assert!(!second.stderr.contains("failed to update ref"), "it did not run into the locks: {second}");
+    assert_eq!(parents[0], [of_the_first.trim()], "the second push came after the first");
+    assert!(!second.stderr.contains("failed to update ref"), "the second push waited for the locks: {second}");
 }
 
 #[test]
@@ -603,23 +603,23 @@ fn a_push_to_a_local_repository_waits_for_another_push() {
 fn a_new_service_syncs_after_a_killed_service() {
     let replay = Replay::new();
     let wmill = replay.sandbox.program("real-wmill", &replay.script());
-    let striker = Striker::new(&replay.sandbox, &wmill);
-    let mut ward = Ward::new(&replay);
-    // The last program records the tip of the checkout. The push and its confirmation come before it.
+    let killer = Killer::new(&replay.sandbox, &wmill);
+    let mut subject = Subject::new(&replay);
+    // The last program records the tip in the checkout, after the push and its confirmation.
     for (point, whom) in [1, 3, 5, 7, 9, 11, 12, 13].into_iter().zip([Whom::Service, Whom::All].into_iter().cycle()) {
-        ward.edit();
+        subject.edit();
         let service = replay.sandbox.service().remote(&replay.remote).serve();
-        striker.at(point, Moment::After, whom);
+        killer.at(point, Moment::After, whom);
         let answer = service.ask("POST", "/sync", &[], b"");
-        assert!(answer.is_err(), "{point}: nobody is left who could answer");
+        assert!(answer.is_err(), "{point}: the killed service cannot answer");
         drop(service);
-        striker.never();
+        killer.never();
         let fault = format!("SIGKILL of {whom:?} after program {point} of a service");
-        ward.history.assert_grown(&fault);
+        subject.history.assert_grown(&fault);
         let next = replay.sandbox.service().remote(&replay.remote).serve();
         let healthy = next.post_sync("");
         assert_eq!(healthy.status, 200, "{fault}: {}", healthy.text());
-        ward.heal(&fault);
+        subject.heal(&fault);
     }
 }
 
@@ -627,10 +627,9 @@ fn a_new_service_syncs_after_a_killed_service() {
 #[ignore = "long: just test-faults"]
 fn an_orphan_never_writes_into_a_later_sync() {
     let replay = Replay::new();
-    let mut ward = Ward::new(&replay);
+    let mut subject = Subject::new(&replay);
     let [written, asked] = ["written", "asked"].map(|name| replay.sandbox.path().join(name));
-    // The orphan does not hold the lock, so the next sync does not wait for it, and it is not in the group that is
-    // killed.
+    // The orphan does not hold the lock, so the next sync does not wait for it. It is in a process group of its own.
     let orphan = format!(
         "#!/bin/sh\n{}trap '' HUP INT\ntrap 'outside \": >{}\"' TERM\nwhile :; do\nmkdir -p f/debris\n\
          echo debris >f/debris/debris.py 2>/dev/null\noutside ': >{}'\ndone\n",
@@ -644,18 +643,18 @@ fn an_orphan_never_writes_into_a_later_sync() {
         orphan_program.display()
     );
     for _ in 0..5 {
-        ward.edit();
+        subject.edit();
         replay.sandbox.program("wmill", &strikes);
         let struck = replay.sync().run();
         assert_eq!(struck.signal, Some(9), "{struck}");
         let _ = fs::remove_file(&written);
         eventually("the orphan writes", || written.exists().then_some(()));
         replay.sandbox.program("wmill", &replay.script());
-        ward.heal("an orphan that writes on");
+        subject.heal("an orphan that continues to write");
         let left = replay.sandbox.processes();
         assert!(left.is_empty(), "{left:?}");
         let _ = fs::remove_file(&written);
-        fs::remove_file(&asked).expect("it is asked to end, before it is ended");
+        fs::remove_file(&asked).expect("the orphan gets SIGTERM before SIGKILL");
         assert!(!replay.checkout().join("tree/f/debris").exists() && !written.exists());
     }
 }

@@ -1,4 +1,4 @@
-//! The machine, the answers, the volume: faults that could fill the disk or the memory, or make a run wait forever.
+//! Faults of the machine, of large answers and in DATA_DIR, which could fill disk or memory or block a run forever.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -83,8 +83,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// For each coming fetch, the number of bytes after which its answer breaks off. After the last entry, the connection
-/// holds.
+/// For each of the next fetches, the number of bytes after which the connection breaks. Later fetches are complete.
 type Breaks = Arc<Mutex<VecDeque<usize>>>;
 
 /// A connection to the remote that breaks.
@@ -200,7 +199,7 @@ fn broken_connections_leave_nothing_on_the_volume() {
         replay.hold(if number == 0 { State::Seeded } else { State::Edited });
         let mut sizes = Vec::new();
         for run in 0..runs {
-            // Each run makes four attempts, and a fifth one if it replaces the checkout.
+            // A run makes four attempts, and a fifth one if it replaces the checkout.
             line.breaks_after((0..6).map(|attempt| 200 + (run * 4 + attempt) * (280 << 10)));
             let broken = sync.run();
             assert!(broken.code().starts_with("git_"), "{broken}");
@@ -208,7 +207,7 @@ fn broken_connections_leave_nothing_on_the_volume() {
             sizes.push(bytes_below(&replay.sandbox.data()));
         }
         assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) < 64 << 10), "{sizes:?}");
-        // Near the end, everything may have arrived already. Then the sync succeeds.
+        // If the connection breaks near the end of the answer, the pack may be complete.
         line.breaks_after([(4 << 20) + 30_000]);
         let healthy = sync.run();
         assert!(["pushed", "unchanged"].contains(&healthy.code().as_str()), "{healthy}");
@@ -241,7 +240,7 @@ fn leftovers_of_a_killed_git_are_removed_before_the_next_fetch() {
     for name in leftovers {
         assert!(!git.join(name).exists(), "{name}");
     }
-    // A fetch had received this pack, and not yet given it a ref.
+    // This is a pack that a fetch has received, but that no ref uses yet.
     let pack = fs::read_dir(git.join("objects/pack")).unwrap().next().expect("a pack").unwrap().path();
     fs::write(pack.with_extension("keep"), "fetch-pack 1 on host").unwrap();
     replay.hold(State::Seeded);
@@ -257,7 +256,7 @@ enum Endless {
     Pack,
 }
 
-/// A remote over HTTP whose answer never ends, with some megabytes per second.
+/// An HTTP remote that sends an endless answer, some megabytes per second.
 struct EndlessRemote(SocketAddr);
 
 impl EndlessRemote {
@@ -326,7 +325,7 @@ fn answer_without_end(mut client: TcpStream, what: Endless) {
     send(answer("result").as_bytes());
     send(&packet(format!("shallow {tip}").as_bytes()));
     send(b"0000");
-    // git asks what is shallow, and then for the pack.
+    // git first requests the shallow commits, and then the pack.
     if !body.windows(4).any(|word| word == b"done") {
         return;
     }
@@ -406,9 +405,9 @@ fn large_answers_take_little_memory() {
 #[test]
 #[ignore = "long: just test-faults"]
 fn a_large_workspace_takes_little_memory() {
-    /// An export may have 250,000 entries, for which the stand-in would need minutes.
+    /// An export may have 250,000 entries, but the stand-in would need minutes for them.
     const COUNT: usize = 50_000;
-    /// With 250,000 entries, 32 MB are permitted, of which the released program needs at most 6 MB for any workspace.
+    /// The limit is 32 MB for 250,000 entries. The released program needs at most 6 MB of it for any workspace.
     const GROWTH_KB_MAX: u64 = ((32 - 6) << 10) * COUNT as u64 / 250_000;
     let (small, _) = peak_of(Replay::new().sync().start());
     let path = |number: usize| format!("f/many_{}/some_variable_{number}", number % 500);
@@ -439,7 +438,7 @@ fn a_large_workspace_takes_little_memory() {
     run("full", &sync.arg("--force"), "unchanged");
 }
 
-/// The limit that ends a run if it waits for the other end of a FIFO.
+/// The timeout that ends a run that waits for the other end of a FIFO.
 const SOON: &str = "20s";
 
 #[test]
@@ -494,7 +493,7 @@ fn fifos_links_and_folders_in_place_of_our_files_are_survived() {
 fn remove(path: &Path) {
     let Ok(about) = fs::symlink_metadata(path) else { return };
     if about.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
-    assert!(!about.file_type().is_fifo(), "{} is a FIFO still", path.display());
+    assert!(!about.file_type().is_fifo(), "{} is still a FIFO", path.display());
 }
 
 /// Returns our files that are not in a checkout's `git/` or `tree/`.
@@ -553,7 +552,7 @@ fn sync_and_serve_answer_under_a_limit_of_descriptors() {
         let struck = replay.sync().program(limited.clone()).run();
         println!("{fault}: {}", struck.code());
         assert!(!struck.stderr.contains("panicked"), "{fault}: {struck}");
-        history.judge(&fault, &struck);
+        history.assert_true_report(&fault, &struck);
         if descriptors >= 24 {
             let service = replay.sandbox.service().remote(&replay.remote).program(limited).serve();
             let answer = service.post_sync("");
@@ -606,7 +605,7 @@ fn an_idle_service_removes_the_token_of_a_killed_run() {
     let running = replay.sync().start();
     eventually("wmill pulls", || folder.join("wmill").exists().then_some(()));
     running.kill();
-    eventually("the orphan is gone, and what it had", || (!folder.exists()).then_some(()));
+    eventually("the orphan and its folder are gone", || (!folder.exists()).then_some(()));
     assert!(replay.sandbox.processes().iter().all(|process| process.pid == service.pid()), "an orphan is left");
 }
 
@@ -622,5 +621,5 @@ fn a_name_of_256_bytes_is_an_invalid_entry() {
     let outcome = replay.sync().run().expect("pushed");
     assert!(outcome.warnings().iter().any(|warning| warning.contains(&too_long[..40])), "{outcome}");
     assert!(replay.remote.regular_files("main").contains_key(&longest));
-    history.judge("long names", &outcome);
+    history.assert_true_report("long names", &outcome);
 }

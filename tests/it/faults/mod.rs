@@ -5,7 +5,7 @@
 //! Each module declares its scenarios in a list. `table` makes `tests/FAULTS.md` from the lists and from the scenarios
 //! that other tests cover, and checks that the file is up to date.
 
-#![expect(clippy::print_stdout, reason = "how many points there were, and the curves, are part of what a test shows")]
+#![expect(clippy::print_stdout, reason = "a test shows its number of points and its resources over time")]
 
 mod as_root;
 mod cache;
@@ -59,12 +59,12 @@ impl<'a> History<'a> {
         Self { remote, branch, tip: remote.tip(branch) }
     }
 
-    /// Starts the history again at the remote's current tip, after another writer has changed it.
+    /// Restarts the history at the remote's current tip, after a change by another writer.
     pub(crate) fn begin_again(&mut self) {
         self.tip = self.remote.tip(self.branch);
     }
 
-    /// Asserts that the branch lost nothing since the last look. Returns its tip.
+    /// Asserts that the branch lost no commit since the last call. Returns its tip.
     #[track_caller]
     pub(crate) fn assert_grown(&mut self, fault: &str) -> Option<String> {
         let tip = self.remote.tip(self.branch);
@@ -79,13 +79,13 @@ impl<'a> History<'a> {
         tip
     }
 
-    /// Asserts that the report of a sync with this fault is true and has no secrets.
+    /// Asserts that the report of a sync with this fault is true and contains no secret.
     #[track_caller]
-    pub(crate) fn judge(&mut self, fault: &str, outcome: &Outcome) {
+    pub(crate) fn assert_true_report(&mut self, fault: &str, outcome: &Outcome) {
         let before = self.tip.clone();
         let tip = self.assert_grown(fault);
         assert_nothing_leaked(&outcome.texts(), &[], &SECRETS);
-        // A killed sync reports nothing, or dies between its report and its end.
+        // A killed sync reports nothing, or is killed between its report and its end.
         let is_killed = outcome.signal.is_some();
         if is_killed && outcome.stdout.is_empty() {
             return;
@@ -99,7 +99,7 @@ impl<'a> History<'a> {
             _ => {
                 assert_eq!(outcome.commit(), None, "{fault}: {outcome}");
                 assert_ne!(outcome.exit_code, Some(0), "{fault}: {outcome}");
-                assert_eq!(tip, before, "{fault}: a failure was told, and the remote has changed: {outcome}");
+                assert_eq!(tip, before, "{fault}: the sync reported a failure, but the remote has changed: {outcome}");
             }
         }
     }
@@ -109,7 +109,7 @@ impl<'a> History<'a> {
     pub(crate) fn assert_healed(&mut self, fault: &str, sync: &Run<'_>, expected: &Files) -> Outcome {
         let healthy = sync.run();
         assert!(["pushed", "unchanged"].contains(&healthy.code().as_str()), "after {fault}: {healthy}");
-        self.judge(fault, &healthy);
+        self.assert_true_report(fault, &healthy);
         let files = self.remote.regular_files(self.branch);
         assert_eq!(files.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "after {fault}");
         assert_same_values(&files, expected);

@@ -1,5 +1,5 @@
-//! A remote that changes during a sync, beyond what other tests cover: it is gone, made again, or has other settings,
-//! between the fetch and the push and between two runs.
+//! A remote that is deleted, replaced or damaged between fetch and push or between two syncs, and changed settings. The
+//! tests of `push` cover other changes of a remote.
 
 use std::fs;
 
@@ -110,7 +110,7 @@ fn a_branch_that_is_forced_to_an_unrelated_history_gets_the_backup() {
         }
         assert!(replay.remote.is_ancestor(&theirs, "main"));
     }
-    // Commits from long ago are not pushed along.
+    // The push does not bring back commits from before the forced history.
     assert_eq!(replay.remote.log("main").len(), 3);
 }
 
@@ -136,12 +136,14 @@ fn the_backup_is_complete_after_each_change_of_branch_folder_and_url() {
             let sync = replay.sandbox.sync().remote(remote).branch(branch);
             let sync = if folder.is_empty() { sync } else { sync.subdir(folder) };
             let running = sync.start();
-            eventually("it has begun", || replay.sandbox.data().join("windmill-git-sync/locks").exists().then_some(()));
+            eventually("the sync has started", || {
+                replay.sandbox.data().join("windmill-git-sync/locks").exists().then_some(())
+            });
             running.kill();
-            history.judge(&fault, &running.finish());
+            history.assert_true_report(&fault, &running.finish());
             let pushed = sync.run();
             assert!(["pushed", "unchanged"].contains(&pushed.code().as_str()), "{fault}: {pushed}");
-            history.judge(&fault, &pushed);
+            history.assert_true_report(&fault, &pushed);
             let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
             let mut held = Files::new();
             for (path, content) in remote.regular_files(branch) {
@@ -172,7 +174,7 @@ fn a_push_that_a_hook_refuses_succeeds_in_the_next_sync() {
     for _ in 0..3 {
         let refused = replay.sync().run().expect("git_rejected");
         assert!(refused.message().contains("not now"), "{}", refused.message());
-        history.judge("a hook that refuses every other push", &refused);
+        history.assert_true_report("a hook that refuses every other push", &refused);
         let pushed = history.assert_healed("a hook that refused", &replay.sync(), &replay.expected());
         assert_eq!(pushed.code(), "pushed");
         state = state.other();
@@ -195,14 +197,14 @@ fn no_success_is_reported_for_a_damaged_repository() {
         let broken = if part.is_empty() { path.clone() } else { path.join(part) };
         fs::rename(&broken, &aside).unwrap();
         let struck = replay.sync().env("SYNC_TIMEOUT", "20s").run();
-        let was_told = struck.exit_code == Some(0);
+        let is_success = struck.exit_code == Some(0);
         if broken.exists() {
             fs::remove_dir_all(&broken).unwrap();
         }
         fs::rename(&aside, &broken).unwrap();
         // git accepts a repository without a `config`.
-        assert!(!was_told || part == "config", "{part}: {struck}");
-        history.judge(part, &struck);
+        assert!(!is_success || part == "config", "{part}: {struck}");
+        history.assert_true_report(part, &struck);
         history.assert_healed(&format!("a repository without `{part}`"), &replay.sync(), &replay.expected());
     }
 }

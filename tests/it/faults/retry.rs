@@ -64,7 +64,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// Returns how often our binary said that it tries again.
+/// Returns the number of retries in the log.
 fn retries(outcome: &Outcome) -> usize {
     pauses(outcome).len()
 }
@@ -126,7 +126,7 @@ fn a_single_failure_of_the_remote_is_retried() {
         let sync = replay.sandbox.sync().remote(&remote);
         let outcome = history.assert_healed(&name, &sync, &replay.expected());
         assert_eq!((outcome.code().as_str(), retries(&outcome)), ("pushed", 1), "{name}: {outcome}");
-        assert_eq!(replay.remote.log("main").len(), 2, "{name}: theirs and ours");
+        assert_eq!(replay.remote.log("main").len(), 2, "{name}: another writer's commit and ours");
     });
 }
 
@@ -151,7 +151,7 @@ fn a_lasting_failure_is_tried_four_times() {
     ];
     side_by_side(&cases, |(break_it, settings, code)| {
         let replay = Replay::new();
-        // From here on, the real `wmill` runs.
+        // The real `wmill` replaces the stand-in.
         fs::remove_file(replay.sandbox.bin().join("wmill")).unwrap();
         let remote = GitHttp::serve(&replay.remote);
         let mut history = History::of(&replay.remote, "main");
@@ -160,16 +160,16 @@ fn a_lasting_failure_is_tried_four_times() {
         let broken = settings.iter().fold(sync.clone(), |sync, (name, value)| sync.env(name, value));
         let begun = Instant::now();
         let outcome = broken.run().expect(code);
-        // The pauses are 0.5, 1.5 and 4 seconds, each plus or minus a quarter, and they are really made.
+        // The pauses are 0.5, 1.5 and 4 seconds, each plus or minus a quarter.
         let time = begun.elapsed();
         let pauses = pauses(&outcome);
         let [first, second, third] = pauses[..] else { panic!("{outcome}") };
-        let is_as_promised = (375..=625).contains(&first) && (1125..=1875).contains(&second);
-        assert!(is_as_promised && (3000..=5000).contains(&third), "{pauses:?}");
+        let is_as_documented = (375..=625).contains(&first) && (1125..=1875).contains(&second);
+        assert!(is_as_documented && (3000..=5000).contains(&third), "{pauses:?}");
         assert!(time >= Duration::from_millis(first + second + third), "{time:?} for {pauses:?}");
         assert!(outcome.message().ends_with("(tried 4 times)"), "{}", outcome.message());
         assert_eq!(retries(&outcome), 3, "{outcome}");
-        history.judge(code, &outcome);
+        history.assert_true_report(code, &outcome);
         remote.heal();
         replay.sandbox.windmill.heal();
         history.assert_healed(code, &sync, &with_readme(pulled_alone(&replay.sandbox, OUR_DEFAULTS)));
@@ -199,7 +199,7 @@ fn a_refusal_is_not_retried() {
         assert_eq!(retries(&outcome), 0, "{outcome}");
         assert!(!outcome.message().contains("tried"), "{}", outcome.message());
         assert_eq!(asked(needle), 1, "{needle}");
-        history.judge(code, &outcome);
+        history.assert_true_report(code, &outcome);
         remote.heal();
         replay.sandbox.windmill.heal();
     };
@@ -265,7 +265,7 @@ fn a_retried_pull_starts_in_a_clean_folder() {
             once = once.display()
         ),
     );
-    let outcome = history.assert_healed("a pull that broke off", &replay.sync(), &replay.expected());
+    let outcome = history.assert_healed("a pull that failed", &replay.sync(), &replay.expected());
     assert_eq!((outcome.code().as_str(), retries(&outcome)), ("pushed", 1), "{outcome}");
 }
 
@@ -274,7 +274,7 @@ fn no_pause_is_longer_than_the_time_left() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("WINDMILL_BASE_URL", "http://127.0.0.1:1");
-    // There is no time for the third pause of at least 3 seconds. The error is the failure itself, not the timeout.
+    // There is no time for the third pause of at least 3 seconds. The sync reports the failure, not the timeout.
     let outcome = sync.env("SYNC_TIMEOUT", "4s").run().expect("windmill_unreachable");
     let pauses = pauses(&outcome);
     assert!(pauses.len() < 3 && pauses.iter().sum::<u64>() < 4_000, "{outcome}");
@@ -294,7 +294,7 @@ fn a_signal_ends_a_pause() {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.text().contains("shutting_down"), "{}", answer.text());
     let asked = sandbox.windmill.requests();
-    assert_eq!(asked.iter().filter(|request| request.target.contains("/users/whoami")).count(), 1, "no second try");
+    assert_eq!(asked.iter().filter(|request| request.target.contains("/users/whoami")).count(), 1, "one attempt");
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn retry_after_sets_the_pause() {
     let outcome = history.assert_healed("429", &replay.sync(), &replay.expected());
     assert_eq!(retries(&outcome), 1, "{outcome}");
     assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
-    // The requested pause is longer than any accepted one and than the time left, so the failure is reported at once.
+    // The requested pause is longer than the maximum and than the time left, so the failure is reported at once.
     replay.sandbox.windmill.fail("/w/shop/users/whoami", Fault::Later(503, 100_000));
     let outcome = replay.sync().env("SYNC_TIMEOUT", "20s").run().expect("windmill_unreachable");
     assert_eq!(retries(&outcome), 0, "{outcome}");

@@ -1,4 +1,4 @@
-//! `git` and `wmill` that misbehave: each verb of git, in each way, and pulls that report a false result.
+//! Faults of `git` and `wmill`: each git command fails in each way, and pulls report a false result.
 
 use std::fs;
 
@@ -62,7 +62,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// The git verbs of one sync after another writer has moved the tip.
+/// The git commands of a sync after another writer's push.
 const VERBS: [&str; 12] = [
     "ls-remote",
     "rev-parse",
@@ -87,7 +87,7 @@ const WAYS: [(&str, &str); 6] = [
     ("prints bytes that are no text", "printf 'fatal: \\377\\376\\200 \\033[31m\\n'; printf '\\377\\n' >&2; exit 128"),
 ];
 
-/// Installs a `git` that does `way` for this verb, and runs the real git for all others.
+/// Installs a `git` that runs `way` for this command, and the real git for all others.
 pub(super) fn break_git(sandbox: &Sandbox, verb: &str, way: &str) {
     let git = process::find_program("git", &[]).unwrap();
     let script = format!("git='{}'\ncase \" $* \" in *' {verb} '*) {way} ;; esac\nexec \"$git\" \"$@\"", git.display());
@@ -116,14 +116,13 @@ pub(super) fn check_verbs(which: Points) {
                 continue;
             }
             if verb == "read-tree" && way == "exit 0" {
-                // A sync does not survive this: only git knows what its index contains.
+                // A sync does not survive this, because only git knows the content of its index.
                 continue;
             }
             let fault = format!("`git {verb}` {name}");
             state = state.other();
             replay.hold(state);
-            // For these verbs there must be something to fetch. For `init`, the checkout is removed, so that it is made
-            // again.
+            // `fetch` and `rev-parse` run only if there is something to fetch, and `init` only without a checkout.
             if ["fetch", "rev-parse"].contains(&verb) {
                 replay.remote.commit_files("main", &[("README.md", &fault)]);
                 replay.remote.commit_files("main", &[("README.md", "stays\n")]);
@@ -142,7 +141,7 @@ pub(super) fn check_verbs(which: Points) {
                 // The commit is on the remote, although git reported a failure.
                 history.begin_again();
             }
-            history.judge(&fault, &struck);
+            history.assert_true_report(&fault, &struck);
             history.assert_healed(&fault, &replay.sync(), &replay.expected());
         }
     }
@@ -156,7 +155,7 @@ fn a_git_that_hangs_is_ended_at_the_timeout() {
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
     let mut state = State::Seeded;
-    // A pull of what changed ends with a look at what git stages of it.
+    // `git add` belongs to the step `pull`: at its end, the service stages the pulled files.
     for (verb, step) in [("fetch", "fetch"), ("add", "pull"), ("push", "push")] {
         state = state.other();
         replay.hold(state);
@@ -168,7 +167,7 @@ fn a_git_that_hangs_is_ended_at_the_timeout() {
         let left: Vec<_> = replay.sandbox.processes();
         assert!(left.is_empty(), "{verb}: {left:?}");
         mend_git(&replay.sandbox);
-        history.judge(verb, &struck);
+        history.assert_true_report(verb, &struck);
         history.assert_healed(verb, &replay.sync(), &replay.expected());
     }
 }
@@ -179,7 +178,7 @@ fn each_failure_of_git_while_it_builds_a_tree_is_survived() {
     let replay = Replay::new();
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
-    // wmill does not see this file, so the branch keeps more than what was pulled.
+    // `wmill` does not pull this file, so the branch has more files than the pull.
     let stays = ("wmill.yaml", "defaultTs: bun\n");
     replay.remote.commit_files("main", &[stays]);
     let (mut state, mut failed) = (State::Seeded, 0);
@@ -192,12 +191,12 @@ fn each_failure_of_git_while_it_builds_a_tree_is_survived() {
             expected.insert(stays.0.to_owned(), stays.1.into());
             history.begin_again();
             break_git(&replay.sandbox, verb, way);
-            // The trees of single items are made by `fast-import`.
+            // `fast-import` makes the trees of single items.
             let struck = replay.sync().env("SYNC_TIMEOUT", "60s").env("COMMIT_PER", "item").run();
             mend_git(&replay.sandbox);
             assert!(struck.signal.is_none(), "{fault}: {struck}");
             failed += usize::from(struck.exit_code != Some(0));
-            history.judge(&fault, &struck);
+            history.assert_true_report(&fault, &struck);
             history.assert_healed(&fault, &replay.sync(), &expected);
         }
     }
@@ -221,7 +220,7 @@ fn incomplete_output_of_git_fails_the_sync() {
         break_git(&replay.sandbox, verb, &way);
         let struck = replay.sync().run().expect("git_failed");
         assert!(struck.message().contains(verb) && struck.message().contains("holds its output open"), "{struck}");
-        history.judge(verb, &struck);
+        history.assert_true_report(verb, &struck);
         mend_git(&replay.sandbox);
         history.assert_healed(verb, &replay.sync(), &replay.expected());
     });
@@ -233,20 +232,20 @@ fn a_tree_that_differs_from_the_pull_is_not_pushed() {
     let mut history = History::of(&replay.remote, "main");
     history.assert_healed("nothing", &replay.sync(), &replay.expected());
     let commits = replay.remote.log("main").len();
-    // The tree is as from an index whose entries and folders disagree.
+    // This `git write-tree` prints the id of the tree of the remote's tip.
     let lie = format!(
         "\"$git\" \"$@\" >&2; exec \"$git\" --git-dir='{}' rev-parse main^{{tree}}",
         replay.remote.path().display()
     );
-    let once = format!("if mkdir '{}/told' 2>/dev/null; then {lie}; fi", replay.sandbox.scratch("lie").display());
+    let once = format!("if mkdir '{}/once' 2>/dev/null; then {lie}; fi", replay.sandbox.scratch("lie").display());
     replay.hold(State::Edited);
     break_git(&replay.sandbox, "write-tree", &lie);
     let refused = replay.sync().run().expect("git_failed");
     assert!(refused.message().contains("git did not stage what wmill pulled"), "{}", refused.message());
     assert_eq!(replay.remote.log("main").len(), commits, "nothing was pushed");
-    // A single false answer costs a new checkout.
+    // After a single wrong id, a new checkout repairs it.
     break_git(&replay.sandbox, "write-tree", &once);
-    history.judge("a tree that is another one", &refused);
+    history.assert_true_report("a tree that is another one", &refused);
     history.assert_healed("a tree that is another one", &replay.sync(), &replay.expected());
     mend_git(&replay.sandbox);
 }
@@ -259,13 +258,13 @@ fn an_empty_pull_that_reports_success_deletes_nothing() {
                    echo 'remote (x) -> local: 1 changes to apply'\necho 'Done! All 1 changes applied locally'";
     replay.sandbox.program("wmill", nothing);
     let first = replay.sync().run().expect("unchanged");
-    history.judge("nothing to back up", &first);
+    history.assert_true_report("nothing to back up", &first);
     replay.sandbox.program("wmill", &replay.script());
     history.assert_healed("nothing to back up", &replay.sync(), &replay.expected());
     for _ in 0..2 {
         replay.sandbox.program("wmill", nothing);
         let refused = replay.sync().run().expect("mass_deletion");
-        history.judge("an empty tree", &refused);
+        history.assert_true_report("an empty tree", &refused);
         replay.sandbox.program("wmill", &replay.script());
         history.assert_healed("an empty tree", &replay.sync(), &replay.expected());
     }
@@ -292,7 +291,7 @@ fn a_killed_wmill_is_reported_and_not_retried() {
         let struck = replay.sync().run().expect("pull_failed");
         assert!(struck.message().contains("killed by signal"), "{}", struck.message());
         assert_eq!(fs::read_to_string(&pulls).unwrap(), "pull\n", "{signal}");
-        history.judge(signal, &struck);
+        history.assert_true_report(signal, &struck);
         replay.sandbox.program("wmill", &replay.script());
         history.assert_healed(signal, &replay.sync(), &replay.expected());
     }
@@ -308,7 +307,7 @@ fn a_million_lines_of_output_do_not_fill_the_log() {
     let outcome = history.assert_healed("a flood", &replay.sync().env("LOG_LEVEL", "debug"), &replay.expected());
     assert_eq!(outcome.code(), "pushed");
     assert!(outcome.stderr.len() < 2_000_000, "{} bytes of log", outcome.stderr.len());
-    assert!(outcome.stderr.contains("more than 5000 lines"), "it says that it says no more");
+    assert!(outcome.stderr.contains("more than 5000 lines"), "the log says that it omits the rest");
 }
 
 #[test]
@@ -323,7 +322,7 @@ fn the_next_sync_uses_tools_that_are_installed_again() {
     };
     for (state, version) in [(State::Seeded, &*wmill::version()), (State::Edited, "2.0.0"), (State::Seeded, "2.0.10")] {
         let missing = replay.sync().env("PATH", &nothing).run().expect("git_failed");
-        history.judge("no tools", &missing);
+        history.assert_true_report("no tools", &missing);
         replay.sandbox.program("wmill", &replay.script().replace(&wmill::version(), version));
         replay.hold(state);
         history.assert_healed("no tools", &replay.sync(), &replay.expected());
