@@ -30,7 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "as_root::as_root_a_program_that_takes_all_memory_does_not_end_the_service",
     },
     Scenario {
-        fault: "no more threads or processes",
+        fault: "too few threads and processes",
         injected: "a limit of 8, 16 and 64, for `sync` and `serve`",
         asserted: "`sync` prints its JSON, `serve` answers, `healthcheck` works without a second thread",
         test: "as_root::as_root_a_service_answers_under_a_limit_of_processes",

@@ -58,7 +58,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "machine::an_endless_answer_of_the_remote_ends_with_a_timeout",
     },
     Scenario {
-        fault: "no more file descriptors",
+        fault: "too few file descriptors",
         injected: "a limit of 8, 12, 16, 24 and 48 for `sync`, of 24 and 48 for `serve`",
         asserted: "`sync` prints its JSON, `serve` answers",
         test: "machine::sync_and_serve_answer_under_a_limit_of_descriptors",

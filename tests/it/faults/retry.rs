@@ -9,25 +9,25 @@ use support::*;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
-        fault: "one failure: no answer, 408, 429, 500, 503, the error page of a gateway, a truncated archive",
+        fault: "one failure: no answer, status 408, 429, 500 or 503, a gateway's error page, a truncated archive",
         injected: "in each request to Windmill, and in the export",
         asserted: "the sync succeeds; its log reports one retry",
         test: "retry::a_single_failure_of_windmill_is_retried",
     },
     Scenario {
-        fault: "one failure: no answer, 429, 500, 502, 503, a truncated answer, a lost answer to a push",
+        fault: "one failure: no answer, status 429, 500, 502 or 503, a truncated answer, a lost answer to a push",
         injected: "in each request of a fetch and of a push",
         asserted: "the sync succeeds with one retry and makes one commit",
         test: "retry::a_single_failure_of_the_remote_is_retried",
     },
     Scenario {
-        fault: "a lasting failure: connection refused, unknown host, 500, 502, 503",
+        fault: "a lasting failure: a refused connection, an unknown host, status 500, 502 or 503",
         injected: "in Windmill, the export, the fetch and the push",
         asserted: "four attempts with growing pauses; the message gives their number",
         test: "retry::a_lasting_failure_is_tried_four_times",
     },
     Scenario {
-        fault: "a refusal: 400, 401, 403, 404, a page that is not Windmill's, a hook that refuses",
+        fault: "a refusal: status 400, 401, 403 or 404, a page that is not Windmill's, a hook that refuses",
         injected: "in Windmill, the fetch and the push",
         asserted: "one attempt",
         test: "retry::a_refusal_is_not_retried",
@@ -57,7 +57,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "retry::a_signal_ends_a_pause",
     },
     Scenario {
-        fault: "429 or 503 with `Retry-After`",
+        fault: "status 429 or 503 with `Retry-After`",
         injected: "in Windmill",
         asserted: "the pause is as long as requested; if it is too long, the failure is reported at once",
         test: "retry::retry_after_sets_the_pause",

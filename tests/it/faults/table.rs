@@ -16,7 +16,7 @@ const ELSEWHERE: &[Scenario] = &[
         "failures::each_failure_of_windmill_has_its_code",
     ),
     row(
-        "500, 502, a page that is not Windmill's, no answer",
+        "status 500, 502, a page that is not Windmill's, no answer",
         "in the export",
         "`pull_failed`; no file of the run is left",
         "failures::each_failure_of_an_export_has_its_code",
@@ -52,7 +52,7 @@ const ELSEWHERE: &[Scenario] = &[
         "failures::one_sync_of_a_workspace_at_a_time",
     ),
     row(
-        "no answer, and half an archive without an end",
+        "no answer, and an archive that stops halfway",
         "in Windmill, the export, the fetch and the push",
         "`timeout` names the step; no process is left",
         "failures::a_sync_that_takes_too_long_names_the_step_and_leaves_nothing_running",
@@ -154,7 +154,7 @@ const ELSEWHERE: &[Scenario] = &[
         "sync::the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less",
     ),
     row(
-        "fewer items than before, or none",
+        "a workspace with far fewer items than before, or none",
         "in Windmill",
         "`mass_deletion`",
         "guards::at_least_ten_items_and_more_than_the_share_are_a_mass_deletion",
@@ -166,13 +166,13 @@ const ELSEWHERE: &[Scenario] = &[
         "guards::a_server_that_gives_out_plain_secrets_is_refused",
     ),
     row(
-        "a failed request of a pull, other than the export",
+        "a failed request of a pull other than the export",
         "in Windmill",
         "`pull_failed`, although `wmill` exits with 0",
         "workspace_specific::a_side_endpoint_that_fails_fails_the_sync",
     ),
     row(
-        "100 MB of output, invalid UTF-8, a line without an end, death by a signal",
+        "a `wmill` that prints 100 MB, invalid UTF-8 or one endless line, or is killed",
         "in place of `wmill`",
         "the message is true, and memory is bounded",
         "api::a_wmill_that_fails_in_its_own_way_is_told_of_truthfully_in_bounded_memory",
@@ -214,13 +214,13 @@ const ELSEWHERE: &[Scenario] = &[
         "log_sink_full::a_sync_whose_log_cannot_be_written_pushes",
     ),
     row(
-        "401, 403, 404, 429, 500",
+        "status 401, 403, 404, 429, 500, 502; no answer",
         "in the fetch and push of an HTTP remote",
         "result code and message fit the status",
         "credentials::what_an_http_remote_answers_is_told_as_what_it_is",
     ),
     row(
-        "connection refused, unknown host",
+        "a refused connection, an unknown host",
         "in the URL of the remote",
         "`git_unreachable`",
         "credentials::a_remote_that_cannot_be_reached_is_told_of",

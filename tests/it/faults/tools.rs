@@ -49,7 +49,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         test: "tools::a_killed_wmill_is_reported_and_not_retried",
     },
     Scenario {
-        fault: "a million lines of output",
+        fault: "a `wmill` that prints a million lines",
         injected: "in place of `wmill`",
         asserted: "the log is bounded, and the sync succeeds",
         test: "tools::a_million_lines_of_output_do_not_fill_the_log",
