@@ -125,7 +125,8 @@ impl Killer {
                 "{}here='{}'\nreal='{}'\n\
                  count=\"set -C; n=1; until {{ command : >'$here/count/'\\$n; }} 2>/dev/null\n\
                  do n=\\$((n + 1)); done; echo \\$n\"\n\
-                 if {{ command : >\"$here/free\"; }} 2>/dev/null; then n=$(sh -c \"$count\"); else n=$(outside \"$count\"); fi\n\
+                 if {{ command : >\"$here/free\"; }} 2>/dev/null\n\
+                 then n=$(sh -c \"$count\"); else n=$(outside \"$count\"); fi\n\
                  read -r point moment whom <\"$here/plan\"\n{STRIKE}\
                  [ $n = \"$point\" ] || exec \"$real\" \"$@\"\n\
                  [ $moment = Before ] && {{ strike; exec \"$real\" \"$@\"; }}\n\
