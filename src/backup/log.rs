@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_told_by_item() {
+    fn changed_files_are_listed_by_item() {
         use Mark::{Added, Deleted, Modified};
         let commit = commit(&[
             (Added, "b/f/ops/a.py"),

@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_workspace_did_not_use_for_long_goes() {
+    fn checkouts_that_a_workspace_did_not_use_for_long_are_removed() {
         let scratch = files::RunDir::for_test("checkouts-unused").unwrap();
         let checkout = |name: &str| scratch.path().join(name);
         let lock = |name: &str| checkout(name).with_extension("lock");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_of_the_others_go_first_and_none_that_is_in_use() {
+    fn the_least_recently_used_checkout_that_is_not_in_use_is_removed_first() {
         let scratch = files::RunDir::for_test("checkouts").unwrap();
         let all = scratch.path();
         let lock = |name: &str| all.join(name.split_once('@').unwrap().0).with_extension("lock");

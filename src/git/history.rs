@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_log_is_refused() {
+    fn a_malformed_log_is_refused() {
         for log in ["A\x00f/a\x00", "\x01123\x001\x00a\x00", &format!("\x01{ONE}\x001\x00"), &format!("\x01{ONE}\x00")]
         {
             assert!(read(log, 9).is_err(), "{log:?}");

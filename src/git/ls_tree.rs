@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_checkout_can_hold_is_told_apart() -> io::Result<()> {
+    fn entries_that_no_checkout_can_hold_are_invalid() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-sound")?;
         let sound = ["...", ".github/x", ".gitmodules", "a/..b", "a/.gitignore", "a/git", "b"];
         assert_eq!(invalid_entries(&run_dir, &blobs(&sound))?, [""; 0]);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sifted_is_counted() -> io::Result<()> {
+    fn sifted_entries_are_counted() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-sifted")?;
         let whole = listing(&run_dir, &blobs(&["a", "b", "c", "d"]))?;
         let file = run_dir.path().join("sifted");

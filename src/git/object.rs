@@ -93,7 +93,7 @@ mod tests {
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
     #[test]
-    fn object_ids_are_whole_and_lower_case() {
+    fn object_ids_have_all_digits_in_lower_case() {
         assert!(ObjectId::parse(A).is_some());
         assert!(ObjectId::parse(&"0".repeat(64)).is_some_and(|id| id.format() == ObjectFormat::Sha256));
         for other in ["", &A[1..], &A.to_uppercase(), &format!("{A}a"), "--upload-pack=evil aaaaaaaaaaaaaaaaaaaaaa"] {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn blob_ids_are_those_of_git() {
+    fn blob_ids_are_the_same_as_those_of_git() {
         let id = |content: &[u8], format| {
             ObjectId::of_blob(content, content.len() as u64, format).expect("memory can be read")
         };

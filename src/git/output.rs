@@ -226,7 +226,7 @@ mod tests {
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
     #[test]
-    fn the_tip_is_that_of_our_branch_and_no_other() {
+    fn the_tip_is_that_of_our_branch() {
         let b = "b".repeat(40);
         let listing = format!("{A}\tHEAD\n{b}\trefs/heads/x/refs/heads/main\n");
         let state = remote_state(listing.as_bytes(), "refs/heads/main");
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_that_a_host_refuses_are_read_from_what_it_says() {
+    fn the_refused_files_are_read_from_the_message_of_the_host() {
         let large = "[remote rejected] (pre-receive hook declined): error: File f/first.ts is 101.00 MB; this exceeds GitHub's \
                      file size limit of 100.00 MB\nerror: See https://gh.io/lfs for more information.\n\
                      error: File f/a is big.ts is 150.00 MB; this exceeds GitHub's file size limit of 100.00 MB\n\
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_git_prints_tells_what_failed() {
+    fn failures_of_git_are_classified_by_its_output() {
         check_class("fatal: unable to access 'http://h/': Could not resolve host: h", Code::GitUnreachable);
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 503", Code::GitUnreachable);
         check_class(
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_told_from_what_stays() {
+    fn temporary_failures_are_distinguished_from_permanent_ones() {
         let url = "fatal: unable to access 'http://h/': ";
         for (why, expected) in [
             ("Could not resolve host: h", true),

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_push_or_none() {
+    fn only_a_well_formed_line_is_a_push() {
         check_parsed(&format!("{A} refs/heads/main"), true);
         check_parsed(&format!("{A} 12 refs/heads/main"), true);
         check_parsed(&format!("{A}{} refs/heads/a/b", "a".repeat(24)), true);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_longer_note_does_no_harm() -> io::Result<()> {
+    fn the_rest_of_a_longer_note_is_ignored() -> io::Result<()> {
         let scratch = RunDir::for_test("pushes-note")?;
         let mut note = open(scratch.path())?;
         let pushes: Vec<_> = (10..30).map(|number| format!("{A} refs/heads/{number}")).collect();

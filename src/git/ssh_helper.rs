@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_git_asks_of_the_other_side_is_one_of_two_verbs_and_a_quoted_path() {
+    fn a_remote_command_is_one_of_two_verbs_and_a_quoted_path() {
         check_remote_command("git-upload-pack '/a/b.git'", Some(("upload-pack", "/a/b.git")));
         check_remote_command("git-receive-pack '/it'\\''s'\\!'/b'", Some(("receive-pack", "/it's!/b")));
         check_remote_command("git-upload-pack '~x/b.git'", Some(("upload-pack", "/~x/b.git")));

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn what_spoils_a_key_is_named() {
+    fn the_fault_of_a_key_is_named() {
         let good = key("none");
         check(&good.replace('\n', "\\n"), "has \\n where");
         check(&good.trim().replace('\n', " "), "joined into one");
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_may_be_good_is_left_to_ssh() {
+    fn no_fault_is_found_in_a_key_that_ssh_may_accept() {
         for text in [&*key("none"), "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"] {
             assert_eq!(fault_of("GIT_SSH_KEY", &Secret::new(text)), None, "{text}");
         }

@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_named_after_those_above_it() {
+    fn parent_folders_come_before_their_subfolders() {
         assert_eq!(with_ancestors("a/b/c"), ["a", "a/b", "a/b/c"]);
         assert_eq!(with_ancestors("a"), ["a"]);
     }

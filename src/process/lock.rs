@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_held_by_one_and_freed_at_its_end() {
+    fn a_lock_has_one_holder_and_is_free_after_its_programs_end() {
         let folder = std::env::current_dir().expect("a working folder").join("target/tmp/lock-test");
         files::create_folder(&folder).expect("a folder");
         let path = folder.join(format!("{}.lock", std::process::id()));

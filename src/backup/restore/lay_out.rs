@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_that_javascript_rounds_or_has_rounded_is_seen() {
+    fn a_number_that_javascript_rounds_or_has_rounded_is_found() {
         for (text, expected) in [
             ("channel: 175928847299117063", true),
             ("  - -1001234567890123457", true),

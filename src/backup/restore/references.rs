@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_items_own_files_are_none_of_it() {
+    fn names_of_the_items_own_files_do_not_lead_out_of_it() {
         for content in [
             "content: '!inline a.ts'",
             "content: !inline a.ts",
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leads_out_of_an_item_is_seen() {
+    fn a_name_that_leads_out_of_an_item_is_found() {
         for name in ["../x.ts", "a/../../x", "/etc/passwd", "~/x", "..\\x", ".", "a//b", "", "missing.ts", "a\n\n/../x"]
         {
             for path in [FLOW, APP] {
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_item_is_none_of_the_items_own() {
+    fn a_file_of_another_item_is_outside_of_the_item() {
         for name in ["encryption_key.yaml", "f/ops/b.resource.yaml", "f/ops/b.resource.file.ini", "wmill.yaml", "x"] {
             check_large(RESOURCE, &format!("value:\n  content: '!inline {name}'"), true);
             check_large(SCRIPT, &format!("lock: '!inline {name}'"), true);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn names_outside_are_found_in_each_way_to_write_them() {
+    fn names_outside_are_found_in_every_notation() {
         for content in [
             "content: '!inline /etc/passwd'",
             "content: !inline /etc/passwd",
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_wmill_joins_is_none_of_it() {
+    fn a_list_that_wmill_joins_leads_out_of_the_item() {
         for content in [
             "lock:\n  - '!inline f/ops/a.script.lock'\n  - /../x",
             "lock: ['!inline f/ops/a.script.lock', /../x]",
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_takes_long() {
+    fn every_file_is_checked_quickly() {
         for (part, expected) in [
             ("!", false),
             ("!inline", true),

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_hide_another_switch_is_not_pushed() {
+    fn a_file_that_may_hide_another_switch_is_not_pushed() {
         for hidden in [
             "a: 1 # \rx: \"\nmode:  enabled\nb: 1 # \"\rmode: disabled\n",
             "%YAML 1.1\n---\n<<: {enabled: true}\nmode: disabled\n",

@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn time_and_settings_are_looked_at_before_anybody_is_asked() {
+    fn time_and_settings_are_checked_before_any_server_is_asked() {
         let pull = saved();
         let check = |settings, now, every, expected| {
             assert_eq!(outdated(&pull, settings, now, Duration::from_secs(every)), expected, "{settings} {now}");
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_accepted_is_offered_again_after_that_time() {
+    fn a_full_sync_counts_only_if_it_offered_all_items() {
         let found = FoundItem { item: "script f/a".to_owned(), reason: "r".to_owned(), digest: "d".to_owned() };
         let last = |state, offers_again| LastSync {
             folder: PathBuf::new(),
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_read_as_it_was_written_or_not_at_all() {
+    fn a_damaged_state_is_not_read() {
         for tree in [None, saved().tree] {
             let state = SavedState { tree, ..saved() };
             let whole = text(&state);

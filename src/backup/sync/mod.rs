@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
+    fn files_that_the_remote_refuses_are_left_out_and_the_others_are_pushed() {
         let refusal = |path: &str| NotPushed::Refused { paths: vec![path.to_owned()], why: "GH001".to_owned() };
         let told = Scene::new().arrivals([refusal("f/a"), refusal("f/b")]).play();
         let asked = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
@@ -635,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_without_single_items_is_remembered_and_no_success() {
+    fn a_sync_that_leaves_items_out_is_saved_and_incomplete() {
         let one = |number| LeftOut { item: format!("script f/{number}"), reason: "why".to_owned() };
         let left_out: Vec<_> = (1..=4).map(one).collect();
         let missing = "script f/1 (why), script f/2 (why), script f/3 (why), and 1 more";
@@ -665,13 +665,13 @@ mod tests {
     }
 
     #[test]
-    fn where_the_start_says_that_nothing_changed_nothing_is_asked() {
+    fn no_step_runs_if_nothing_changed() {
         let told = Scene::new().told(|_| Ok(Start::Unchanged { tip: id("7"), left_out: Vec::new() }));
         told.check(&[], SyncResult { commit: Some("7".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) });
     }
 
     #[test]
-    fn a_pull_that_changes_nothing_is_remembered_and_not_committed() {
+    fn a_pull_without_changes_is_saved_and_not_committed() {
         let result = SyncResult { commit: Some("1".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) };
         let asked = "pull( pull:1 ) commit( compose guard ) remember:1";
         Scene::new().unchanged().play().check(&[asked], result);
@@ -681,12 +681,12 @@ mod tests {
     }
 
     #[test]
-    fn a_first_commit_is_made_where_the_branch_is_not_there() {
+    fn a_commit_is_made_if_the_branch_does_not_exist() {
         Scene::new().tips("-").play().check(&[&round(1, "-"), &remember(1)], pushed(1));
     }
 
     #[test]
-    fn a_dry_run_neither_commits_nor_pushes_nor_remembers() {
+    fn a_dry_run_does_not_commit_push_or_save() {
         let asked = "pull( pull:1 ) commit( compose guard )";
         let message = "Would commit to https://git.example/shop.git (branch main): 1 added, 1 modified, 1 deleted\n\n\
                        A f/a.py\nM f/b.py\nD f/c.py";
@@ -704,7 +704,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_refuses_before_anything_is_committed() {
+    fn a_guard_refuses_before_the_commit() {
         let refusal = || BackupError::new(Code::MassDeletion, "too many");
         for scene in [Scene::new(), Scene::new().unchanged(), Scene::new().dry_run()] {
             let told = scene.fault("guard", refusal()).play();
@@ -713,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn the_encryption_key_is_refused_before_anything_is_pulled() {
+    fn the_encryption_key_is_refused_before_the_pull() {
         let told = Scene::with(&[("WMILL_INCLUDE", "key")]).play();
         assert_eq!((told.asked.as_str(), told.result.code), ("", Code::PlaintextSecrets), "{}", told.result.message);
         let told = Scene::with(&[("WMILL_INCLUDE", "key"), ("ALLOW_PLAINTEXT_SECRETS", "true")]).play();
@@ -727,7 +727,7 @@ mod tests {
     }
 
     #[test]
-    fn two_rejections_on_a_tip_that_stays_are_a_refusal() {
+    fn two_rejections_on_the_same_tip_are_a_refusal() {
         let message = "https://git.example/shop.git (branch `main`) refuses the push: protected";
         let refused = || ended(Code::GitRejected, message);
         let told = Scene::new().arrivals([rejected("stale"), rejected("protected")]).play();
@@ -761,7 +761,7 @@ mod tests {
     }
 
     #[test]
-    fn a_success_is_told_and_remembered_only_of_a_commit_that_was_seen_on_the_branch() {
+    fn a_sync_succeeds_only_if_its_commit_was_seen_on_the_branch() {
         let told = Scene::new().fault("push", fault(Retry::Never)).play();
         told.check(&[&round_until("push:", 1, "1")], ended(Code::GitFailed, "it broke"));
         let told = Scene::new().arrivals([rejected("stale")]).fault("refresh", fault(Retry::Never)).play();
@@ -769,7 +769,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_wherever_it_shows_leads_to_a_new_checkout_once() {
+    fn damage_in_any_step_leads_to_one_new_checkout() {
         for (verb, asked) in [("pull", "pull:"), ("compose", "compose"), ("commit", "commit:"), ("push", "push:")] {
             let (first, second) = (round_until(asked, 1, "1"), round_until(asked, 2, "1"));
             let told = Scene::new().fault(verb, fault(Retry::NewCheckout)).play();
@@ -784,7 +784,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_checkout_is_no_rejection() {
+    fn a_new_checkout_does_not_count_as_a_rejection() {
         let stale = || rejected("stale");
         let two = [1, 2].map(|number| format!("{} {AGAIN}", round(number, &number.to_string()))).join(" ");
         let damaged = |scene: Scene| scene.fault_in(3, "commit", fault(Retry::NewCheckout));
@@ -802,7 +802,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_new_checkout_can_be_had_the_sync_fails() {
+    fn a_sync_fails_if_the_new_checkout_cannot_be_created() {
         let damaged = || Scene::new().fault("commit", fault(Retry::NewCheckout));
         let (first, other) = (round_until("commit:", 1, "1"), || BackupError::new(Code::Internal, "the disk is full"));
         let result = || ended(Code::Internal, "the disk is full");
@@ -814,7 +814,7 @@ mod tests {
     }
 
     #[test]
-    fn each_round_warns_of_what_its_repository_holds_and_each_warning_is_given_once() {
+    fn each_round_warns_about_its_repository_and_no_warning_is_repeated() {
         let mut scene = Scene::new().tips("12").arrivals([rejected("stale")]);
         scene.bases[0].plan.warnings = vec!["p1".to_owned(), "p2".to_owned()];
         scene.bases[1].plan.warnings = vec!["p2".to_owned(), "p3".to_owned()];
@@ -829,7 +829,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_into_nothing_is_warned_of() {
+    fn a_pull_into_an_empty_folder_gives_a_warning() {
         let narrowed = Scope::new(&[Vec::new(), Vec::new(), vec!["x".to_owned()]]);
         for (scope, more) in [(Scope::default(), ""), (narrowed, ", whatever its patterns leave out")] {
             let mut scene = Scene { base: PullBase::Empty, ..Scene::new() };
@@ -843,7 +843,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_sync_warns_of_the_scripts_that_it_removes() {
+    fn a_first_sync_warns_about_the_scripts_that_it_removes() {
         let changes = [
             (Mark::Added, "f/a.py"),
             (Mark::Deleted, "f/b.py"),
@@ -869,7 +869,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_with_its_warnings_and_without_secrets() {
+    fn a_failure_is_reported_with_its_warnings_and_without_secrets() {
         let told = Scene::new().told(|_| Err(BackupError::new(Code::WindmillUnauthorized, "no hunter2, no hunter3")));
         told.check(&[], ended(Code::WindmillUnauthorized, "no [redacted], no [redacted]"));
         let mut scene = Scene::new().fault("commit", BackupError::new(Code::Timeout, "too long"));

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_reads_in_another_way_differs() {
+    fn values_that_wmill_reads_differently_differ() {
         let path = "f/x.schedule.yaml";
         for (backup, workspace) in [
             ("a: '010'", "a: 010"),
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_lock_file_only_what_exists_is_looked_at() {
+    fn only_the_lock_entries_of_existing_items_are_compared() {
         let fresh = "version: v2\nlocks:\n  f/a: h1\n";
         check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h1\n  f/gone: h0\n", fresh, &[]);
         check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h0\n", fresh, &["f/a: the hash differs"]);
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_triggers_switch_is_the_same_in_either_form() {
+    fn both_forms_of_a_triggers_switch_are_equal_after_a_restore() {
         let count = |kind: &str, purpose, wanted: &str, found: &str| {
             differences(&format!("f/x.{kind}.yaml"), wanted.as_bytes(), found.as_bytes(), purpose).len()
         };
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_shown() {
+    fn differences_do_not_show_secrets() {
         let hidden = ["value: *** in the backup, *** in the workspace"];
         check("f/x.variable.yaml", "is_secret: true\nvalue: S1", "is_secret: true\nvalue: S2", &hidden);
         check(
@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_would_take_long_is_compared_by_its_bytes() {
+    fn a_file_that_is_slow_to_parse_is_compared_by_its_bytes() {
         let bomb = "a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b, *b, *b, *b, *b, *b]\n";
         for file in [bomb.to_owned(), "{a: ".repeat(60_000), "#".repeat(FILE_BYTES_MAX + 1)] {
             assert!(parsed("f/x.schedule.yaml", file.as_bytes(), Purpose::Verify).is_none());

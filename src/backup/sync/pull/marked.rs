@@ -58,7 +58,7 @@ mod tests {
     use crate::util::RunDir;
 
     #[test]
-    fn what_wmill_leaves_as_it_was_keeps_its_end() {
+    fn a_file_that_wmill_does_not_write_keeps_its_content() {
         let run = RunDir::for_test("marked").expect("a folder");
         let folder = run.path();
         let marked = |text: &str| [MARK, text.as_bytes()].concat();
