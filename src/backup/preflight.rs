@@ -184,7 +184,7 @@ pub fn run(
     let mut check = Check { config, own_program, mode, deadline, redactor, last_token_user, findings: Vec::new() };
     let secrets = check.settings();
     if !run::CAN_START {
-        check.name_what_is_not_tried();
+        check.report_skipped_checks();
         return check.findings;
     }
     // Dropped last, behind the folder and the lock in it.
@@ -205,12 +205,12 @@ pub fn at_start(
     own_program: &Path,
     cancel: &CancelToken,
     last_token_user: LastTokenUser<'_>,
-    is_moot: &dyn Fn() -> bool,
+    is_superseded: &dyn Fn() -> bool,
 ) {
     if Deadline::after(PAUSE_AT_START, cancel).wait_out().is_err() {
         return;
     }
-    if is_moot() {
+    if is_superseded() {
         return log::debug!("the check is skipped, since a sync was requested, which reports more");
     }
     let findings = run(config, own_program, cancel, Mode::AtStart, last_token_user);
@@ -249,22 +249,22 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn tell(&mut self, name: &'static str, code: Option<Code>, message: impl fmt::Display, remedy: &'static str) {
+    fn add(&mut self, name: &'static str, code: Option<Code>, message: impl fmt::Display, remedy: &'static str) {
         // The last line of defence: the output of each tool was redacted where it was read.
         let message = self.redactor.redact(&message.to_string());
         self.findings.push(Finding::new(name, code, message, remedy));
     }
 
     fn ok(&mut self, name: &'static str, message: impl fmt::Display) {
-        self.tell(name, None, message, "");
+        self.add(name, None, message, "");
     }
 
     fn warn(&mut self, name: &'static str, message: impl fmt::Display, remedy: &'static str) {
-        self.tell(name, None, message, remedy);
+        self.add(name, None, message, remedy);
     }
 
     fn fail(&mut self, name: &'static str, code: Code, message: impl fmt::Display) {
-        self.tell(name, Some(code), message, remedy_of(name, code));
+        self.add(name, Some(code), message, remedy_of(name, code));
     }
 
     /// Returns what a check needs for the next ones, or adds the finding that it failed.
@@ -330,11 +330,11 @@ impl Check<'_> {
 
     fn secret(&mut self, source: Option<&SecretSource>, code: Option<Code>) -> Option<Secret> {
         let read = source?.read();
-        read.map_err(|why| self.tell("settings", code, why, "let this user read the file")).ok()
+        read.map_err(|why| self.add("settings", code, why, "let this user read the file")).ok()
     }
 
     /// Reports the checks that this platform cannot run.
-    fn name_what_is_not_tried(&mut self) {
+    fn report_skipped_checks(&mut self) {
         for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
             let message =
                 format_args!("not tried: WebAssembly has no programs, no TLS, and only the folders given to it");
@@ -350,14 +350,16 @@ impl Check<'_> {
         let run_env = private.open(config, self.deadline.clone(), self.redactor.clone());
         let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
         let run_env = self.passed("data_dir", run_env)?;
-        let (shown, space) = (config.data_dir.display(), volume::space(run_env.run_dir.path()));
+        let (folder, space) = (config.data_dir.display(), volume::space(run_env.run_dir.path()));
         match (run_env.run_dir.volume.check(), space.map(|(_, free)| free >> 20)) {
             (Err(error), _) => self.fail("data_dir", Code::ConfigInvalid, error),
             (Ok(()), Some(free @ ..FREE_MB_MIN)) => {
-                self.fail("data_dir", Code::ConfigInvalid, format_args!("{shown} has {free} MB left"));
+                self.fail("data_dir", Code::ConfigInvalid, format_args!("{folder} has {free} MB left"));
             }
-            (Ok(()), Some(free)) => self.ok("data_dir", format_args!("{shown} can be written, and has {free} MB left")),
-            (Ok(()), None) => self.ok("data_dir", format_args!("{shown} can be written")),
+            (Ok(()), Some(free)) => {
+                self.ok("data_dir", format_args!("{folder} can be written, and has {free} MB left"))
+            }
+            (Ok(()), None) => self.ok("data_dir", format_args!("{folder} can be written")),
         }
         Some(run_env)
     }
@@ -471,14 +473,14 @@ impl Check<'_> {
         self.ok("export", format_args!("is permitted, and has {} items", snapshot.items));
         let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
         if !plain.is_empty() {
-            let shown: Sample = plain.into_iter().collect();
-            let message = format_args!("resources have plain values in fields that are named like secrets: {shown}");
+            let sample: Sample = plain.into_iter().collect();
+            let message = format_args!("resources have plain values in fields that are named like secrets: {sample}");
             self.warn("resources", message, "put each into a secret variable, and `$var:PATH` in its place");
         }
         let left_out = snapshot.left_out_list();
         if !left_out.is_empty() {
-            let shown: Sample = left_out.iter().map(|LeftOut { item, reason }| format!("{item} ({reason})")).collect();
-            self.warn("items", format_args!("a sync leaves these out: {shown}"), remedy_of("items", Code::Incomplete));
+            let sample: Sample = left_out.iter().map(|LeftOut { item, reason }| format!("{item} ({reason})")).collect();
+            self.warn("items", format_args!("a sync leaves these out: {sample}"), remedy_of("items", Code::Incomplete));
         }
     }
 
@@ -535,9 +537,9 @@ impl Check<'_> {
             signing_key: signing_key.as_deref(),
         };
         for (index, branch) in branches.iter().enumerate() {
-            let asked = Git::new(run_env, &site, remote, branch, credentials)
+            let answer = Git::new(run_env, &site, remote, branch, credentials)
                 .and_then(|git| git.remote_state().map(|state| (git, state)));
-            let Some((git, state)) = self.passed("remote", asked) else { return };
+            let Some((git, state)) = self.passed("remote", answer) else { return };
             if index == 0 {
                 self.ok("remote", format_args!("{remote} can be read"));
                 self.public_repository(run_env, &state, remote);

@@ -144,7 +144,7 @@ impl RunContext<'_> {
         let Outcome { code, message, commit, changed, left_out } = ended.unwrap_or_else(|fault| Outcome {
             code: fault.code,
             // The last line of defence: the output of each tool was redacted where it was read.
-            message: Redactor::new(&self.request.secrets()).redact(&self.told(&fault, run_id)),
+            message: Redactor::new(&self.request.secrets()).redact(&self.failure_message(&fault, run_id)),
             commit: None,
             changed: Changed::default(),
             left_out: Vec::new(),
@@ -170,7 +170,7 @@ impl RunContext<'_> {
 
     /// Returns the message of a failure. If the request names its own remote, the words of that server stay in the log:
     /// otherwise a caller could read in the answer what only this machine can reach.
-    fn told(&self, fault: &BackupError, run_id: &str) -> String {
+    fn failure_message(&self, fault: &BackupError, run_id: &str) -> String {
         let SyncRequest { remote, branch, .. } = self.request;
         let what = match fault.code {
             _ if self.env.config.remote.as_ref() == Some(remote) => return fault.message.clone(),

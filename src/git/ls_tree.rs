@@ -98,15 +98,15 @@ impl Listing {
     /// # Errors
     /// Fails on an I/O error.
     pub fn sorted(self) -> io::Result<Self> {
-        let in_order = |one: &Item<Entry>, other: &Item<Entry>| match (one, other) {
-            (Ok((one, _)), Ok((other, _))) => one <= other,
+        let in_order = |left: &Item<Entry>, right: &Item<Entry>| match (left, right) {
+            (Ok((left, _)), Ok((right, _))) => left <= right,
             _ => false,
         };
         if self.entries()?.is_sorted_by(in_order) {
             return Ok(self);
         }
         let mut all = self.entries()?.collect::<io::Result<Vec<_>>>()?;
-        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all.sort_by(|left, right| left.0.cmp(&right.0));
         Self::write(self.path, all.into_iter().map(Ok))
     }
 }
@@ -159,15 +159,17 @@ pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream
     let mut last: Option<GitPath> = None;
     let mut pair = move || {
         let order = match (left.peek(), right.peek()) {
-            (Some(Ok((one, _))), Some(Ok((other, _)))) => one.cmp(other),
+            (Some(Ok((left_item, _))), Some(Ok((right_item, _)))) => left_item.cmp(right_item),
             (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
             _ => Ordering::Greater,
         };
-        let one = if order.is_le() { left.next().transpose()? } else { None };
-        let other = if order.is_ge() { right.next().transpose()? } else { None };
-        let (path, pair) = match (one, other) {
-            (Some((path, one)), other) => (path, (Some(one), other.map(|(_, other)| other))),
-            (None, Some((path, other))) => (path, (None, Some(other))),
+        let left_item = if order.is_le() { left.next().transpose()? } else { None };
+        let right_item = if order.is_ge() { right.next().transpose()? } else { None };
+        let (path, pair) = match (left_item, right_item) {
+            (Some((path, left_item)), right_item) => {
+                (path, (Some(left_item), right_item.map(|(_, right_item)| right_item)))
+            }
+            (None, Some((path, right_item))) => (path, (None, Some(right_item))),
             (None, None) => return Ok(None),
         };
         if last.as_ref().is_some_and(|last| *last >= path) {

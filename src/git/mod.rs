@@ -183,8 +183,8 @@ impl<'a> Git<'a> {
 
     /// Runs a command that needs only the checkout.
     fn locally(&self, command: Invocation) -> Result<Vec<u8>, GitError> {
-        let shown = command.to_string();
-        successful(&shown, self.run(command)?)
+        let command_line = command.to_string();
+        successful(&command_line, self.run(command)?)
     }
 
     /// Does the same, and returns what the command printed as text.
@@ -250,10 +250,10 @@ fn text(printed: &[u8]) -> String {
 }
 
 /// Returns what a command that needs only the checkout printed, or an error if it failed.
-fn successful(shown: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
+fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
     if finished.is_success() {
         return Ok(finished.stdout);
     }
-    let text = format!("`{shown}` ended with {}: {}", finished.ending, finished.tail_text());
+    let text = format!("`{command_line}` ended with {}: {}", finished.ending, finished.tail_text());
     Err(output::disk_error(&text).unwrap_or(GitError::Checkout)(text))
 }

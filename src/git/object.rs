@@ -96,8 +96,8 @@ mod tests {
     fn object_ids_have_all_digits_in_lower_case() {
         assert!(ObjectId::parse(A).is_some());
         assert!(ObjectId::parse(&"0".repeat(64)).is_some_and(|id| id.format() == ObjectFormat::Sha256));
-        for other in ["", &A[1..], &A.to_uppercase(), &format!("{A}a"), "--upload-pack=evil aaaaaaaaaaaaaaaaaaaaaa"] {
-            assert!(ObjectId::parse(other).is_none(), "{other}");
+        for text in ["", &A[1..], &A.to_uppercase(), &format!("{A}a"), "--upload-pack=evil aaaaaaaaaaaaaaaaaaaaaa"] {
+            assert!(ObjectId::parse(text).is_none(), "{text}");
         }
     }
 

@@ -205,8 +205,8 @@ fn is_passing(printed: &str) -> bool {
         let digits = printed.split(sign).nth(1)?.get(..3)?;
         digits.parse().ok()
     });
-    let stays = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
-    status.map_or(!stays.iter().any(|sign| printed.contains(sign)), http_client::is_passing)
+    let permanent = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
+    status.map_or(!permanent.iter().any(|sign| printed.contains(sign)), http_client::is_passing)
 }
 
 /// Returns the error for a write that the disk refused. On a full disk a new checkout may help, because it is smaller;
@@ -308,10 +308,10 @@ mod tests {
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
         check_class("fatal: something new", Code::GitFailed);
         check_class("fatal: the remote end hung up unexpectedly", Code::GitUnreachable);
-        let of_ours = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up \
+        let local_damage = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up \
                        unexpectedly";
-        check_class(of_ours, Code::GitFailed);
-        assert!(classify(of_ours).is_none());
+        check_class(local_damage, Code::GitFailed);
+        assert!(classify(local_damage).is_none());
     }
 
     #[track_caller]

@@ -118,10 +118,10 @@ impl Git<'_> {
     /// [`GitError`]. It is not an error if the content is longer than `bytes_max`.
     pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<BlobContent, GitError> {
         let command = self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max);
-        let shown = command.to_string();
+        let command_line = command.to_string();
         match self.run_env.run(command, &mut |_| {}) {
             Err(Failure::TooMuchOutput(_)) => Ok(BlobContent::Strange("it is too large")),
-            finished => successful(&shown, finished.map_err(from_failure)?).map(BlobContent::Whole),
+            finished => successful(&command_line, finished.map_err(from_failure)?).map(BlobContent::Whole),
         }
     }
 

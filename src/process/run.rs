@@ -259,11 +259,11 @@ mod platform {
         pipes: &mut Pipes,
         output: &mut Output<'_>,
     ) -> Result<(), Failure> {
-        let mut look = Instant::now();
+        let mut next_check = Instant::now();
         while !output.is_enough && !has_ended(program) {
             let wait = deadline.next_wait().map_err(Failure::Expired)?.min(VOLUME_POLL_INTERVAL);
-            if look <= Instant::now() {
-                look = Instant::now() + VOLUME_POLL_INTERVAL;
+            if next_check <= Instant::now() {
+                next_check = Instant::now() + VOLUME_POLL_INTERVAL;
                 volume.check().map_err(|error| {
                     Failure::Disk(io::Error::new(error.kind(), format!("`{}` was ended: {error}", output.command)))
                 })?;

@@ -82,14 +82,14 @@ impl RunEnv {
     /// # Errors
     /// A text that says why the program could not be started or did not print its version.
     pub fn version(&self, program: &str, option: &str, prefix: &str) -> Result<(String, Vec<String>), String> {
-        let ask = || {
+        let run_program = || {
             let left = self.deadline.remaining().map_err(Failure::Expired)?;
             let deadline = Deadline::after(left.min(VERSION_TIME_MAX), self.deadline.cancel_token());
             let invocation = self.invocation(program, self.run_dir.path()).map_err(Failure::Disk)?;
             let invocation = invocation.argument(option).confine(&[self.run_dir.path()]).until(prefix);
             run::run(invocation, self, &deadline, &mut |_| {})
         };
-        let Finished { ending, tail, .. } = ask().map_err(|failure: Failure| failure.to_string())?;
+        let Finished { ending, tail, .. } = run_program().map_err(|failure: Failure| failure.to_string())?;
         match tail.iter().find_map(|line| line.strip_prefix(prefix)) {
             Some(version) => Ok((version.chars().take(VERSION_CHARS_MAX).collect(), tail)),
             None => Err(format!("`{program} {option}` ended with {ending}: {}", tail.join("\n"))),

@@ -150,7 +150,7 @@ fn restore(
     target.warn_about_access(&account, &mut report.warnings);
     source.warn_about_choice(&account, &mut report.warnings);
     let (git, commit, tip, key) = (&git, &commit, &tip, Key::default());
-    RestoreRun { source, target, options, git, commit, tip, key, report }.put(&account)
+    RestoreRun { source, target, options, git, commit, tip, key, report }.run(&account)
 }
 
 /// Fetches the history, and finds the commit in it.
@@ -206,7 +206,7 @@ impl Report {
     }
 
     fn differing_paths(&self) -> Sample {
-        self.differences.iter().map(|one| one.path.as_bytes()).collect()
+        self.differences.iter().map(|difference| difference.path.as_bytes()).collect()
     }
 }
 
@@ -233,15 +233,15 @@ impl RestoreRun<'_> {
     }
 
     /// Chooses what to restore, shows it, and restores it if that is asked for.
-    fn put(&mut self, account: &Account) -> Result<(Code, String), BackupError> {
+    fn run(&mut self, account: &Account) -> Result<(Code, String), BackupError> {
         let of_commit = read_tree(&self.tip.folder)?;
-        let (there, has_shared_ui) = self.pull()?;
-        let saved = self.options.saves.then(|| self.files_of_point(&there));
+        let (current, has_shared_ui) = self.pull()?;
+        let saved = self.options.saves.then(|| self.files_of_point(&current));
         self.key = self.find_key()?;
         let of_commit = self.files_of_commit(of_commit, has_shared_ui);
-        let mut choice = self.choose(&of_commit, there)?;
+        let mut choice = self.choose(&of_commit, current)?;
         self.lay_out(&mut choice, &of_commit)?;
-        choice.changes = select::changes(self.git, &choice.wanted, &choice.there)?;
+        choice.changes = select::changes(self.git, &choice.wanted, &choice.current)?;
         self.warn_about_withheld(&choice);
         self.warn_about_deleted_apps(&choice);
         self.warn_about_changes_by_wmill(&choice)?;
@@ -250,11 +250,11 @@ impl RestoreRun<'_> {
             return Ok(self.nothing_to_push(choice.changes, &unreadable));
         }
         if let Some(saved) = &saved {
-            self.warn_about_unsaved(&choice.there, saved);
+            self.warn_about_unsaved(&choice.current, saved);
         }
         if !self.options.applies {
             self.report.changed = select::counted(choice.pushed());
-            return Ok((Code::DryRun, self.shown(&choice)?));
+            return Ok((Code::DryRun, self.preview(&choice)?));
         }
         if let Some(saved) = saved {
             self.save(saved, account)?;
@@ -300,7 +300,7 @@ impl RestoreRun<'_> {
         (if self.options.applies { Code::Differs } else { Code::DryRun }, message)
     }
 
-    fn shown(&self, choice: &Choice) -> Result<String, BackupError> {
+    fn preview(&self, choice: &Choice) -> Result<String, BackupError> {
         let commit = verify::with_time(self.git, self.commit)?;
         let key = self.key.to_set.as_ref().map(|_| (Mark::Modified, KEY_FILE.into()));
         let files = choice.pushed().map(|change| (change.mark, change.path.clone().into_bytes()));
@@ -353,12 +353,12 @@ impl RestoreRun<'_> {
         if self.key.to_set.is_some() {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
-        let stay = choice.items_that_stay();
+        let kept = choice.kept_items();
         for Change { path, mark, wanted, .. } in choice.pushed() {
             let id = wanted.item.as_ref();
-            let deletes = id.map_or(*mark == Mark::Deleted, |id| !stay.contains(id));
-            match (id, choice.there.get(path)) {
-                (Some(id), _) if deletes && is_app(id) && has_app_at(&stay, &id.path) => {}
+            let deletes = id.map_or(*mark == Mark::Deleted, |id| !kept.contains(id));
+            match (id, choice.current.get(path)) {
+                (Some(id), _) if deletes && is_app(id) && has_app_at(&kept, &id.path) => {}
                 (Some(ItemId { kind: ItemKind::User, .. }), Some(entry)) => {
                     self.username(entry)?.iter().for_each(|name| permits.add_user(name, deletes));
                 }

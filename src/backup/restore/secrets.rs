@@ -36,8 +36,8 @@ impl RestoreRun<'_> {
         let Some(key) = &self.options.key else {
             return Ok(Key { is_known: wanted.is_some() && wanted == has, to_set: None });
         };
-        let given = api::fingerprint(key);
-        if wanted.as_ref().is_some_and(|wanted| *wanted != given) {
+        let fingerprint = api::fingerprint(key);
+        if wanted.as_ref().is_some_and(|wanted| *wanted != fingerprint) {
             let message =
                 "--key-file: this is not the key that encrypted the secrets of the commit; nothing was changed";
             return Err(BackupError::new(Code::ConfigInvalid, message));
@@ -47,7 +47,7 @@ impl RestoreRun<'_> {
                            checked; it needs an admin's token; nothing was changed";
             return Err(BackupError::new(Code::WindmillUnauthorized, message));
         };
-        let to_set = (has != given).then(|| key.clone());
+        let to_set = (has != fingerprint).then(|| key.clone());
         if to_set.is_some() {
             self.report.warnings.add(format!(
                 "workspace `{}` gets the key of --key-file; Windmill re-encrypts its own secrets with it, and the \
@@ -60,7 +60,11 @@ impl RestoreRun<'_> {
 
     /// Removes from `chosen` the secrets that the workspace could not read. Returns the paths of those whose value has
     /// to be readable at the end, including those that the workspace already has with the same content.
-    pub(super) fn sort_out_secrets(&mut self, chosen: &mut Items, has: &Items) -> Result<Vec<String>, BackupError> {
+    pub(super) fn remove_unreadable_secrets(
+        &mut self,
+        chosen: &mut Items,
+        existing: &Items,
+    ) -> Result<Vec<String>, BackupError> {
         let mut checked = Vec::new();
         let unknown_key = format!(
             "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
@@ -68,7 +72,7 @@ impl RestoreRun<'_> {
             self.workspace()
         );
         for (id, files) in chosen.clone() {
-            let is_there = has.get(&id) == Some(&files);
+            let is_same = existing.get(&id) == Some(&files);
             let why = match self.is_encrypted(&id, &files)? {
                 None => continue,
                 // What the workspace has of them was not pulled.
@@ -76,7 +80,7 @@ impl RestoreRun<'_> {
                     "the settings exclude secret variables, so these do not come back"
                 }
                 Some(false) => "these secrets are left alone, since they are not encrypted in the commit",
-                Some(true) if !self.key.is_known && !is_there => &unknown_key,
+                Some(true) if !self.key.is_known && !is_same => &unknown_key,
                 Some(true) => {
                     checked.push(id.path);
                     continue;

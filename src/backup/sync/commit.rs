@@ -41,13 +41,13 @@ pub fn make(
 ) -> Result<ObjectId, GitError> {
     let (items, is_all) = changed_items(comparison)?;
     // Windmill is asked while git works.
-    let ask = || {
+    let ask_windmill = || {
         let windmill = run.windmill(git.run_env());
-        let asks = run.env.config.commit_authors;
-        let edits = if asks { editors::last_edits(&windmill, &now.account, &items) } else { Edits::new() };
+        let asks_for_editors = run.env.config.commit_authors;
+        let edits = if asks_for_editors { editors::last_edits(&windmill, &now.account, &items) } else { Edits::new() };
         (edits, run.key(git.run_env()))
     };
-    let ((edits, key), tree) = both("ask", ask, || wanted_tree(run, git, tip, comparison));
+    let ((edits, key), tree) = both("ask", ask_windmill, || wanted_tree(run, git, tip, comparison));
     let key = key.unwrap_or_else(|error| {
         let why = Redactor::new(&run.request.secrets()).redact(&error.message);
         warnings.add(format!(
@@ -65,8 +65,8 @@ pub fn make(
         let by_item = builder.changes_by_item()?;
         let commits = by_item.iter().map(|(item, changes)| builder.item_commit(item, changes));
         let commits = commits.collect::<io::Result<Vec<_>>>()?;
-        let (path, ours) = (run.request.subdir.as_str(), &run.request.author);
-        if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, ours, &commits, &tree)? {
+        let (path, author) = (run.request.subdir.as_str(), &run.request.author);
+        if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, author, &commits, &tree)? {
             return Ok(commit);
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
@@ -86,8 +86,8 @@ fn wanted_tree(
     let wanted = comparison.after();
     let folder = git.compose(wanted)?;
     for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
-        let (_, (wanted, there)) = file?;
-        if wanted != there {
+        let (_, (wanted, committed)) = file?;
+        if wanted != committed {
             let message = "git did not put into the commit what was pulled; nothing was pushed";
             return Err(GitError::Checkout(message.to_owned()));
         }
@@ -170,8 +170,8 @@ impl CommitBuilder<'_> {
         }
         let mut all: Vec<_> = by_item.into_iter().collect();
         let time_of = |item: &ItemId| self.edits.get(item).and_then(|edit| edit.time);
-        let stays = |changes: &[Change]| changes.iter().any(|change| change.mark != Mark::Deleted);
-        all.sort_by_cached_key(|(item, changes)| (stays(changes), time_of(item)));
+        let still_exists = |changes: &[Change]| changes.iter().any(|change| change.mark != Mark::Deleted);
+        all.sort_by_cached_key(|(item, changes)| (still_exists(changes), time_of(item)));
         if let Some((_, changes)) = all.last_mut() {
             changes.extend(of_no_item);
         }

@@ -244,7 +244,7 @@ impl SavedState {
 
     /// Whether the folder at the tip has the tree of this success.
     fn is_in(&self, tip: &RemoteTip) -> bool {
-        self.tree.as_deref().is_some_and(|tree| tip.tree.as_ref().is_some_and(|there| there.as_str() == tree))
+        self.tree.as_deref().is_some_and(|tree| tip.tree.as_ref().is_some_and(|current| current.as_str() == tree))
     }
 
     /// Checks that the programs and the query of the export are the same.

@@ -123,11 +123,11 @@ fn remove_superseded(folder: &Path, own_items: &[(String, String)], workspace: &
 
 /// Merges the staged files with those of the repository that stay. Returns those that were replaced, too.
 fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) -> io::Result<(TreeDiff, Sample)> {
-    let (kept, replaced) = keep(staged, tip, pulled)?;
+    let (kept, replaced) = kept_files(staged, tip, pulled)?;
     let merged = join(tip.folder.entries()?, staged.entries()?).filter_map(|file| {
         let of_both = file.map(|(path, (before, after))| {
-            let stays = kept.contains(&path) || !pulled.has(&path);
-            Some((path, if stays { before } else { after }?))
+            let is_kept = kept.contains(&path) || !pulled.has(&path);
+            Some((path, if is_kept { before } else { after }?))
         });
         of_both.transpose()
     });
@@ -136,7 +136,7 @@ fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) 
 }
 
 /// Returns the repository's files that stay, and those that would have stayed, but were replaced.
-fn keep(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
+fn kept_files(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
     // If wmill saw a file that is gone now, wmill deleted it.
     let is_on_repository = pull.base != PullBase::Empty;
     // With patterns, what was not pulled may lie outside of them. So only pulled items replace other files.

@@ -261,11 +261,11 @@ impl SyncSteps for LiveSteps<'_> {
     fn remember(&mut self, commit: &ObjectId, warnings: &Warnings) {
         // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
         // out.
-        let told = &warnings.list()[self.warnings..];
-        let will_be_told =
-            self.tip.commit.as_ref() == Some(commit) || told.iter().all(|it| self.tip.plan.warnings.contains(it));
-        let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(|_| will_be_told);
-        self.last.save(commit, &self.now, tree.as_ref(), told, self.changed.is_none());
+        let new_warnings = &warnings.list()[self.warnings..];
+        let will_be_repeated = self.tip.commit.as_ref() == Some(commit)
+            || new_warnings.iter().all(|it| self.tip.plan.warnings.contains(it));
+        let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(|_| will_be_repeated);
+        self.last.save(commit, &self.now, tree.as_ref(), new_warnings, self.changed.is_none());
     }
 
     fn refresh(&mut self) -> Result<(), BackupError> {

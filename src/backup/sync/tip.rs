@@ -85,12 +85,12 @@ pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupEr
 /// # Errors
 /// [`BackupError`] if the remote or the disk fails.
 pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<RemoteTip, BackupError> {
-    let look = || fetch(git, state).and_then(|tip| examine(run, git, tip));
-    match look() {
+    let fetch_and_examine = || fetch(git, state).and_then(|tip| examine(run, git, tip));
+    match fetch_and_examine() {
         Err(GitError::Checkout(why)) => {
             log::warn!("creating the checkout again: {why}");
             git.create(state.format)?;
-            Ok(look()?)
+            Ok(fetch_and_examine()?)
         }
         result => Ok(result?),
     }
@@ -108,10 +108,10 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
     match &state.tip {
         None => Ok(None),
         Some(tip) if git.is_at(tip)? => Ok(Some(tip.clone())),
-        Some(shown) => match git.fetch_tip()? {
+        Some(expected) => match git.fetch_tip()? {
             // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought
             // something else.
-            Some(tip) if tip != *shown && git.remote_state()?.tip.as_ref() != Some(&tip) => {
+            Some(tip) if tip != *expected && git.remote_state()?.tip.as_ref() != Some(&tip) => {
                 Err(GitError::Checkout(format!("git brought {tip}, which the remote does not show")))
             }
             tip => Ok(tip),
@@ -206,12 +206,12 @@ pub fn plan_without_file(config: &Config) -> Plan {
 }
 
 fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, GitError> {
-    let mut asked = asked_kinds(run.env.config);
-    if let (Purpose::Restore, Some(includes)) = (run.request.flags.purpose, &mut asked.includes) {
+    let mut kinds = asked_kinds(run.env.config);
+    if let (Purpose::Restore, Some(includes)) = (run.request.flags.purpose, &mut kinds.includes) {
         // A restore takes the key only from the file that it is given.
         includes.retain(|kind| *kind != "key");
     }
-    let (content, strange) = match own {
+    let (content, why_ignored) = match own {
         None => (None, None),
         Some(entry) if entry.is_file() => match git.read_blob(&entry.object, wmill_yaml::FILE_BYTES_MAX)? {
             BlobContent::Whole(content) => (Some(content), None),
@@ -219,8 +219,8 @@ fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan,
         },
         Some(_) => (None, Some("it is a link or a submodule")),
     };
-    let mut plan = wmill_yaml::read(content.as_deref(), &asked);
-    plan.warnings.extend(strange.map(|why| format!("the repository's wmill.yaml is ignored: {why}")));
+    let mut plan = wmill_yaml::read(content.as_deref(), &kinds);
+    plan.warnings.extend(why_ignored.map(|why| format!("the repository's wmill.yaml is ignored: {why}")));
     Ok(plan)
 }
 

@@ -54,12 +54,12 @@ fn differences(path: &str, backup: &[u8], workspace: &[u8], purpose: Purpose) ->
     }
     let mut lines = Lines::default();
     match (parsed(path, backup, purpose), parsed(path, workspace, purpose)) {
-        (Some(one), Some(Node::Fields(locks))) if path.rsplit('/').next() == Some(WMILL_LOCK) => {
-            compare_locks(&one, &locks, &mut lines);
+        (Some(in_backup), Some(Node::Fields(locks))) if path.rsplit('/').next() == Some(WMILL_LOCK) => {
+            compare_locks(&in_backup, &locks, &mut lines);
         }
-        (Some(one), Some(other)) => {
-            let hidden = hidden_field(path, [&one, &other]);
-            compare(&mut Vec::new(), Some(&one), Some(&other), hidden, &mut lines);
+        (Some(in_backup), Some(in_workspace)) => {
+            let hidden = hidden_field(path, [&in_backup, &in_workspace]);
+            compare(&mut Vec::new(), Some(&in_backup), Some(&in_workspace), hidden, &mut lines);
             if lines.count == 0 && [backup, workspace].into_iter().any(may_be_read_otherwise) {
                 lines.add(format_args!("its content differs"));
             }
@@ -201,30 +201,30 @@ fn compare(
     lines: &mut Lines,
 ) {
     match (backup, workspace) {
-        (Some(one), Some(other)) if one == other => {}
-        (Some(Node::Fields(one)), Some(Node::Fields(other))) => {
-            let (one, other) = (by_name(one), by_name(other));
-            for name in one.keys().chain(other.keys().filter(|name| !one.contains_key(*name))) {
+        (Some(backup), Some(workspace)) if backup == workspace => {}
+        (Some(Node::Fields(backup)), Some(Node::Fields(workspace))) => {
+            let (backup, workspace) = (by_name(backup), by_name(workspace));
+            for name in backup.keys().chain(workspace.keys().filter(|name| !backup.contains_key(*name))) {
                 place.push((*name).to_owned());
-                compare(place, one.get(name).copied(), other.get(name).copied(), hidden, lines);
+                compare(place, backup.get(name).copied(), workspace.get(name).copied(), hidden, lines);
                 place.pop();
             }
         }
-        (Some(Node::List(one)), Some(Node::List(other))) => {
-            for index in 0..one.len().max(other.len()) {
+        (Some(Node::List(backup)), Some(Node::List(workspace))) => {
+            for index in 0..backup.len().max(workspace.len()) {
                 place.push(index.to_string());
-                compare(place, one.get(index), other.get(index), hidden, lines);
+                compare(place, backup.get(index), workspace.get(index), hidden, lines);
                 place.pop();
             }
         }
-        (one, other) => {
+        (backup, workspace) => {
             let show = |node: Option<&Node>| match node {
                 None => "nothing".to_owned(),
                 Some(_) if is_hidden(place, hidden) => MASK.to_owned(),
-                Some(node) => shown(node),
+                Some(node) => describe(node),
             };
             let name = printable(place.join(".").as_bytes());
-            lines.add(format_args!("{name}: {} in the backup, {} in the workspace", show(one), show(other)));
+            lines.add(format_args!("{name}: {} in the backup, {} in the workspace", show(backup), show(workspace)));
         }
     }
 }
@@ -234,7 +234,7 @@ fn by_name(fields: &[(String, Node)]) -> BTreeMap<&str, &Node> {
 }
 
 /// Describes a value in a few words.
-fn shown(node: &Node) -> String {
+fn describe(node: &Node) -> String {
     match node {
         Node::Null => "null".to_owned(),
         Node::Bool(value) => value.to_string(),
@@ -249,16 +249,18 @@ fn shown(node: &Node) -> String {
 
 /// Adds the lines in which two texts differ, without the common lines at both ends.
 fn compare_texts(backup: &[u8], workspace: &[u8], lines: &mut Lines) {
-    let (Ok(one), Ok(other)) = (std::str::from_utf8(backup), std::str::from_utf8(workspace)) else {
-        let (one, other) = (backup.len(), workspace.len());
-        return lines.add(format_args!("{one} bytes in the backup, {other} in the workspace"));
+    let (Ok(backup), Ok(workspace)) = (std::str::from_utf8(backup), std::str::from_utf8(workspace)) else {
+        let (backup, workspace) = (backup.len(), workspace.len());
+        return lines.add(format_args!("{backup} bytes in the backup, {workspace} in the workspace"));
     };
     // The lines keep their line ends, which may be the only difference.
-    let (one, other): (Vec<_>, Vec<_>) = (one.split_inclusive('\n').collect(), other.split_inclusive('\n').collect());
-    let start = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
-    let (one, other) = (&one[start..], &other[start..]);
-    let end = one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one == other).count();
-    for (sign, side) in [('-', &one[..one.len() - end]), ('+', &other[..other.len() - end])] {
+    let (backup, workspace): (Vec<_>, Vec<_>) =
+        (backup.split_inclusive('\n').collect(), workspace.split_inclusive('\n').collect());
+    let start = backup.iter().zip(&workspace).take_while(|(backup, workspace)| backup == workspace).count();
+    let (backup, workspace) = (&backup[start..], &workspace[start..]);
+    let end =
+        backup.iter().rev().zip(workspace.iter().rev()).take_while(|(backup, workspace)| backup == workspace).count();
+    for (sign, side) in [('-', &backup[..backup.len() - end]), ('+', &workspace[..workspace.len() - end])] {
         // Both signs have to be seen, even if the first part is long.
         for line in side.iter().take(LINES_MAX / 2) {
             let end = if line.ends_with("\r\n") { " (with a carriage return)" } else { "" };
