@@ -1,7 +1,7 @@
 //! The checks before a sync, as `check` and a starting service run them: settings, data folder, tools, Windmill,
 //! remote.
 //!
-//! They change nothing. They use a lock and a folder of their own, do not wait for a turn, check nothing out, and
+//! They change nothing: they have their own lock and folder, do not wait for other runs, do not check files out, and
 //! remove what they created.
 
 use std::fmt;
@@ -31,15 +31,15 @@ use crate::windmill::cli;
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);
-/// How long the check waits after a service has started: the program that starts the service may ask for a sync, which
-/// reports more than a check, and Windmill may be starting at the same time.
+/// How long the check waits after a service has started: the program that starts the service may request a sync, which
+/// reports more than a check, and Windmill may be starting too.
 const PAUSE_AT_START: Duration = Duration::from_secs(3);
 /// The largest clock difference without a warning. Answers carry their date in whole seconds, and take up to half a
-/// minute. The clock matters because certificates and tokens are judged by it.
+/// minute. The validity of certificates and tokens depends on the clock.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Older versions sometimes drop the lock files of scripts.
 const WMILL_VERSION_MIN: &[u32] = &[1, 725, 1];
-/// Older versions do not take credentials from the environment.
+/// Older versions do not read credentials from the environment.
 const GIT_VERSION_MIN: &[u32] = &[2, 31];
 /// With less space on the volume, not even a small workspace can be pulled.
 const FREE_MB_MIN: u64 = 16;
@@ -73,7 +73,7 @@ struct Document<'a> {
 }
 
 impl Finding {
-    /// Makes a finding. `code` is that of a failure, and a warning is what has a remedy without being one.
+    /// Creates a finding. With a `code`, it is a failure. With only a remedy, it is a warning.
     fn new(name: &'static str, code: Option<Code>, message: String, remedy: &'static str) -> Self {
         let remedy = Some(remedy).filter(|remedy| !remedy.is_empty());
         let status = match (code, remedy) {
@@ -111,7 +111,7 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
     findings.iter().filter_map(area).min().unwrap_or(0)
 }
 
-/// Returns what to do about a check that found this.
+/// Returns what the user can do about a failed check.
 fn remedy_of(name: &str, code: Code) -> &'static str {
     match code {
         _ if name == "wmill" => "npm install --global windmill-cli, with Node.js 20 or newer; or use the image",
@@ -166,8 +166,8 @@ pub fn settings(options: &Options, environment: &Environment) -> Result<Config, 
 pub enum Mode {
     /// Everything.
     Whole,
-    /// Only what a service did not report about its settings when it started, and not the export, which is work for
-    /// Windmill.
+    /// Without the export, which is load for Windmill, and without what the service already reported about its
+    /// settings.
     AtStart,
 }
 
@@ -187,7 +187,7 @@ pub fn run(
         check.report_skipped_checks();
         return check.findings;
     }
-    // Dropped last, behind the folder and the lock in it.
+    // It is dropped last, after the folder and the lock in it.
     let private = PrivateRun::new(config);
     let run_env = check.data_folder(&private);
     let has_git = run_env.as_ref().is_some_and(|run_env| check.tools(run_env));
@@ -230,7 +230,7 @@ pub fn at_start(
     }
 }
 
-/// The secrets from the settings. A value is `None` if it is not set or cannot be read, which was reported before.
+/// The secrets from the settings. A value that is not set or cannot be read is `None`; that was already reported.
 struct Secrets {
     windmill: Option<Secret>,
     headers: Vec<(String, Secret)>,
@@ -250,7 +250,7 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn add(&mut self, name: &'static str, code: Option<Code>, message: impl fmt::Display, remedy: &'static str) {
-        // The last line of defence: the output of each tool was redacted where it was read.
+        // The last line of defence: the output of each tool was already redacted when it was read.
         let message = self.redactor.redact(&message.to_string());
         self.findings.push(Finding::new(name, code, message, remedy));
     }
@@ -267,7 +267,7 @@ impl Check<'_> {
         self.add(name, Some(code), message, remedy_of(name, code));
     }
 
-    /// Returns what a check needs for the next ones, or adds the finding that it failed.
+    /// Returns the value of a check that passed, or adds a finding for its error.
     fn passed<T>(&mut self, name: &'static str, result: Result<T, impl Into<BackupError>>) -> Option<T> {
         let error: BackupError = match result {
             Ok(passed) => return Some(passed),
@@ -342,7 +342,7 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the data folder by working in it.
+    /// Checks the data folder by creating the folder of a run in it.
     fn data_folder(&mut self, private: &PrivateRun) -> Option<RunEnv> {
         let config = self.config;
         let bundle = ca_bundle::bundle(&config.tool_environment);
@@ -517,15 +517,15 @@ impl Check<'_> {
         // The templates were tried with each workspace before.
         let branches = workspaces.iter().filter_map(|workspace| config.branch_for(workspace).ok());
         let mut branches: Vec<_> = branches.collect();
-        // They are all different, or all the same.
+        // The branches are all different, or all the same.
         branches.dedup();
         let is_known = !branches.is_empty();
         if !is_known {
-            // The branches are not known, but any branch name is good enough to ask for the repository.
+            // The branches are not known, but a request for the repository works with any branch name.
             branches.extend(WorkspaceId::parse(ADMINS).and_then(|any| config.branch_for(&any)).ok());
         }
         let accepted_hosts = run_env.run_dir.path().join("known_hosts");
-        // Host keys that were accepted before count here too. Keys that are accepted now are not kept.
+        // Host keys that were accepted before are valid here too. Keys that are accepted now are not saved.
         if let Ok(known) = files::read_file(&paths::root(config).join("known_hosts"), HOSTS_BYTES_MAX) {
             let _ = files::write_file(&accepted_hosts, &known);
         }
@@ -579,7 +579,7 @@ impl Check<'_> {
         }
     }
 
-    /// Checks whether the remote lets us push, as far as a dry run shows it.
+    /// Checks with a dry run whether the remote accepts a push.
     fn push(&mut self, git: &Git<'_>, state: &git::RemoteState, remote: &RemoteUrl) {
         let tried = git.create(state.format).and_then(|()| {
             let commit = git.commit(&git.empty_tree()?, None, &self.config.author, "A check, which is not pushed")?;
@@ -611,7 +611,7 @@ fn is_other_head(remote: &RemoteUrl, branch: &BranchName, state: &git::RemoteSta
     head.is_some_and(|head| String::from_utf8_lossy(&head).trim() != format!("ref: {}", branch.full_ref()))
 }
 
-/// Returns why we cannot write objects into a repository on a volume. git finds that out only when it has objects to
+/// Returns why we cannot write objects into a repository on a volume. git notices that only when it has objects to
 /// write.
 fn closed_to_writing(remote: &RemoteUrl) -> Option<String> {
     let path = remote.as_str().strip_prefix("file://").and_then(percent::decode)?;

@@ -1,4 +1,4 @@
-//! A restore: lock, fetch, ask Windmill, pull what is there, choose, show, save, push, read back.
+//! A restore: lock, fetch, ask Windmill, pull the current files, choose, show, save, push, read back.
 //!
 //! `wmill sync push` gets a folder that is made for it: what the workspace holds, with the chosen items replaced by
 //! those of the commit. Our relay forwards changes of the chosen items that differ, and no other change. The folder has
@@ -42,7 +42,7 @@ const LISTED_IN_MESSAGE_MAX: usize = 50;
 const KINDS: [&str; 3] = ["missing", "differs", "not_deleted"];
 /// Size limit for a key file. A key has 64 characters.
 const KEY_BYTES_MAX: u64 = 4 << 10;
-/// The fewest digits of a commit id that git takes.
+/// The fewest digits of a commit id that git accepts.
 const COMMIT_DIGITS_MIN: usize = 4;
 
 /// Size limit for the file of a user: a name, a role and a switch.
@@ -64,7 +64,7 @@ pub struct RestoreOptions {
     pub enables: bool,
     /// The key to set in the workspace first.
     pub key: Option<Secret>,
-    /// Whether to save what the workspace holds before.
+    /// Whether to save the workspace's files before the restore.
     pub saves: bool,
     /// Whether to restore, and not only to show the changes.
     pub applies: bool,
@@ -194,7 +194,7 @@ struct Report {
     commit: Option<ObjectId>,
     /// What was changed, or would be.
     changed: Changed,
-    /// What is not as wanted at the end.
+    /// What still differs at the end.
     differences: Vec<Difference>,
     restore_point: Option<String>,
 }
@@ -219,9 +219,9 @@ struct RestoreRun<'a> {
     git: &'a Git<'a>,
     /// The commit to restore.
     commit: &'a ObjectId,
-    /// What it holds.
+    /// The content of the commit.
     tip: &'a RemoteTip,
-    /// The key of its secrets.
+    /// The key of the commit's secrets.
     key: Key,
     report: &'a mut Report,
 }
@@ -232,7 +232,7 @@ impl RestoreRun<'_> {
         &self.target.request.workspace
     }
 
-    /// Chooses what to restore, shows it, and restores it if that is asked for.
+    /// Chooses what to restore, shows it, and restores it if the options say so.
     fn run(&mut self, account: &Account) -> Result<(Code, String), BackupError> {
         let of_commit = read_tree(&self.tip.folder)?;
         let (current, has_shared_ui) = self.pull()?;
@@ -308,7 +308,7 @@ impl RestoreRun<'_> {
         Ok(format!("Would restore commit {commit} into workspace '{}'; --yes does it: {listed}", self.workspace()))
     }
 
-    /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
+    /// Pushes, and reads back all chosen files, even if the push failed halfway.
     fn push_and_read_back(&mut self, choice: &Choice) -> Result<(Code, String), BackupError> {
         let target = self.target;
         let mut pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
@@ -347,7 +347,7 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Returns what the push may change: the items with a file that is not as wanted, and the key.
+    /// Returns what the push may change: the items with a file that differs, and the key.
     fn permits(&self, choice: &Choice) -> Result<Permits, BackupError> {
         let mut permits = Permits::default();
         if self.key.to_set.is_some() {
@@ -373,7 +373,7 @@ impl RestoreRun<'_> {
         Ok(permits)
     }
 
-    /// Returns the name in the file of a user of the workspace. The file of the commit may have another user's.
+    /// Returns the name in the file of a user of the workspace. The file of the commit may name another user.
     fn username(&self, entry: &Entry) -> Result<Option<String>, BackupError> {
         let content = self.git.read_blob(&entry.object, USER_BYTES_MAX)?;
         let BlobContent::Whole(content) = content else { return Ok(None) };
@@ -384,7 +384,7 @@ impl RestoreRun<'_> {
         })
     }
 
-    /// Pulls the workspace again, and finds what was changed and what is not as wanted.
+    /// Pulls the workspace again, and finds what was changed and what still differs.
     fn read_back(&mut self, choice: &Choice) -> Result<(), BackupError> {
         let target = self.target;
         let (fresh, _) = self.pull()?;

@@ -17,8 +17,8 @@ use crate::windmill::api::{self, Account};
 use crate::windmill::wmill_yaml::WMILL_YAML;
 
 impl RestoreRun<'_> {
-    /// Returns the files to save of those that were just pulled: all but those with a secret in plain text, unless the
-    /// settings allow such files in the repository.
+    /// Returns the pulled files to save: all except those with a secret in plain text, unless the settings allow such
+    /// files in the repository.
     pub(super) fn files_of_point(&self, current: &Tree) -> Tree {
         let mut saved = current.clone();
         if !self.target.env.config.allow_plaintext_secrets {

@@ -1,5 +1,5 @@
-//! Secrets are restored only under their key: which key a commit needs, which secrets can come back, and which can be
-//! read.
+//! Handles the secrets of a restore: which key a commit needs, which secrets can be restored, and which can be read at
+//! the end.
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::RestoreRun;
@@ -27,8 +27,8 @@ pub(super) struct Key {
 impl RestoreRun<'_> {
     /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
     pub(super) fn find_key(&mut self) -> Result<Key, BackupError> {
-        // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
-        // key.
+        // Only the last commit of the workspace is used, even if it names no key: an earlier commit may name the
+        // previous key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
         let last = self.git.last_with(self.commit, &of_workspace)?;
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
@@ -75,7 +75,7 @@ impl RestoreRun<'_> {
             let is_same = existing.get(&id) == Some(&files);
             let why = match self.is_encrypted(&id, &files)? {
                 None => continue,
-                // What the workspace has of them was not pulled.
+                // The pull leaves out the secrets of the workspace.
                 Some(_) if self.tip.plan.kinds.skip_secrets => {
                     "the settings exclude secret variables, so these do not come back"
                 }
@@ -92,8 +92,8 @@ impl RestoreRun<'_> {
         Ok(checked)
     }
 
-    /// Returns whether a secret is encrypted in the commit; `None` if the item is no secret. What cannot be checked
-    /// counts as not encrypted.
+    /// Returns whether a secret is encrypted in the commit; `None` if the item is not a secret. A secret that cannot be
+    /// checked counts as not encrypted.
     fn is_encrypted(&self, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>, BackupError> {
         if id.kind != ItemKind::Variable {
             return Ok(None);
@@ -123,7 +123,7 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the secrets of the workspace that have to be readable after a push: all if it got a key, otherwise those
-    /// that were chosen. A missing one is among the differences.
+    /// that were chosen. A missing secret is one of the differences.
     pub(super) fn secrets_to_read(&mut self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
         for (id, files) in self.items_in(fresh, self.target) {

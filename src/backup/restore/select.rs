@@ -1,7 +1,7 @@
-//! Chooses what a restore puts into the workspace, and which part of it `wmill` cannot or must not push; and compares what
-//! was chosen with what is there.
+//! Chooses what a restore puts into the workspace, and which part of it `wmill` cannot or must not push. Compares the
+//! choice with the workspace.
 //!
-//! A sync works with streams; here a person waits, and memory does not matter.
+//! A sync works with streams to save memory. For a restore, memory does not matter, since a person waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ pub(super) type WantedFiles = BTreeMap<String, Wanted>;
 pub(super) struct Wanted {
     /// The item that it belongs to, if there is one.
     pub(super) item: Option<ItemId>,
-    /// The file; `None` if there has to be no file.
+    /// The file; `None` if there must be no file.
     pub(super) entry: Option<Entry>,
     /// Whether wmill does not get it.
     pub(super) is_withheld: bool,
@@ -41,7 +41,7 @@ impl Wanted {
     }
 }
 
-/// A file that is not as wanted.
+/// A file that differs from the wanted one.
 pub(super) struct Change {
     /// The change that is needed.
     pub(super) mark: Mark,
@@ -51,7 +51,7 @@ pub(super) struct Change {
     pub(super) diff: Vec<String>,
 }
 
-/// Returns the files that are not as wanted, in the order of their paths.
+/// Returns the files that differ from the wanted ones, in the order of their paths.
 pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, current: &Tree) -> Result<Vec<Change>, GitError> {
     let mut changes = Vec::new();
     for (path, wanted) in wanted {
@@ -81,7 +81,7 @@ pub(super) fn counted<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Chan
 /// The files by item, without files that belong to no item.
 pub(super) type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
 
-/// What the workspace will hold, and what `wmill` gets for that.
+/// What the workspace will hold, and what `wmill` pushes for that.
 #[derive(Default)]
 pub(super) struct Choice {
     /// What the workspace holds.
@@ -93,7 +93,7 @@ pub(super) struct Choice {
     pub(super) secrets: Vec<String>,
     /// The paths of workspace-specific files in the target, without the workspace's name.
     pub(super) own: BTreeSet<String>,
-    /// The wanted files that the workspace does not have as wanted.
+    /// The wanted files that differ in the workspace.
     pub(super) changes: Vec<Change>,
 }
 
@@ -102,7 +102,7 @@ impl RestoreOptions {
         self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// Returns whether an item is asked for.
+    /// Returns whether the options select an item.
     fn selects(&self, id: &ItemId, files: &[(String, Entry)]) -> bool {
         self.admits(&id.path) || files.iter().any(|(path, _)| self.admits(path))
     }
@@ -185,7 +185,7 @@ impl RestoreRun<'_> {
     /// Returns the files of the commit that can belong to the workspace, without the repository's configuration.
     pub(super) fn files_of_commit(&mut self, mut all: Tree, has_shared_ui: bool) -> Tree {
         let source = self.source.request.workspace.as_str();
-        // The workspace's own file counts, and not the one that the others share.
+        // The workspace-specific file replaces the shared one.
         let own_files = all.iter().filter(|(_, entry)| entry.is_file());
         let shared: Vec<_> = own_files.filter_map(|(path, _)| item_path::common_path(path, source)).collect();
         for path in shared.iter().filter(|path| item_path::item_of(path).is_some()) {
@@ -204,7 +204,7 @@ impl RestoreRun<'_> {
         all
     }
 
-    /// Warns about the apps that are to be deleted and whose deletion cannot be undone, or cannot be done.
+    /// Warns about the apps whose deletion is not possible or cannot be undone.
     pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
         let kept_items = choice.kept_items();
         let changed = choice.changes.iter().filter_map(|change| change.wanted.item.as_ref());
@@ -272,8 +272,8 @@ impl RestoreRun<'_> {
                 tree.insert(path.clone(), entry);
             }
         }
-        // The hashes have to be those of what is pushed. If only some paths are restored, the workspace's own are as
-        // good.
+        // The hashes have to belong to the pushed files. If only some paths are restored, the workspace's own hashes
+        // work too.
         for (path, entry) in of_commit {
             if path.starts_with("locks/") || path == WMILL_LOCK && self.options.paths.is_empty() {
                 tree.insert(path.clone(), entry.clone());
@@ -290,7 +290,7 @@ impl Choice {
         wanted.filter_map(|wanted| wanted.item.as_ref()).collect()
     }
 
-    /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
+    /// Adds the Windmill folders of the commit that are selected, or that items need and the workspace lacks. If
     /// everything is restored with deletions, removes the folders in which no item lies.
     fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, of_commit: &Tree) {
         let kept = self.current.keys().filter(|path| !self.wanted.contains_key(*path));
@@ -310,10 +310,10 @@ impl Choice {
         }
     }
 
-    /// Withholds from wmill what makes it run code, and what stops a whole push: folders with the ending of a flow or an
-    /// app in the other layout.
+    /// Withholds from wmill what makes it run code, and what stops a whole push: folders with the ending of a flow or
+    /// an app in the other layout.
     fn withhold(&mut self, plan: &Plan) {
-        // An app whose files all go is deleted, and nothing is built. If some of them stay, all are withheld.
+        // If all files of an app are deleted, nothing is built. If some of them stay, all are withheld.
         let kept_items: BTreeSet<ItemId> = self.kept_items().into_iter().cloned().collect();
         for (path, wanted) in &mut self.wanted {
             wanted.is_withheld = item_path::is_in_other_layout(path, plan.non_dotted_paths)

@@ -11,7 +11,7 @@ pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
         if !is_sure(line) {
             return None;
         }
-        // Current servers export the `mode` of a trigger, and no `enabled`.
+        // Current servers export the `mode` of a trigger, and not `enabled`.
         text.push_str(match line.trim_end() {
             "mode: enabled" | "mode: suspended" => "mode: disabled",
             "enabled: true" => "enabled: false",

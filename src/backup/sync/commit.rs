@@ -21,8 +21,8 @@ use crate::windmill::item_path::{self, ItemId};
 
 /// How many paths a commit's body lists. The rest is counted.
 const LISTED_MAX: usize = 500;
-/// Up to this many items get a commit each, and only this many authors are asked for. More items are a first sync or a
-/// deployment, whose history is not read item by item.
+/// Up to this many items get a commit each, and only this many authors are requested. A larger change is a first sync
+/// or a deployment, and its history is not read by item.
 const ITEMS_MAX: usize = 500;
 /// Up to this many changed files, items get a commit each. The list of these files is held in memory.
 const FILES_MAX: usize = 10_000;
@@ -40,7 +40,7 @@ pub fn make(
     warnings: &mut Warnings,
 ) -> Result<ObjectId, GitError> {
     let (items, is_all) = changed_items(comparison)?;
-    // Windmill is asked while git works.
+    // Windmill answers while git works.
     let ask_windmill = || {
         let windmill = run.windmill(git.run_env());
         let asks_for_editors = run.env.config.commit_authors;
@@ -59,7 +59,7 @@ pub fn make(
     let trailers = trailers(run, now, key.as_ref());
     let builder = CommitBuilder { run, comparison, edits, trailers };
     let tree = tree?;
-    // One commit removes the invalid entries too, which belong to no item.
+    // The invalid entries belong to no item, so one commit for all changes removes them.
     let is_sound = tip.invalid_entries.is_empty();
     if run.env.config.commit_per == CommitPer::Item && is_all && is_sound && !items.is_empty() {
         let by_item = builder.changes_by_item()?;
@@ -99,7 +99,7 @@ fn item_of(change: &Change) -> Option<ItemId> {
     item_path::item_of(std::str::from_utf8(&change.path).ok()?)
 }
 
-/// Returns the first of the items that differ, at most `ITEMS_MAX`, and whether these are all, and few enough files
+/// Returns the items that differ, at most `ITEMS_MAX`, and whether these are all items and at most `FILES_MAX` files
 /// changed.
 fn changed_items(comparison: &TreeDiff) -> io::Result<(BTreeSet<ItemId>, bool)> {
     let (Changed { added, modified, deleted }, mut first) = (comparison.changed(), BTreeSet::new());
@@ -113,8 +113,8 @@ fn changed_items(comparison: &TreeDiff) -> io::Result<(BTreeSet<ItemId>, bool)> 
     Ok((first, added + modified + deleted <= FILES_MAX))
 }
 
-/// Returns the trailers of every commit. From the fingerprint of the key, a restore knows whether a workspace can read
-/// the secrets of the commit.
+/// Returns the trailers of every commit. The fingerprint of the key shows a restore whether a workspace can read the
+/// secrets of the commit.
 fn trailers(run: RunContext<'_>, now: &Now, key: Option<&Secret>) -> String {
     let unknown = "unknown";
     format!(
@@ -157,8 +157,8 @@ impl CommitBuilder<'_> {
     }
 
     /// Returns the changes of each item, the last edited item at the end. Deleted items come first, since their time is
-    /// not known, and they may be in the way of new files. Files that belong to no item, such as wmill's lock file, go
-    /// with the last item.
+    /// not known, and they may block the paths of new files. Files that belong to no item, such as wmill's lock file,
+    /// are added to the last item.
     fn changes_by_item(&self) -> io::Result<Vec<(ItemId, Vec<Change>)>> {
         let (mut by_item, mut of_no_item) = (BTreeMap::<ItemId, Vec<Change>>::new(), Vec::new());
         for change in self.comparison.changes()? {

@@ -1,6 +1,6 @@
 //! A sync: lock, fetch, read Windmill, pull, compare, guard, commit, push, confirm.
 //!
-//! This file decides the order and what follows from each outcome. [`SyncSteps`] are the steps themselves; the tests
+//! This file decides the order of the steps and the reaction to each outcome. [`SyncSteps`] are the steps; the tests
 //! script them.
 
 pub mod commit;
@@ -47,7 +47,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
         let ended = LiveSteps::start(&run, &run_env, warnings).and_then(|start| run_from(run, start, warnings));
         match &ended {
             Ok(_) => run.remove_unused_checkouts(),
-            // A new checkout did not help. It may be what fills the disk, which other backups share.
+            // A new checkout did not help. The checkout may fill the disk, which other backups share.
             Err(error) if error.retry == Retry::NewCheckout => run.discard_checkout(),
             Err(_) => {}
         }
@@ -55,7 +55,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     })
 }
 
-/// Runs the steps of a sync within its log scope, and makes the result of what they return.
+/// Runs the steps of a sync within its log scope, and turns their outcome into the result.
 fn result_of(
     run: RunContext<'_>,
     run_id: &str,
@@ -112,7 +112,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
                     rejections += 1;
                     self.start_over(rejections, &why)?;
                 }
-                // A fetch does not find this damage: for example, a half-written object that git takes as present.
+                // A fetch does not find this damage: for example, a half-written object that git treats as present.
                 Err(damage) if damage.retry == Retry::NewCheckout && !is_new => {
                     log::warn!("starting over in a new checkout: {}", damage.message);
                     is_new = true;
@@ -141,7 +141,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         let tip = self.steps.tip().commit.clone();
         self.refresh()?;
         if rejections > 1 && self.steps.tip().commit == tip {
-            // The tip is the same, so the server refuses the push itself. One rejection may be a server that lagged.
+            // The tip is the same, so the server refuses the push itself. A single rejection may come from a server
+            // that lagged behind.
             return Err(push::refused(self.run, why));
         }
         Ok(())
@@ -320,7 +321,7 @@ mod tests {
         round[..end].to_owned()
     }
 
-    /// Returns the call that notes a success with the commit of this round.
+    /// Returns the call that saves a success with the commit of this round.
     fn remember(round: usize) -> String {
         format!("remember:{}", commit_of(round))
     }
@@ -347,7 +348,7 @@ mod tests {
     struct Scene {
         config: Config,
         flags: Flags,
-        /// What the branch holds, each time it is asked for; the last one stays.
+        /// The tip of the branch at each request; the last one is repeated.
         bases: VecDeque<RemoteTip>,
         is_first: bool,
         base: PullBase,
@@ -385,7 +386,7 @@ mod tests {
             scene.tips("1")
         }
 
-        /// Sets the branch's tips, one digit for each time it is asked for; `-` if the branch does not exist.
+        /// Sets the branch's tips, one digit for each request; `-` if the branch does not exist.
         fn tips(mut self, tips: &str) -> Self {
             let plan = tip::plan_without_file(&self.config);
             let tip = |tip: char| RemoteTip {
@@ -426,7 +427,7 @@ mod tests {
             self
         }
 
-        /// Plays a sync that begins with `start`.
+        /// Runs a sync that begins with `start`.
         fn play_from(
             mut self,
             start: impl FnOnce(ScriptedSteps<'_>) -> Result<Start<ScriptedSteps<'_>>, BackupError>,
@@ -479,7 +480,7 @@ mod tests {
     }
 
     impl Played {
-        /// Checks all of it, and returns the warnings that were saved with a success.
+        /// Checks the calls and the result, and returns the warnings that were saved with a success.
         #[track_caller]
         fn check(self, calls: &[&str], result: SyncResult) -> Vec<String> {
             assert_eq!((self.calls, self.result), (calls.join(" "), result));
@@ -501,7 +502,7 @@ mod tests {
         }
     }
 
-    /// Steps that answer what their scene says.
+    /// Steps that return what their scene defines.
     struct ScriptedSteps<'a> {
         scene: Scene,
         tip: RemoteTip,
@@ -628,7 +629,7 @@ mod tests {
         let calls = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
         assert_eq!(played.calls, calls.join(" "));
         assert_eq!((played.result.code, played.result.left_out.len()), (Code::Incomplete, 2));
-        // A file that belongs to no item, or to one that is left out already.
+        // The second refusal names an item that is already left out.
         let refused = Scene::new().not_pushed([refusal("f/a"), refusal("f/a")]).play().result;
         assert_eq!(refused.code, Code::GitRejected);
         assert!(refused.message.ends_with("refuses the push: GH001"), "{}", refused.message);
@@ -800,7 +801,7 @@ mod tests {
         let played = damaged(Scene::new().tips("123").not_pushed([stale(), stale(), rejected("protected")])).play();
         let message = "https://git.example/shop.git (branch `main`) refuses the push: protected";
         played.check(&[&two, &renewed, &round(4, "3"), AGAIN], ended(Code::GitRejected, message));
-        // Nor does it count as one of the five rounds.
+        // A new checkout does not count as one of the five rounds either.
         let played = damaged(Scene::new().tips("123345").not_pushed([stale(), stale(), stale(), stale()])).play();
         let rest = [&round(4, "3"), AGAIN, &round(5, "4"), AGAIN, &round(6, "5")].join(" ");
         played.check(&[&two, &renewed, &rest, &remember(6)], pushed(6));

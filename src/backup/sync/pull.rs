@@ -41,15 +41,15 @@ struct WholePull<'a> {
     run: RunContext<'a>,
     git: &'a Git<'a>,
     plan: &'a Plan,
-    /// What the folder holds before.
+    /// The tree that the folder holds before the pull.
     visible: Option<&'a ObjectId>,
-    /// Items that earlier syncs found to be bad. They do not count as too many.
+    /// Items that earlier syncs found to be bad. They do not count towards the limit of bad items.
     suspects: &'a [FoundItem],
 }
 
-/// Pulls into a folder that holds `visible`, or into an empty one if these files stop wmill. Searches for items that wmill
-/// cannot write, first among `suspects`, and leaves them out of the snapshot. Items that wmill was to write and did not
-/// are left out too, and the pull is repeated without them, since wmill may have written a part of them.
+/// Pulls into a folder that holds `visible`, or into an empty one if these files stop wmill. Searches for items that
+/// wmill cannot write, first among `suspects`, and leaves them out of the snapshot. Items that wmill did not write are
+/// left out too. Then the pull is repeated without them, since wmill may have written some of their files.
 ///
 /// # Errors
 /// [`BackupError`] if wmill, git or the disk fails.
@@ -87,7 +87,7 @@ impl WholePull<'_> {
             Ok(()) => Ok(PullBase::Repository),
             Err(error) if error.retry == Retry::EmptyFolder && self.visible.is_some() => {
                 log::warn!("pulling again, into an empty folder: {}", error.message);
-                // Without patterns: what a pattern left out would look like what Windmill does not hold.
+                // Without patterns: an item that a pattern leaves out would look as if Windmill did not hold it.
                 let configuration = &self.plan.text_without_patterns;
                 self.pull_archive(snapshot, &archive, None, configuration).map(|()| PullBase::Empty)
             }
@@ -160,7 +160,7 @@ pub fn pull_narrowed(
         return Ok(Some("the file system is not case-sensitive".to_owned()));
     }
     let archive = snapshot.part(|name| changed.has(name))?;
-    // If this endpoint does not exist, wmill does not touch the files of the shared UI.
+    // Without this endpoint, wmill does not touch the files of the shared UI.
     match pull_once(run, git, snapshot, archive, None, &tip.plan.text) {
         Ok(()) => {}
         Err(error) if error.is_end_of_run() => return Err(error.into()),
@@ -181,8 +181,8 @@ fn read_lock(git: &Git<'_>) -> Option<String> {
     String::from_utf8(text).ok().filter(|text| text.len() as u64 <= LOCK_BYTES_MAX)
 }
 
-/// Stages the pulled files. Returns a file that a narrowed pull should not have affected: a file of no changed item that
-/// was added, changed or deleted, or a file of the repository that cannot stay beside the pulled files.
+/// Stages the pulled files. Returns a file that a narrowed pull should not have affected: a file of no changed item
+/// that was added, changed or deleted, or a file of the repository that cannot stay beside the pulled files.
 fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Result<Option<GitPath>, GitError> {
     let mut check = EntryCheck::default();
     for file in join(tip.folder.entries()?, git.stage()?.entries()?) {

@@ -7,11 +7,11 @@ use crate::git::{self, Git, GitError, Pushed};
 use crate::model::Code;
 use crate::util::{Retry, retry};
 
-/// Why a push did not bring the commit to the branch, if another commit may.
+/// Why a push failed, if a push of another commit may succeed.
 pub enum NotPushed {
     /// The push was rejected, perhaps because another writer was first. Holds what the server said.
     Rejected(String),
-    /// The remote refuses the commit. It would accept one without some of the files, if it names any.
+    /// The remote refuses the commit. If it names files, it may accept a commit without them.
     Refused {
         /// Their paths in the repository.
         paths: Vec<String>,
@@ -48,11 +48,11 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
     }
 }
 
-/// Returns whether the branch of the remote holds the commit. Before, notes that the checkout is at that commit. If the
-/// branch does not hold it after all, the next fetch corrects the note.
+/// Returns whether the branch of the remote holds the commit. First records that the checkout is at that commit. If the
+/// branch does not hold it, the next fetch corrects the record.
 fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
     if let Err(error) = git.set_tip_ref(commit) {
-        // This costs the next sync a fetch, but the current sync still counts.
+        // The next sync has to fetch again, but the current sync succeeds.
         log::warn!("cannot record the tip of the checkout: {}", BackupError::from(error).message);
     }
     let state = git.remote_state()?;

@@ -1,6 +1,6 @@
 //! A verification: lock, fetch, ask Windmill, pull into an empty folder, compare by value.
 //!
-//! It changes nothing: all of it happens in the folder of the run.
+//! It changes nothing outside of the run's folder.
 
 pub mod value_diff;
 
@@ -41,12 +41,12 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     SyncResult { differences: Some(differences), ..run.conclude(run_id, started, ended, warnings) }
 }
 
-/// What differs.
+/// The differences that were found.
 #[derive(Default)]
 struct Found {
     /// How many files differ, and how.
     changed: Changed,
-    /// The first of them.
+    /// The first differences.
     listed: Vec<Difference>,
 }
 
@@ -158,8 +158,8 @@ fn compare_files(
     Ok(only_in_backup)
 }
 
-/// Adds those of the files that a sync would delete from the backup. wmill knows best which files are Windmill's and
-/// within the patterns of `wmill.yaml`: it gets the files, and deletes what the workspace does not hold.
+/// Adds the files that a sync would delete from the backup. wmill itself decides which files are Windmill's and within
+/// the patterns of `wmill.yaml`: it gets the files, and deletes those that the workspace does not hold.
 fn add_deleted(
     run: RunContext<'_>,
     git: &Git<'_>,

@@ -1,6 +1,6 @@
 //! Compares two files of a backup by value, and describes the differences for people.
 //!
-//! YAML and JSON are compared as `wmill` does: comments, order and line ends do not count. No secret is shown.
+//! YAML and JSON are compared as `wmill` does: comments, order and line ends do not matter. Secrets are not shown.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,7 +70,7 @@ fn differences(path: &str, backup: &[u8], workspace: &[u8], purpose: Purpose) ->
     lines.finish()
 }
 
-/// Parses a YAML or JSON file; `None` if the file has to be compared as text. wmill takes a `.yml` file for text.
+/// Parses a YAML or JSON file; `None` if the file has to be compared as text. wmill treats a `.yml` file as text.
 fn parsed(path: &str, content: &[u8], purpose: Purpose) -> Option<Node> {
     let is_structured = [".yaml", ".json"].iter().any(|ending| path.ends_with(ending));
     if !is_structured || content.len() > FILE_BYTES_MAX {
@@ -103,15 +103,15 @@ fn turn_into_mode(fields: &mut Vec<(String, Node)>) {
     }
 }
 
-/// Returns whether the file may have a plain value that our parser and the one of wmill do not read alike.
+/// Returns whether the file may have a plain value that our parser and the one of wmill read differently.
 fn may_be_read_otherwise(content: &[u8]) -> bool {
     let text = String::from_utf8_lossy(content);
     let mut parts = text.split(['\n', '\t', ',', '[', ']', '{', '}']);
     parts.any(|part| is_number_of_one_parser(part) || has_indicator_within_word(part))
 }
 
-/// Returns whether a value in a line is such a number: `010` is one for wmill alone, `0b1` and `+0x1` for us alone, and
-/// `1e999` is infinite for wmill, and a text for us.
+/// Returns whether a value in a line is a number for only one parser: `010` only for wmill, `0b1` and `+0x1` only for
+/// ours. `1e999` is infinite for wmill, and a text for ours.
 fn is_number_of_one_parser(line: &str) -> bool {
     let line = line.split(" #").next().unwrap_or_default();
     let value =
@@ -127,17 +127,17 @@ fn is_number_of_one_parser(line: &str) -> bool {
     }
 }
 
-/// Returns whether `?` or `:` begins a word. Between brackets, our parser takes it for an indicator, and what follows
-/// for the beginning of a value.
+/// Returns whether `?` or `:` begins a word. Between brackets, our parser reads it as an indicator, and the rest as the
+/// beginning of a value.
 fn has_indicator_within_word(part: &str) -> bool {
     let begins_with_one = |word: &str| word.len() > 1 && word.starts_with(['?', ':']);
     part.contains(":?") || part.split([' ', '\r']).any(begins_with_one)
 }
 
-/// Stale entries of deleted items stay in the backup, since wmill does not remove them. Each entry of a fresh pull has
-/// to be in the backup with the same hash. Only the hash over all scripts of a flow or an app may differ: after one of
-/// them was deleted, a pull into the repository's files and a fresh pull give different hashes, and both are right. The
-/// hash of each script, and all files, are compared with the backup.
+/// Compares two lock files of wmill. Entries of deleted items stay in the backup, since wmill does not remove them.
+/// Each entry of a fresh pull has to be in the backup with the same hash. Only the hash over all scripts of a flow or
+/// an app may differ: after one of them was deleted, a pull into the repository's files and a fresh pull give different
+/// hashes, and both are right. The hash of each script, and all files, are compared with the backup.
 fn compare_locks(backup: &Node, workspace: &[(String, Node)], lines: &mut Lines) {
     for (key, fresh) in workspace {
         match (backup.field(key), fresh) {
@@ -161,13 +161,13 @@ fn is_of_all(key: &str) -> bool {
     key.ends_with("+__flow_hash") || key.ends_with("+__app_hash")
 }
 
-/// Returns the item of a file, also of one that `wmill` does not look at.
+/// Returns the item of a file, even if `wmill` does not read that file.
 pub(in crate::backup) fn item_of(path: &str) -> Option<ItemId> {
     item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))
 }
 
-/// Returns the field of two files below which no value is shown, which is empty if none is shown at all; `None` if all
-/// values are shown but those that are named like a secret. A file that cannot be parsed is [`Node::Null`].
+/// Returns the field whose values are hidden, or an empty text if all values are hidden. With `None`, only values that
+/// are named like a secret are hidden. A file that cannot be parsed is [`Node::Null`].
 fn hidden_field(path: &str, nodes: [&Node; 2]) -> Option<&'static str> {
     let is_secret = |node: &Node| match node {
         Node::Fields(_) => node.field("is_secret") == Some(&Node::Bool(true)),
@@ -261,7 +261,7 @@ fn compare_texts(backup: &[u8], workspace: &[u8], lines: &mut Lines) {
     let end =
         backup.iter().rev().zip(workspace.iter().rev()).take_while(|(backup, workspace)| backup == workspace).count();
     for (sign, side) in [('-', &backup[..backup.len() - end]), ('+', &workspace[..workspace.len() - end])] {
-        // Both signs have to be seen, even if the first part is long.
+        // Both parts are shown, even if the first part is long.
         for line in side.iter().take(LINES_MAX / 2) {
             let end = if line.ends_with("\r\n") { " (with a carriage return)" } else { "" };
             lines.add(format_args!(

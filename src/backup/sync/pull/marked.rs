@@ -9,10 +9,10 @@ use crate::git::ls_tree::walk;
 use crate::util::{files, hash};
 
 const MARK: &[u8] = "\u{feff}".as_bytes();
-/// These files are not changed, since `wmill` parses them. No item's own content is in them.
+/// Files with these extensions are not changed, since `wmill` parses them. They do not hold the content of an item.
 const PARSED: [&str; 3] = ["yaml", "yml", "json"];
 
-/// The files of a folder that begin with the mark, and have the random word appended.
+/// The files of a folder that begin with the mark, with the random word appended.
 pub(super) struct MarkedFiles {
     /// Each file with its former length.
     files: Vec<(PathBuf, u64)>,
@@ -51,7 +51,7 @@ impl MarkedFiles {
     }
 }
 
-// WASI has no random word here, and cannot start `wmill`.
+// WASI has no source of random words here, and cannot start `wmill`.
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
