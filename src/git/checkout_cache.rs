@@ -1,5 +1,5 @@
 //! Manages the checkouts on the volume: those of configured backups stay as long as they are used, and the number of
-//! those that only requests made is limited.
+//! those of other requests is limited.
 
 use std::fs;
 use std::io;
@@ -20,8 +20,8 @@ const MARK: &str = "made-by-a-request";
 /// After this time without a run, the checkout of a configured backup is removed, if another backup of its workspace is
 /// made. A weekly backup to a second branch keeps its checkout, also if it fails once.
 const UNUSED_MAX: Duration = Duration::from_secs(15 * 24 * 60 * 60);
-/// The file that each run of a configured backup replaces in the folder of its checkout, whose modification time is
-/// thereby the time of the last use.
+/// The file that each run of a configured backup replaces in the folder of its checkout. So the folder's modification
+/// time is the time of the last use.
 const USED: &str = "used";
 
 /// Creates the folder of a checkout if it is missing, and marks it as kept (configured backup) or as limited in number
@@ -45,8 +45,8 @@ pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) ->
     Ok(())
 }
 
-/// Removes the checkouts of configured backups of the same workspace that were not used for a long time: with another
-/// branch or remote than before, the old one's would stay for ever. The caller holds the lock of the workspace, which is
+/// Removes the checkouts of configured backups of the same workspace that were not used for a long time: after a change
+/// of the branch or remote, the old checkout would stay for ever. The caller holds the lock of the workspace, which is
 /// the lock of all of them. A checkout that cannot be removed is logged.
 pub fn remove_unused(used: &Path, now: SystemTime) {
     let workspace = |folder: &Path| Some(folder.file_name()?.to_str()?.split_once('@')?.0.to_owned());
@@ -86,8 +86,8 @@ fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
     }
 }
 
-/// Removes a checkout if its lock is free or is the lock of `used`, which the caller holds. Returns `None` if it was not
-/// removed.
+/// Removes a checkout if its lock is free or is the lock of `used`, which the caller holds. Returns `None` if it was
+/// not removed.
 fn remove(folder: &Path, used: &Path, lock: &dyn Fn(&str) -> PathBuf) -> Option<()> {
     let lock_of = |folder: &Path| Some(lock(folder.file_name()?.to_str()?));
     let path = lock_of(folder)?;
@@ -114,7 +114,7 @@ mod tests {
         {
             open(&checkout(name), is_configured, &lock).unwrap();
         }
-        // What an older version made.
+        // An older version made this checkout.
         fs::create_dir(checkout("shop@unknown")).unwrap();
         let later = SystemTime::now() + UNUSED_MAX + Duration::from_secs(60);
         let recent = fs::File::open(checkout("shop@recent")).unwrap();
@@ -152,7 +152,7 @@ mod tests {
             use_at(&names[number], seconds);
         }
         use_at(&names[0], 100);
-        // A run in the workspace of the oldest is in progress, so the next one is removed, which is in the caller's
+        // A run uses the workspace of the oldest checkout, so the next one is removed. It belongs to the caller's
         // workspace.
         let busy = Lock::acquire_if_free(&lock("other@1")).unwrap();
         use_at(&names[16], 101);
@@ -163,7 +163,7 @@ mod tests {
         use_at(&names[2], 103);
         assert!(!is_there(3), "of the other workspace, whose lock is free by now");
         assert!(is_there(0) && is_there(16) && checkout("shop@configured").exists());
-        // A checkout that a configured backup takes over does not count any more.
+        // A checkout that a configured backup uses does not count any more.
         open(&checkout(&names[4]), true, &lock).unwrap();
         for number in 20..40 {
             use_at(&format!("shop@{number}"), 200);

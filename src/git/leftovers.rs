@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::util::files;
 
-/// Returns the files and folders to remove from a repository. What cannot be read is passed over: git itself reports it.
+/// Returns the files and folders to remove from a repository. Entries that cannot be read are skipped: git itself
+/// reports them.
 ///
 /// # Errors
 /// Why the checkout should be created again.

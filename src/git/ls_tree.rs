@@ -11,11 +11,11 @@ use crate::util::files;
 /// A path as git sees it, in bytes. Everything here is in the order of these bytes.
 pub type GitPath = Vec<u8>;
 
-/// An item of a stream: a path, and what is there.
+/// An item of a stream: a path and its value.
 pub type Item<T> = io::Result<(GitPath, T)>;
 
-/// Files in the order of their paths. Boxed: a copy of this code for each kind of stream would cost more than the
-/// calls.
+/// Files in the order of their paths. The stream is boxed: a copy of this code for each kind of stream would cost more
+/// than the calls.
 pub type Stream<T> = Box<dyn Iterator<Item = Item<T>>>;
 
 /// The size of the buffer of one stream.
@@ -24,7 +24,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file with a line for each file of a tree, as git writes it: `mode type object TAB path NUL`, with the size before
-/// the TAB if it was asked for. The type is not used, also not by `git update-index`.
+/// the TAB if it was asked for. The type is not used, not even by `git update-index`.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
@@ -81,7 +81,7 @@ impl Listing {
         })))
     }
 
-    /// Writes the entries that `admits` accepts to `file`. Returns their number too.
+    /// Writes the entries that `admits` accepts to `file`. Also returns their number.
     ///
     /// # Errors
     /// Fails on an I/O error.
@@ -126,8 +126,8 @@ fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// Checks which entries of a sorted tree a checkout can hold. A tree can have entries that git accepts into no index:
-/// `.git`, `..`, or a file and a folder with the same name.
+/// Checks which entries of a sorted tree a checkout can hold. A tree can have entries that git does not accept in an
+/// index: `.git`, `..`, or a file and a folder with the same name.
 #[derive(Default)]
 pub struct EntryCheck {
     /// The last file, and the earlier files whose paths are prefixes of its path.
@@ -153,7 +153,7 @@ impl EntryCheck {
 }
 
 /// Joins two sorted streams: each path comes once, with the items that the streams have for it. The first path that is
-/// out of order gives an error, and what follows must not be used.
+/// out of order gives an error, and the items after it must not be used.
 pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
     let (mut left, mut right) = (left.peekable(), right.peekable());
     let mut last: Option<GitPath> = None;

@@ -1,6 +1,7 @@
 //! git's commands as functions over one checkout and one remote.
 //!
-//! No user's or system's git configuration is read, nothing in a repository runs, and credentials go by environment.
+//! git reads no configuration of the user or the system, runs nothing from a repository, and gets credentials by
+//! environment.
 
 mod advertisement;
 mod auth;
@@ -187,7 +188,7 @@ impl<'a> Git<'a> {
         successful(&command_line, self.run(command)?)
     }
 
-    /// Does the same, and returns what the command printed as text.
+    /// Runs a command that needs only the checkout, and returns its output as text.
     fn answer(&self, command: Invocation) -> Result<String, GitError> {
         Ok(text(&self.locally(command)?))
     }
@@ -249,7 +250,7 @@ fn text(printed: &[u8]) -> String {
     String::from_utf8_lossy(printed).trim().to_owned()
 }
 
-/// Returns what a command that needs only the checkout printed, or an error if it failed.
+/// Returns the output of a command that needs only the checkout, or an error if it failed.
 fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
     if finished.is_success() {
         return Ok(finished.stdout);

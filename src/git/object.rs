@@ -76,8 +76,8 @@ impl Entry {
         matches!(self.mode, 0o100_644 | 0o100_755)
     }
 
-    /// Returns whether git accepts an entry with this path in an index. Nothing more is required of the files in a
-    /// repository: those with other unusual names were there before us, and stay.
+    /// Returns whether git accepts an entry with this path in an index. No other rule applies to the files of a
+    /// repository: other unusual names existed before us, and stay.
     pub fn is_sound_at(&self, path: &[u8]) -> bool {
         let mut parts = path.split(|byte| *byte == b'/');
         let is_linked_configuration = self.mode == LINK

@@ -60,8 +60,8 @@ pub(super) fn remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
     state
 }
 
-/// Parses the line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`. The reason of a refusal
-/// is followed by the server's lines in `tail`, such as the message of a hook.
+/// Parses the line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`. The reason of a
+/// refusal is followed by the server's lines in `tail`, such as the message of a hook.
 pub(super) fn pushed(printed: &str, full_ref: &str, tail: &[String]) -> Option<Pushed> {
     printed.lines().find_map(|line| {
         let mut fields = line.splitn(3, '\t');
@@ -130,7 +130,8 @@ pub(super) struct Classified {
 /// What git prints if the remote answers with a redirect: the status begins with these digits.
 pub(super) const REDIRECT: &str = "returned error: 30";
 
-/// Texts in git's output, with the result code and the explanation for them. The first row with a matching text counts.
+/// Texts in git's output, with the result code and the explanation for them. The first row with a matching text is
+/// used.
 const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     (
         &["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", "No matching host key"],
@@ -185,9 +186,9 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     ),
 ];
 
-/// Classifies what git printed on stderr. Returns `None` if the failure is taken as a fault of our checkout, its objects,
-/// refs or list of shallow commits: no text is known, or our own git cannot read an object that it has to send. The
-/// other side then hangs up too.
+/// Classifies what git printed on stderr. Returns `None` if our checkout is taken as the cause (its objects, refs or
+/// list of shallow commits): no known text matches, or our own git cannot read an object that it has to send. The
+/// server then hangs up too.
 pub(super) fn classify(printed: &str) -> Option<Classified> {
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
     if has(&["error: Could not read ", "error: could not parse commit "]) {

@@ -18,7 +18,7 @@ pub fn become_ssh(
     report: &mut dyn FnMut(String),
 ) -> io::Error {
     if options != THIS_MACHINE {
-        // With `none`, ssh reads neither the user's nor the system's configuration.
+        // With `none`, ssh reads no configuration of the user or the system.
         let mut all: Vec<OsString> = ["-F", "none"].map(OsString::from).into();
         all.extend(options.to_string_lossy().lines().flat_map(|option| ["-o".into(), option.into()]));
         all.extend(arguments);
@@ -46,7 +46,7 @@ fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
         _ => return None,
     };
     let path = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("'\\''", "'").replace("'\\!'", "!");
-    // In an ssh URL, git takes `/~x` for a home folder and removes the slash.
+    // In an ssh URL, git reads `/~x` as a home folder and removes the slash.
     Some((verb, if path.starts_with('~') { format!("/{path}") } else { path }))
 }
 

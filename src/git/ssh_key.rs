@@ -8,8 +8,8 @@ use crate::util::Secret;
 /// The start of a decoded key in OpenSSH's own format. The length of the cipher's name and that name follow.
 const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";
 
-/// Returns why `ssh` cannot use a key, in a text that names its setting, or `None` if no reason is visible. The first
-/// reason that holds counts.
+/// Returns why `ssh` cannot use a key, in a text that names its setting, or `None` if no reason is visible. It returns
+/// only the first reason that applies.
 pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
     const PUBLIC: [&str; 6] =
         ["ssh-", "ecdsa-", "sk-", "-----BEGIN PUBLIC", "-----BEGIN SSH2 PUBLIC", "---- BEGIN SSH2"];
