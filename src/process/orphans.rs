@@ -18,9 +18,9 @@ const KILL_GRACE: Duration = Duration::from_millis(200);
 /// does so again and again is not chased forever.
 const SEARCHES_MAX: u32 = 10;
 
-/// Returns the marker of a program that we start under the lock at `path`, or `None` if `/proc` does not show who we are:
-/// the namespace of our process id, that id, when we started, and the path. In another namespace, the id belongs to
-/// another process.
+/// Returns the marker of a program that we start under the lock at `path`, or `None` if `/proc` does not show who we
+/// are: the namespace of our process id, that id, when we started, and the path. In another namespace, the id belongs
+/// to another process.
 pub(super) fn own_marker(path: &Path) -> Option<String> {
     let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
     let owner = std::process::id();

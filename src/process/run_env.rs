@@ -55,8 +55,8 @@ impl RunEnv {
         Ok(self.environment.iter().fold(invocation, |all, (name, value)| all.environment(name, value)))
     }
 
-    /// Creates the same for a program that talks only to this process. It gets no proxies, because some programs also
-    /// send requests for 127.0.0.1 to a proxy.
+    /// Creates an invocation of a program that talks only to this process. It gets no proxies, because some programs
+    /// also send requests for 127.0.0.1 to a proxy.
     ///
     /// # Errors
     /// Fails if the process has no free file descriptor.
@@ -76,8 +76,8 @@ impl RunEnv {
         run::run(invocation, self, &self.deadline, on_line)
     }
 
-    /// Returns what a program prints after `prefix` when it is asked for its version, and the lines that it printed until
-    /// then. Ends the program as soon as it has printed that.
+    /// Returns what a program prints after `prefix` when it is asked for its version, and the lines that it printed
+    /// until then. Ends the program as soon as it has printed that.
     ///
     /// # Errors
     /// A text that says why the program could not be started or did not print its version.
