@@ -273,16 +273,16 @@ impl Check<'_> {
             Ok(passed) => return Some(passed),
             Err(error) => error.into(),
         };
-        let (whom, ended) = match name {
+        let (what, expired_code) = match name {
             "signing" => ("ssh-keygen", Code::ConfigInvalid),
             "data_dir" => ("the lock in DATA_DIR", Code::ConfigInvalid),
             "remote" | "push" => ("the remote", Code::GitUnreachable),
             _ => ("Windmill", Code::WindmillUnreachable),
         };
-        let code = if error.message.is_empty() { ended } else { error.code };
+        let code = if error.message.is_empty() { expired_code } else { error.code };
         let error = error.explained(|expired| match expired {
-            Expired::TimedOut => format!("{whom} did not answer in time"),
-            Expired::Cancelled => format!("{whom} did not answer before the check was ended"),
+            Expired::TimedOut => format!("{what} did not answer in time"),
+            Expired::Cancelled => format!("{what} did not answer before the check was ended"),
         });
         self.fail(name, code, error.message);
         None
@@ -357,7 +357,7 @@ impl Check<'_> {
                 self.fail("data_dir", Code::ConfigInvalid, format_args!("{folder} has {free} MB left"));
             }
             (Ok(()), Some(free)) => {
-                self.ok("data_dir", format_args!("{folder} can be written, and has {free} MB left"))
+                self.ok("data_dir", format_args!("{folder} can be written, and has {free} MB left"));
             }
             (Ok(()), None) => self.ok("data_dir", format_args!("{folder} can be written")),
         }

@@ -147,7 +147,7 @@ mod tests {
             mark.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
         };
         let names: Vec<String> = (0..18).map(|number| format!("{}@{number}", ["shop", "other"][number % 2])).collect();
-        let is_there = |number: usize| checkout(&names[number]).exists();
+        let exists = |number: usize| checkout(&names[number]).exists();
         for (number, seconds) in (0..16).zip(0..) {
             use_at(&names[number], seconds);
         }
@@ -156,18 +156,18 @@ mod tests {
         // workspace.
         let busy = Lock::acquire_if_free(&lock("other@1")).unwrap();
         use_at(&names[16], 101);
-        assert!(is_there(1) && !is_there(2), "of `other`, and of `shop`");
+        assert!(exists(1) && !exists(2), "of `other`, and of `shop`");
         drop(busy);
         use_at(&names[17], 102);
-        assert!(!is_there(1) && is_there(3), "one had to go, and one went");
+        assert!(!exists(1) && exists(3), "one had to go, and one went");
         use_at(&names[2], 103);
-        assert!(!is_there(3), "of the other workspace, whose lock is free by now");
-        assert!(is_there(0) && is_there(16) && checkout("shop@configured").exists());
+        assert!(!exists(3), "of the other workspace, whose lock is free by now");
+        assert!(exists(0) && exists(16) && checkout("shop@configured").exists());
         // A checkout that a configured backup uses does not count any more.
         open(&checkout(&names[4]), true, &lock).unwrap();
         for number in 20..40 {
             use_at(&format!("shop@{number}"), 200);
         }
-        assert!(is_there(4) && !is_there(0));
+        assert!(exists(4) && !exists(0));
     }
 }

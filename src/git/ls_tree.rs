@@ -299,7 +299,8 @@ mod tests {
         let whole = listing(&run_dir, &blobs(&["a", "b", "c", "d"]))?;
         let file = run_dir.path().join("sifted");
         let sift = |out: &[&str]| {
-            let (sifted, count) = whole.sifted(file.clone(), |path, _| !out.iter().any(|it| it.as_bytes() == path))?;
+            let (sifted, count) =
+                whole.sifted(file.clone(), |path, _| !out.iter().any(|name| name.as_bytes() == path))?;
             let left: Vec<_> = sifted.entries()?.map(|line| line.map(|(path, _)| path)).collect::<Result<_, _>>()?;
             assert_eq!(left.len(), count);
             Ok::<_, io::Error>(String::from_utf8_lossy(&left.concat()).into_owned())

@@ -84,7 +84,7 @@ pub fn end(path: &Path, push: &str) -> io::Result<()> {
         return Ok(());
     }
     let mut pushes = read(&mut note)?;
-    if let Some(last) = pushes.iter().rposition(|it| it == push) {
+    if let Some(last) = pushes.iter().rposition(|earlier| earlier == push) {
         pushes.remove(last);
     }
     write(&mut note, &pushes)

@@ -60,9 +60,9 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        let said = fault_of("GIT_SSH_KEY", &Secret::new(text)).unwrap_or_default();
+        let message = fault_of("GIT_SSH_KEY", &Secret::new(text)).unwrap_or_default();
         let start = "GIT_SSH_KEY is not a private key without a passphrase: ";
-        assert!(said.starts_with(start) && said.contains(expected), "{text}: {said}");
+        assert!(message.starts_with(start) && message.contains(expected), "{text}: {message}");
     }
 
     #[test]

@@ -341,8 +341,8 @@ impl RestoreRun<'_> {
         let deletes = if deletes { cli::Deletions::Push } else { cli::Deletions::Skip };
         let pushed = cli::push(&windmill, self.git.run_env(), self.git.tree_folder(), self.permits(choice)?, deletes);
         if let Some(refusal) = pushed? {
-            let said = format!("Windmill did not accept {}: {}", refusal.what, refusal.reason);
-            self.report.warnings.add(self.git.run_env().redactor.redact(&said));
+            let warning = format!("Windmill did not accept {}: {}", refusal.what, refusal.reason);
+            self.report.warnings.add(self.git.run_env().redactor.redact(&warning));
         }
         Ok(())
     }

@@ -127,8 +127,8 @@ impl RestoreRun<'_> {
     pub(super) fn secrets_to_read(&mut self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
         for (id, files) in self.items_in(fresh, self.target) {
-            let is_meant = self.key.to_set.is_some() || choice.secrets.contains(&id.path);
-            if is_meant && self.is_encrypted(&id, &files)?.is_some() {
+            let is_selected = self.key.to_set.is_some() || choice.secrets.contains(&id.path);
+            if is_selected && self.is_encrypted(&id, &files)?.is_some() {
                 secrets.push(id.path);
             }
         }

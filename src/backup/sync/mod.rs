@@ -559,8 +559,8 @@ mod tests {
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let listing = |name: &str, absent, digit| {
                 let entry = Entry { mode: 0o100_644, object: id(digit) };
-                let there = self.scene.changes.iter().filter(|(mark, _)| *mark != absent);
-                let entries = there.map(|(_, path)| Ok((path.as_bytes().to_vec(), entry.clone())));
+                let listed = self.scene.changes.iter().filter(|(mark, _)| *mark != absent);
+                let entries = listed.map(|(_, path)| Ok((path.as_bytes().to_vec(), entry.clone())));
                 Listing::write(self.run_dir.path().join(name), entries).expect("a folder to write to")
             };
             let comparison = TreeDiff::of(listing("before", Mark::Added, "1"), listing("after", Mark::Deleted, "2"));

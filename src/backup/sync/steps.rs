@@ -261,7 +261,7 @@ impl SyncSteps for LiveSteps<'_> {
         // After a sync that changed something, the next sync may not give all warnings again, unless it is a full one.
         let new_warnings = &warnings.list()[self.warnings..];
         let will_be_repeated = self.tip.commit.as_ref() == Some(commit)
-            || new_warnings.iter().all(|it| self.tip.plan.warnings.contains(it));
+            || new_warnings.iter().all(|warning| self.tip.plan.warnings.contains(warning));
         let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(|_| will_be_repeated);
         self.last.save(commit, &self.now, tree.as_ref(), new_warnings, self.changed.is_none());
     }
