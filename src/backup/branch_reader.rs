@@ -55,8 +55,8 @@ impl<'a> BranchReader<'a> {
         })
     }
 
-    /// Fetches more and more of the history, until `read` returns `true` or all that the remote has was fetched. `read`
-    /// gets the tip. The first fetch brings more than `depth` commits. Returns whether the history is complete.
+    /// Fetches more and more of the history, until `read` returns `true` or the remote has no more commits. `read` gets
+    /// the tip. The first fetch brings more than `depth` commits. Returns whether the history is complete.
     ///
     /// # Errors
     /// [`BackupError`] if the disk or git fails, the time runs out, or the branch does not exist.
@@ -78,7 +78,7 @@ impl<'a> BranchReader<'a> {
         depth: usize,
         read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, GitError>,
     ) -> Result<bool, BackupError> {
-        // Dropped last, behind the folder and the lock in it.
+        // It is dropped last, after the folder and the lock in it.
         let private = PrivateRun::new(self.config);
         let redactor = Redactor::new(self.credentials.secrets().iter().chain(&self.config.proxy_secrets()));
         let deadline = Deadline::after(self.config.sync_timeout, self.cancel);

@@ -15,7 +15,7 @@ use crate::windmill::api::WindmillError;
 pub struct BackupError {
     /// The result code of the run.
     pub code: Code,
-    /// What was tried, on what, and why it failed. It is empty if the run was ended, until [`Self::explained`].
+    /// What was tried, on what, and why it failed. It is empty if the run was ended, until [`Self::explained`] sets it.
     pub message: String,
     /// Whether another attempt may help.
     pub retry: Retry,
@@ -27,7 +27,7 @@ impl BackupError {
         Self { code, message: message.into(), retry: Retry::Never }
     }
 
-    /// Adds the message to the error of a run that was ended. Only the caller knows what was to be done.
+    /// Adds the message to the error of a run that was ended. Only the caller knows what the run was doing.
     pub fn explained(self, why: impl FnOnce(Expired) -> String) -> Self {
         let message = match self.code {
             _ if !self.message.is_empty() => return self,
@@ -64,7 +64,7 @@ impl From<WindmillError> for BackupError {
     }
 }
 
-/// An error of our own disk.
+/// Converts an error of the data folder's disk.
 impl From<io::Error> for BackupError {
     fn from(error: io::Error) -> Self {
         if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {

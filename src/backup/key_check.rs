@@ -1,4 +1,4 @@
-//! Checks whether a file holds the key that encrypted the secrets of the backup. It asks only git.
+//! Checks whether a file holds the key that encrypted the secrets of the backup. It needs only git.
 
 use std::path::Path;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! The history of a backup by item: which commit added, modified and deleted what. It asks only git.
+//! The history of a backup by item: which commit added, modified and deleted what. It needs only git.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,9 +20,9 @@ pub const LIMIT_DEFAULT: usize = 20;
 /// The maximum of `--limit`. For a longer list there is `git log` in a clone.
 pub const LIMIT_MAX: usize = 10_000;
 
-/// After this many older commits in a row, no more of the history is fetched for `--since`. Times need not fall from
-/// commit to commit: a machine with a wrong clock may have made some. It is less than the first fetch brings, so that a
-/// recent time is answered without another one.
+/// After this many older commits in a row, no more of the history is fetched for `--since`. An older commit may have a
+/// later time, if it was made on a machine with a wrong clock. This number is less than the first fetch brings, so that
+/// a recent time needs no second fetch.
 const OLDER_IN_A_ROW_MAX: usize = 32;
 
 /// Which commits to list.
@@ -93,7 +93,7 @@ pub fn run(
 /// Returns the chosen commits among the fetched ones, and whether older commits cannot add anything.
 fn read(git: &Git<'_>, prefix: &str, options: &LogOptions) -> Result<(Vec<Entry>, bool), GitError> {
     let (mut commits, mut older_in_a_row, mut is_enough) = (Vec::new(), 0, false);
-    // The times of all commits show where the history is old enough, also if few of them changed the folder.
+    // The times of all commits show where the history is old enough, even if few commits changed the folder.
     let folder = if options.since.is_some() { "" } else { prefix.trim_end_matches('/') };
     git.log(folder, &mut |commit| {
         if options.since.is_some_and(|since| commit.time < since) {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_told_by_item() {
+    fn changed_files_are_listed_by_item() {
         use Mark::{Added, Deleted, Modified};
         let commit = commit(&[
             (Added, "b/f/ops/a.py"),

@@ -16,7 +16,7 @@ pub fn root(config: &Config) -> PathBuf {
     config.data_dir.join("windmill-git-sync")
 }
 
-/// Returns the folder for what must not outlive a run of this request: a token, a key.
+/// Returns the folder for files that are removed at the end of a run of this request, such as a token or a key.
 pub fn run_folder(config: &Config, request: &SyncRequest) -> PathBuf {
     run_folders(config).join(request.backup_id())
 }

@@ -1,7 +1,7 @@
 //! The checks before a sync, as `check` and a starting service run them: settings, data folder, tools, Windmill,
 //! remote.
 //!
-//! They change nothing. They use a lock and a folder of their own, do not wait for a turn, check nothing out, and
+//! They change nothing: they have their own lock and folder, do not wait for other runs, do not check files out, and
 //! remove what they created.
 
 use std::fmt;
@@ -31,15 +31,15 @@ use crate::windmill::cli;
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);
-/// How long the check waits after a service has started: the program that starts the service may ask for a sync, which
-/// reports more than a check, and Windmill may be starting at the same time.
+/// How long the check waits after a service has started: the program that starts the service may request a sync, which
+/// reports more than a check, and Windmill may be starting too.
 const PAUSE_AT_START: Duration = Duration::from_secs(3);
 /// The largest clock difference without a warning. Answers carry their date in whole seconds, and take up to half a
-/// minute. The clock matters because certificates and tokens are judged by it.
+/// minute. The validity of certificates and tokens depends on the clock.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Older versions sometimes drop the lock files of scripts.
 const WMILL_VERSION_MIN: &[u32] = &[1, 725, 1];
-/// Older versions do not take credentials from the environment.
+/// Older versions do not read credentials from the environment.
 const GIT_VERSION_MIN: &[u32] = &[2, 31];
 /// With less space on the volume, not even a small workspace can be pulled.
 const FREE_MB_MIN: u64 = 16;
@@ -73,7 +73,7 @@ struct Document<'a> {
 }
 
 impl Finding {
-    /// Makes a finding. `code` is that of a failure, and a warning is what has a remedy without being one.
+    /// Creates a finding. With a `code`, it is a failure. With only a remedy, it is a warning.
     fn new(name: &'static str, code: Option<Code>, message: String, remedy: &'static str) -> Self {
         let remedy = Some(remedy).filter(|remedy| !remedy.is_empty());
         let status = match (code, remedy) {
@@ -111,7 +111,7 @@ pub fn exit_code(findings: &[Finding]) -> u8 {
     findings.iter().filter_map(area).min().unwrap_or(0)
 }
 
-/// Returns what to do about a check that found this.
+/// Returns what the user can do about a failed check.
 fn remedy_of(name: &str, code: Code) -> &'static str {
     match code {
         _ if name == "wmill" => "npm install --global windmill-cli, with Node.js 20 or newer; or use the image",
@@ -166,8 +166,8 @@ pub fn settings(options: &Options, environment: &Environment) -> Result<Config, 
 pub enum Mode {
     /// Everything.
     Whole,
-    /// Only what a service did not report about its settings when it started, and not the export, which is work for
-    /// Windmill.
+    /// Without the export, which is load for Windmill, and without what the service already reported about its
+    /// settings.
     AtStart,
 }
 
@@ -184,10 +184,10 @@ pub fn run(
     let mut check = Check { config, own_program, mode, deadline, redactor, last_token_user, findings: Vec::new() };
     let secrets = check.settings();
     if !run::CAN_START {
-        check.name_what_is_not_tried();
+        check.report_skipped_checks();
         return check.findings;
     }
-    // Dropped last, behind the folder and the lock in it.
+    // It is dropped last, after the folder and the lock in it.
     let private = PrivateRun::new(config);
     let run_env = check.data_folder(&private);
     let has_git = run_env.as_ref().is_some_and(|run_env| check.tools(run_env));
@@ -205,12 +205,12 @@ pub fn at_start(
     own_program: &Path,
     cancel: &CancelToken,
     last_token_user: LastTokenUser<'_>,
-    is_moot: &dyn Fn() -> bool,
+    is_superseded: &dyn Fn() -> bool,
 ) {
     if Deadline::after(PAUSE_AT_START, cancel).wait_out().is_err() {
         return;
     }
-    if is_moot() {
+    if is_superseded() {
         return log::debug!("the check is skipped, since a sync was requested, which reports more");
     }
     let findings = run(config, own_program, cancel, Mode::AtStart, last_token_user);
@@ -230,7 +230,7 @@ pub fn at_start(
     }
 }
 
-/// The secrets from the settings. A value is `None` if it is not set or cannot be read, which was reported before.
+/// The secrets from the settings. A value that is not set or cannot be read is `None`; that was already reported.
 struct Secrets {
     windmill: Option<Secret>,
     headers: Vec<(String, Secret)>,
@@ -249,40 +249,40 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn tell(&mut self, name: &'static str, code: Option<Code>, message: impl fmt::Display, remedy: &'static str) {
-        // The last line of defence: the output of each tool was redacted where it was read.
+    fn add(&mut self, name: &'static str, code: Option<Code>, message: impl fmt::Display, remedy: &'static str) {
+        // The last line of defence: the output of each tool was already redacted when it was read.
         let message = self.redactor.redact(&message.to_string());
         self.findings.push(Finding::new(name, code, message, remedy));
     }
 
     fn ok(&mut self, name: &'static str, message: impl fmt::Display) {
-        self.tell(name, None, message, "");
+        self.add(name, None, message, "");
     }
 
     fn warn(&mut self, name: &'static str, message: impl fmt::Display, remedy: &'static str) {
-        self.tell(name, None, message, remedy);
+        self.add(name, None, message, remedy);
     }
 
     fn fail(&mut self, name: &'static str, code: Code, message: impl fmt::Display) {
-        self.tell(name, Some(code), message, remedy_of(name, code));
+        self.add(name, Some(code), message, remedy_of(name, code));
     }
 
-    /// Returns what a check needs for the next ones, or adds the finding that it failed.
+    /// Returns the value of a check that passed, or adds a finding for its error.
     fn passed<T>(&mut self, name: &'static str, result: Result<T, impl Into<BackupError>>) -> Option<T> {
         let error: BackupError = match result {
             Ok(passed) => return Some(passed),
             Err(error) => error.into(),
         };
-        let (whom, ended) = match name {
+        let (what, expired_code) = match name {
             "signing" => ("ssh-keygen", Code::ConfigInvalid),
             "data_dir" => ("the lock in DATA_DIR", Code::ConfigInvalid),
             "remote" | "push" => ("the remote", Code::GitUnreachable),
             _ => ("Windmill", Code::WindmillUnreachable),
         };
-        let code = if error.message.is_empty() { ended } else { error.code };
+        let code = if error.message.is_empty() { expired_code } else { error.code };
         let error = error.explained(|expired| match expired {
-            Expired::TimedOut => format!("{whom} did not answer in time"),
-            Expired::Cancelled => format!("{whom} did not answer before the check was ended"),
+            Expired::TimedOut => format!("{what} did not answer in time"),
+            Expired::Cancelled => format!("{what} did not answer before the check was ended"),
         });
         self.fail(name, code, error.message);
         None
@@ -330,11 +330,11 @@ impl Check<'_> {
 
     fn secret(&mut self, source: Option<&SecretSource>, code: Option<Code>) -> Option<Secret> {
         let read = source?.read();
-        read.map_err(|why| self.tell("settings", code, why, "let this user read the file")).ok()
+        read.map_err(|why| self.add("settings", code, why, "let this user read the file")).ok()
     }
 
     /// Reports the checks that this platform cannot run.
-    fn name_what_is_not_tried(&mut self) {
+    fn report_skipped_checks(&mut self) {
         for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
             let message =
                 format_args!("not tried: WebAssembly has no programs, no TLS, and only the folders given to it");
@@ -342,7 +342,7 @@ impl Check<'_> {
         }
     }
 
-    /// Checks the data folder by working in it.
+    /// Checks the data folder by creating the folder of a run in it.
     fn data_folder(&mut self, private: &PrivateRun) -> Option<RunEnv> {
         let config = self.config;
         let bundle = ca_bundle::bundle(&config.tool_environment);
@@ -350,14 +350,16 @@ impl Check<'_> {
         let run_env = private.open(config, self.deadline.clone(), self.redactor.clone());
         let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
         let run_env = self.passed("data_dir", run_env)?;
-        let (shown, space) = (config.data_dir.display(), volume::space(run_env.run_dir.path()));
+        let (folder, space) = (config.data_dir.display(), volume::space(run_env.run_dir.path()));
         match (run_env.run_dir.volume.check(), space.map(|(_, free)| free >> 20)) {
             (Err(error), _) => self.fail("data_dir", Code::ConfigInvalid, error),
             (Ok(()), Some(free @ ..FREE_MB_MIN)) => {
-                self.fail("data_dir", Code::ConfigInvalid, format_args!("{shown} has {free} MB left"));
+                self.fail("data_dir", Code::ConfigInvalid, format_args!("{folder} has {free} MB left"));
             }
-            (Ok(()), Some(free)) => self.ok("data_dir", format_args!("{shown} can be written, and has {free} MB left")),
-            (Ok(()), None) => self.ok("data_dir", format_args!("{shown} can be written")),
+            (Ok(()), Some(free)) => {
+                self.ok("data_dir", format_args!("{folder} can be written, and has {free} MB left"));
+            }
+            (Ok(()), None) => self.ok("data_dir", format_args!("{folder} can be written")),
         }
         Some(run_env)
     }
@@ -471,14 +473,14 @@ impl Check<'_> {
         self.ok("export", format_args!("is permitted, and has {} items", snapshot.items));
         let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
         if !plain.is_empty() {
-            let shown: Sample = plain.into_iter().collect();
-            let message = format_args!("resources have plain values in fields that are named like secrets: {shown}");
+            let sample: Sample = plain.into_iter().collect();
+            let message = format_args!("resources have plain values in fields that are named like secrets: {sample}");
             self.warn("resources", message, "put each into a secret variable, and `$var:PATH` in its place");
         }
         let left_out = snapshot.left_out_list();
         if !left_out.is_empty() {
-            let shown: Sample = left_out.iter().map(|LeftOut { item, reason }| format!("{item} ({reason})")).collect();
-            self.warn("items", format_args!("a sync leaves these out: {shown}"), remedy_of("items", Code::Incomplete));
+            let sample: Sample = left_out.iter().map(|LeftOut { item, reason }| format!("{item} ({reason})")).collect();
+            self.warn("items", format_args!("a sync leaves these out: {sample}"), remedy_of("items", Code::Incomplete));
         }
     }
 
@@ -515,15 +517,15 @@ impl Check<'_> {
         // The templates were tried with each workspace before.
         let branches = workspaces.iter().filter_map(|workspace| config.branch_for(workspace).ok());
         let mut branches: Vec<_> = branches.collect();
-        // They are all different, or all the same.
+        // The branches are all different, or all the same.
         branches.dedup();
         let is_known = !branches.is_empty();
         if !is_known {
-            // The branches are not known, but any branch name is good enough to ask for the repository.
+            // The branches are not known, but a request for the repository works with any branch name.
             branches.extend(WorkspaceId::parse(ADMINS).and_then(|any| config.branch_for(&any)).ok());
         }
         let accepted_hosts = run_env.run_dir.path().join("known_hosts");
-        // Host keys that were accepted before count here too. Keys that are accepted now are not kept.
+        // Host keys that were accepted before are valid here too. Keys that are accepted now are not saved.
         if let Ok(known) = files::read_file(&paths::root(config).join("known_hosts"), HOSTS_BYTES_MAX) {
             let _ = files::write_file(&accepted_hosts, &known);
         }
@@ -535,9 +537,9 @@ impl Check<'_> {
             signing_key: signing_key.as_deref(),
         };
         for (index, branch) in branches.iter().enumerate() {
-            let asked = Git::new(run_env, &site, remote, branch, credentials)
+            let answer = Git::new(run_env, &site, remote, branch, credentials)
                 .and_then(|git| git.remote_state().map(|state| (git, state)));
-            let Some((git, state)) = self.passed("remote", asked) else { return };
+            let Some((git, state)) = self.passed("remote", answer) else { return };
             if index == 0 {
                 self.ok("remote", format_args!("{remote} can be read"));
                 self.public_repository(run_env, &state, remote);
@@ -577,7 +579,7 @@ impl Check<'_> {
         }
     }
 
-    /// Checks whether the remote lets us push, as far as a dry run shows it.
+    /// Checks with a dry run whether the remote accepts a push.
     fn push(&mut self, git: &Git<'_>, state: &git::RemoteState, remote: &RemoteUrl) {
         let tried = git.create(state.format).and_then(|()| {
             let commit = git.commit(&git.empty_tree()?, None, &self.config.author, "A check, which is not pushed")?;
@@ -609,7 +611,7 @@ fn is_other_head(remote: &RemoteUrl, branch: &BranchName, state: &git::RemoteSta
     head.is_some_and(|head| String::from_utf8_lossy(&head).trim() != format!("ref: {}", branch.full_ref()))
 }
 
-/// Returns why we cannot write objects into a repository on a volume. git finds that out only when it has objects to
+/// Returns why we cannot write objects into a repository on a volume. git notices that only when it has objects to
 /// write.
 fn closed_to_writing(remote: &RemoteUrl) -> Option<String> {
     let path = remote.as_str().strip_prefix("file://").and_then(percent::decode)?;

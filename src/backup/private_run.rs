@@ -1,4 +1,4 @@
-//! A lock and a folder for a command that does not wait for a turn, such as `check` and `log`.
+//! A lock and a folder for a command that does not wait for other runs, such as `check` and `log`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::util::{Deadline, Redactor, RunDir, files};
 
-/// The prefix of the names of such folders. No workspace id begins with it.
+/// The prefix of the names of these folders. No workspace id begins with it.
 pub(super) const MARK: &str = ".check-";
 
-/// A lock and a folder below `DATA_DIR` that leave nothing behind.
+/// A lock and a folder below `DATA_DIR` that are removed at the end of the run.
 pub(super) struct PrivateRun {
     run_dir: PathBuf,
     /// Folders that did not exist before, the innermost first.
@@ -50,7 +50,7 @@ impl PrivateRun {
 }
 
 impl Drop for PrivateRun {
-    /// Removes what this run created. A folder that another run uses by now stays.
+    /// Removes what this run created, except a folder that another run already uses.
     fn drop(&mut self) {
         let _ = fs::remove_file(self.lock());
         for folder in &self.missing {

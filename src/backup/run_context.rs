@@ -40,19 +40,19 @@ pub struct Env<'a> {
     pub progress: &'a (dyn Fn(Event) + Sync),
     /// Returns whose token made the last success; see [`LastTokenUser`].
     pub last_token_user: LastTokenUser<'a>,
-    /// What the current run has learned.
+    /// What the current run has found out.
     pub notes: Mutex<Notes>,
 }
 
 /// Returns whose token made the last success of a workspace to a destination, if that is known.
 pub type LastTokenUser<'a> = &'a (dyn Fn(&str, &str) -> Option<TokenUser> + Sync);
 
-/// What a run learns besides its result.
+/// What a run finds out besides its result.
 #[derive(Default)]
 pub struct Notes {
-    /// The user of the token, if the run got far enough to ask.
+    /// The user of the token, if the run asked for it.
     token_user: Option<TokenUser>,
-    /// How many items Windmill showed, if the run got far enough to ask.
+    /// How many items Windmill exported, if the run asked for them.
     items: Option<usize>,
     /// The step that began last.
     step: Option<Step>,
@@ -68,7 +68,7 @@ impl Env<'_> {
     }
 }
 
-/// Returns a new name for a run: unique among all processes, and without meaning.
+/// Returns a new run id. It is unique among all processes, and has no meaning.
 pub fn new_run_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
@@ -143,8 +143,8 @@ impl RunContext<'_> {
         let ended = ended.map_err(|fault| self.in_last_step(fault));
         let Outcome { code, message, commit, changed, left_out } = ended.unwrap_or_else(|fault| Outcome {
             code: fault.code,
-            // The last line of defence: the output of each tool was redacted where it was read.
-            message: Redactor::new(&self.request.secrets()).redact(&self.told(&fault, run_id)),
+            // The last line of defence: the output of each tool was already redacted when it was read.
+            message: Redactor::new(&self.request.secrets()).redact(&self.failure_message(&fault, run_id)),
             commit: None,
             changed: Changed::default(),
             left_out: Vec::new(),
@@ -168,9 +168,9 @@ impl RunContext<'_> {
         result
     }
 
-    /// Returns the message of a failure. If the request names its own remote, the words of that server stay in the log:
+    /// Returns the message of a failure. If the request names its own remote, the text of that server is only logged:
     /// otherwise a caller could read in the answer what only this machine can reach.
-    fn told(&self, fault: &BackupError, run_id: &str) -> String {
+    fn failure_message(&self, fault: &BackupError, run_id: &str) -> String {
         let SyncRequest { remote, branch, .. } = self.request;
         let what = match fault.code {
             _ if self.env.config.remote.as_ref() == Some(remote) => return fault.message.clone(),
@@ -217,7 +217,7 @@ impl RunContext<'_> {
         })
     }
 
-    /// Does the same for the step that began last.
+    /// Explains the error of a run that was ended in its last step.
     pub fn in_last_step(&self, error: BackupError) -> BackupError {
         let step = self.env.notes().step.unwrap_or(Step::Queue);
         self.in_step(step, error)
@@ -262,7 +262,7 @@ impl RunContext<'_> {
     /// Returns the key under which Windmill encrypts the secrets of the workspace; `None` if Windmill does not show it.
     ///
     /// # Errors
-    /// [`BackupError`] if there is no answer, or if a temporary error of the server did not pass.
+    /// [`BackupError`] if there is no answer, or if a temporary error of the server persists.
     pub fn key(&self, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
         let (begun, windmill) = (Instant::now(), self.windmill(run_env));
         retry::patiently(&run_env.deadline, || {
@@ -274,7 +274,7 @@ impl RunContext<'_> {
         })
     }
 
-    /// Notes whether a clone of the remote checks out a branch that exists.
+    /// Records whether a clone of the remote checks out a branch that exists.
     pub fn note_head(&self, state: &RemoteState) {
         // If each workspace has its own branch, no branch is the right HEAD for everyone.
         let is_one_branch = !self.env.config.branch.contains(names::WORKSPACE_MARK);
@@ -282,7 +282,7 @@ impl RunContext<'_> {
             self.request.configured && is_one_branch && state.tip.is_some() && !state.has_head;
     }
 
-    /// Notes the user of the token.
+    /// Records the user of the token.
     pub fn note_token_user(&self, account: &Account) {
         let name = account.user.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
         let user = TokenUser { name, admin: account.is_admin };
@@ -312,7 +312,7 @@ impl RunContext<'_> {
         }
     }
 
-    /// Warns about the choice of the workspace: those of `*` that are left out, and one that is only the default.
+    /// Warns if `*` leaves workspaces out, or if the workspace is only the default.
     pub fn warn_about_choice(&self, account: &Account, warnings: &mut Warnings) {
         let SyncRequest { workspace, workspace_is_default, list_warnings, .. } = self.request;
         list_warnings.iter().for_each(|warning| warnings.add(warning.clone()));
@@ -337,7 +337,7 @@ impl RunContext<'_> {
         self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, &mut || (self.env.progress)(Event::Waits))?))
     }
 
-    /// Waits for this run's turn, and prepares the environment of its programs.
+    /// Waits for the lock of this run's backup, and prepares the environment of its programs.
     ///
     /// # Errors
     /// [`BackupError`] if the disk fails, the time runs out, or the certificates cannot be read.
@@ -370,7 +370,7 @@ impl RunContext<'_> {
     }
 
     /// Opens the folder of the checkout that is kept for this backup. Each workspace and destination has its own, so
-    /// that another branch or remote than last time starts clean. The caller holds the lock of the run's backup.
+    /// that a new branch or remote starts clean. The caller holds the lock of the run's backup.
     ///
     /// # Errors
     /// [`BackupError`] if the disk fails.

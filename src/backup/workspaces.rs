@@ -10,14 +10,14 @@ use crate::request::{self, Draft, RequestError, SyncRequest, Target};
 use crate::util::{CancelToken, Deadline, Expired, Redactor, Secret, retry};
 use crate::windmill::api::{Windmill, WindmillError};
 
-/// Time limit for one question to Windmill, with all its attempts.
+/// Time limit for one request to Windmill, with all its attempts.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// The syncs that a request asks for.
 pub struct Requests {
     /// One sync for each workspace, at least one.
     pub list: Vec<SyncRequest>,
-    /// Whether there is one sync, whose result is not in a list.
+    /// Whether the request is for one sync, so that its result is not in a list.
     pub is_single: bool,
 }
 
@@ -30,7 +30,7 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
     let (seen, is_all) = match draft.wanted()? {
         Target::One(workspace) => {
             let request = draft.request(&workspace)?;
-            // "All" stands for the workspaces that Windmill lists, not for a name that a caller makes up.
+            // "All" stands for the workspaces that Windmill lists, not for any name that a caller sends.
             if let Some(token) = draft.listing_token()
                 && !ask(config, &token, cancel)?.listed.contains(&workspace)
             {
@@ -49,7 +49,7 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
         match draft.request(workspace) {
             Ok(request) => list.push(request),
             Err(error) if !is_all => return Err(error),
-            // The templates make a name of this workspace that is not valid. Windmill listed it, so it must not stop the
+            // The templates make an invalid name for this workspace. Windmill listed it, so it must not stop the
             // others.
             Err(error) => {
                 unnameable.add(format!("{workspace} ({})", error.message).as_bytes());
@@ -89,7 +89,7 @@ pub(super) fn list_warnings(forks: &[WorkspaceId], unnameable: &Sample) -> Vec<S
 pub struct Seen {
     /// The workspaces to back up.
     pub listed: Vec<WorkspaceId>,
-    /// Forks, if each workspace has its own branch: wmill takes the name of a fork's branch for an instruction.
+    /// Forks, if each workspace has its own branch: wmill reads the name of a fork's branch as an instruction.
     pub forks: Vec<WorkspaceId>,
 }
 
@@ -102,7 +102,7 @@ pub fn ask(config: &Config, token: &Secret, cancel: &CancelToken) -> Result<Seen
     let deadline = Deadline::after(ANSWER_TIME_MAX.min(config.sync_timeout), cancel);
     let headers =
         request::windmill_headers(config).map_err(|message| RequestError { code: Code::ConfigInvalid, message })?;
-    // The client needs a workspace, but the question is about none.
+    // The client needs a workspace, but this request does not use it.
     let any = WorkspaceId::parse(ADMINS).map_err(|message| RequestError { code: Code::Internal, message })?;
     let windmill = Windmill::new(&config.base_url, &any, token, &headers, &deadline, &config.tool_environment);
     let listed = retry::patiently(&deadline, || windmill.workspaces());

@@ -1,4 +1,4 @@
-//! Sends git's first request to an http(s) remote with our own client, because git does not show what the answer was.
+//! Sends git's first request to an http(s) remote with our own client, because git does not show the answer.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 const MEDIA_TYPE: &str = "application/x-git-upload-pack-advertisement";
 const BEGINNING: &[u8] = b"001e# service=git-upload-pack";
 
-/// Returns the remote's answer, and whether it is that of a git server.
+/// Returns the remote's answer, and whether it comes from a git server.
 fn ask(
     remote: &RemoteUrl,
     authorization: Option<&str>,
@@ -47,8 +47,8 @@ pub fn is_public(remote: &RemoteUrl, deadline: &Deadline, environment: &[(String
 }
 
 impl Git<'_> {
-    /// Returns an error if a web server answers everything with a page. git takes a page for the list of refs of an old
-    /// server, finds no ref in it, and so takes the repository for an empty one.
+    /// Returns an error if a web server answers everything with a page. git reads a page as the list of refs of an old
+    /// server, finds no ref in it, and treats the repository as empty.
     pub(super) fn refuse_a_page(&self) -> Result<(), GitError> {
         if !self.remote.is_http() {
             return Ok(());

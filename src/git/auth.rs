@@ -12,7 +12,7 @@ use crate::util::files;
 #[cfg(unix)]
 use crate::util::percent;
 
-/// The options for ssh that depend on nothing. ssh reads no configuration, so what is not here has its default:
+/// The options for ssh that are always the same. ssh reads no configuration, so all other options have their defaults:
 /// `BatchMode` leaves out passwords, and nothing is forwarded.
 const SSH_OPTIONS: &str = "\
 GlobalKnownHostsFile=/dev/null
@@ -22,8 +22,8 @@ ConnectTimeout=20
 ServerAliveInterval=15
 ServerAliveCountMax=4";
 
-/// The variable from which our own program, started by git as `ssh`, reads the options for the real ssh, one a line, or
-/// that the repository is on this machine.
+/// The variable that our own program reads when git starts it as `ssh`. It holds the options for the real ssh, one per
+/// line, or says that the repository is on this machine.
 pub const OPTIONS_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
 /// The value in place of options if the repository is on this machine.
 pub(super) const THIS_MACHINE: &str = "this machine";
@@ -97,7 +97,7 @@ pub(super) fn environment(
     }
 }
 
-/// Returns the options for ssh, one a line: use only this key, ask no questions, and refuse an unknown host unless
+/// Returns the options for ssh, one per line: use only this key, ask no questions, and refuse an unknown host unless
 /// `accepted` is given.
 fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) -> String {
     // ssh splits a value at white space unless it is quoted.

@@ -1,5 +1,5 @@
 //! Manages the checkouts on the volume: those of configured backups stay as long as they are used, and the number of
-//! those that only requests made is limited.
+//! those of other requests is limited.
 
 use std::fs;
 use std::io;
@@ -20,8 +20,8 @@ const MARK: &str = "made-by-a-request";
 /// After this time without a run, the checkout of a configured backup is removed, if another backup of its workspace is
 /// made. A weekly backup to a second branch keeps its checkout, also if it fails once.
 const UNUSED_MAX: Duration = Duration::from_secs(15 * 24 * 60 * 60);
-/// The file that each run of a configured backup replaces in the folder of its checkout, whose modification time is
-/// thereby the time of the last use.
+/// The file that each run of a configured backup replaces in the folder of its checkout. So the folder's modification
+/// time is the time of the last use.
 const USED: &str = "used";
 
 /// Creates the folder of a checkout if it is missing, and marks it as kept (configured backup) or as limited in number
@@ -45,8 +45,8 @@ pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) ->
     Ok(())
 }
 
-/// Removes the checkouts of configured backups of the same workspace that were not used for a long time: with another
-/// branch or remote than before, the old one's would stay for ever. The caller holds the lock of the workspace, which is
+/// Removes the checkouts of configured backups of the same workspace that were not used for a long time: after a change
+/// of the branch or remote, the old checkout would stay for ever. The caller holds the lock of the workspace, which is
 /// the lock of all of them. A checkout that cannot be removed is logged.
 pub fn remove_unused(used: &Path, now: SystemTime) {
     let workspace = |folder: &Path| Some(folder.file_name()?.to_str()?.split_once('@')?.0.to_owned());
@@ -86,8 +86,8 @@ fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
     }
 }
 
-/// Removes a checkout if its lock is free or is the lock of `used`, which the caller holds. Returns `None` if it was not
-/// removed.
+/// Removes a checkout if its lock is free or is the lock of `used`, which the caller holds. Returns `None` if it was
+/// not removed.
 fn remove(folder: &Path, used: &Path, lock: &dyn Fn(&str) -> PathBuf) -> Option<()> {
     let lock_of = |folder: &Path| Some(lock(folder.file_name()?.to_str()?));
     let path = lock_of(folder)?;
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_workspace_did_not_use_for_long_goes() {
+    fn checkouts_that_a_workspace_did_not_use_for_long_are_removed() {
         let scratch = files::RunDir::for_test("checkouts-unused").unwrap();
         let checkout = |name: &str| scratch.path().join(name);
         let lock = |name: &str| checkout(name).with_extension("lock");
@@ -114,7 +114,7 @@ mod tests {
         {
             open(&checkout(name), is_configured, &lock).unwrap();
         }
-        // What an older version made.
+        // An older version made this checkout.
         fs::create_dir(checkout("shop@unknown")).unwrap();
         let later = SystemTime::now() + UNUSED_MAX + Duration::from_secs(60);
         let recent = fs::File::open(checkout("shop@recent")).unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_recently_used_of_the_others_go_first_and_none_that_is_in_use() {
+    fn the_least_recently_used_checkout_that_is_not_in_use_is_removed_first() {
         let scratch = files::RunDir::for_test("checkouts").unwrap();
         let all = scratch.path();
         let lock = |name: &str| all.join(name.split_once('@').unwrap().0).with_extension("lock");
@@ -147,27 +147,27 @@ mod tests {
             mark.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
         };
         let names: Vec<String> = (0..18).map(|number| format!("{}@{number}", ["shop", "other"][number % 2])).collect();
-        let is_there = |number: usize| checkout(&names[number]).exists();
+        let exists = |number: usize| checkout(&names[number]).exists();
         for (number, seconds) in (0..16).zip(0..) {
             use_at(&names[number], seconds);
         }
         use_at(&names[0], 100);
-        // A run in the workspace of the oldest is in progress, so the next one is removed, which is in the caller's
+        // A run uses the workspace of the oldest checkout, so the next one is removed. It belongs to the caller's
         // workspace.
         let busy = Lock::acquire_if_free(&lock("other@1")).unwrap();
         use_at(&names[16], 101);
-        assert!(is_there(1) && !is_there(2), "of `other`, and of `shop`");
+        assert!(exists(1) && !exists(2), "of `other`, and of `shop`");
         drop(busy);
         use_at(&names[17], 102);
-        assert!(!is_there(1) && is_there(3), "one had to go, and one went");
+        assert!(!exists(1) && exists(3), "one had to go, and one went");
         use_at(&names[2], 103);
-        assert!(!is_there(3), "of the other workspace, whose lock is free by now");
-        assert!(is_there(0) && is_there(16) && checkout("shop@configured").exists());
-        // A checkout that a configured backup takes over does not count any more.
+        assert!(!exists(3), "of the other workspace, whose lock is free by now");
+        assert!(exists(0) && exists(16) && checkout("shop@configured").exists());
+        // A checkout that a configured backup uses does not count any more.
         open(&checkout(&names[4]), true, &lock).unwrap();
         for number in 20..40 {
             use_at(&format!("shop@{number}"), 200);
         }
-        assert!(is_there(4) && !is_there(0));
+        assert!(exists(4) && !exists(0));
     }
 }

@@ -58,7 +58,7 @@ impl Git<'_> {
             .arguments(self.signing_key.as_ref().map(|key| format!("--gpg-sign={}", key.display())))
             .arguments(parent.map(|parent| format!("-p{parent}")))
             .argument(tree.as_str());
-        // git has no earlier times than 1970.
+        // git has no times before 1970.
         if let Some(since) = authored.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()) {
             command = command.environment("GIT_AUTHOR_DATE", format!("@{} +0000", since.as_secs()));
         }
@@ -75,8 +75,8 @@ impl Git<'_> {
         Ok(self.run(command)?.is_success().then_some(commit))
     }
 
-    /// Returns the message of the newest commit that has a line that begins with a match of `line`. The search starts
-    /// at `commit`.
+    /// Returns the message of the newest commit with a line that begins with a match of `line`. The search starts at
+    /// `commit`.
     ///
     /// # Errors
     /// [`GitError`].
@@ -105,8 +105,8 @@ impl Git<'_> {
         })
     }
 
-    /// Makes a chain of commits on top of `parent`, which change the folder at `path`. Returns the last commit, or `None`
-    /// if its tree would be another one than `tree`.
+    /// Makes a chain of commits on top of `parent`, which change the folder at `path`. Returns the last commit, or
+    /// `None` if its tree would be another one than `tree`.
     ///
     /// # Errors
     /// [`GitError`].
@@ -119,7 +119,8 @@ impl Git<'_> {
         tree: &ObjectId,
     ) -> Result<Option<ObjectId>, GitError> {
         let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
-        // In the order of their paths: where a file becomes a folder, its deletion comes before the files below it.
+        // The changes are in the order of their paths: if a file becomes a folder, its deletion comes before the files
+        // below it.
         let order_for = |change: &Change| {
             let entry = Some(&change.entry).filter(|_| change.mark != Mark::Deleted);
             Ok(order([folder.as_bytes(), &change.path].concat(), entry))

@@ -10,26 +10,26 @@ pub(super) const ATTRIBUTES: &str = "* -text !eol -ident !filter !working-tree-e
 pub(super) const CONFIGURATION: &str = "\
 # Written for one run.
 [safe]
-\t# A bare repository on a volume may belong to anybody. Given by environment, this one is ignored.
+\t# A bare repository on a volume may have any owner. git ignores this setting in the environment.
 \tdirectory = *
 [core]
 \tattributesFile = /dev/null
 \texcludesFile = /dev/null
 \tlogAllRefUpdates = false
-\t# Names that Windows could not hold are names all the same.
+\t# Names that Windows does not allow are valid here.
 \tprotectNTFS = false
 \tprotectHFS = false
 [fetch]
-\t# What is fetched comes as a pack: loose objects of a fetch that was cut off could not be told from others.
+\t# A fetch keeps its pack: loose objects of an interrupted fetch cannot be distinguished from others.
 \tunpackLimit = 1
 [gc]
-\t# No process in the background that works on after us.
+\t# No process in the background that outlives the run.
 \tauto = 0
 \tautoDetach = false
 [maintenance]
 \tauto = false
 [http]
-\t# git would send the token along to where it is redirected.
+\t# On a redirect, git would send the token to the new address.
 \tfollowRedirects = false
 \tlowSpeedLimit = 1
 \tlowSpeedTime = 60

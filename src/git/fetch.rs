@@ -150,7 +150,7 @@ impl Git<'_> {
         }
     }
 
-    /// Returns whether the checkout is at the commit. It does not check that all objects are here; a listing shows that.
+    /// Returns whether the checkout is at the commit. It does not check that all objects exist; a listing shows that.
     ///
     /// # Errors
     /// [`GitError`].
@@ -170,7 +170,7 @@ impl Git<'_> {
             .arguments(["--", &self.address, &refspec]);
         let fetched = self.over_the_network("cannot fetch", command);
         if fetched.is_err() {
-            // What was not there before is of this fetch.
+            // Files that did not exist before belong to this fetch.
             for file in leftovers::pack_files(&self.git_folder).difference(&before) {
                 files::remove_file(file).unwrap_or_else(|error| log::warn!("a part of a fetch stays for now: {error}"));
             }

@@ -9,7 +9,7 @@ use crate::git::tree_diff::Mark;
 use crate::git::{Git, GitError};
 use crate::util::files;
 
-/// Enough for a million changed files at about 150 bytes each.
+/// Size limit for the log: a million changed files at about 150 bytes each.
 const LOG_BYTES_MAX: usize = 256 << 20;
 
 /// A commit of the branch's first-parent line, compared with its first parent.
@@ -33,7 +33,7 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`].
     pub fn fetch_commits(&self, depth: Option<u32>) -> Result<Option<ObjectId>, GitError> {
-        // git refuses --unshallow if the history is complete, and takes this depth as all of the history.
+        // git refuses --unshallow if the history is complete, and reads this depth as the whole history.
         let depth = depth.unwrap_or(2_147_483_647);
         self.fetch_branch(&["--filter=blob:none", &format!("--depth={depth}")])
     }
@@ -44,9 +44,9 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`]. It is not an error if all commits are later.
     pub fn commit_at(&self, tip: &ObjectId, time: SystemTime) -> Result<Option<ObjectId>, GitError> {
-        // git has no earlier times.
+        // git has no times before 1970.
         let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else { return Ok(None) };
-        // Without a time zone, git takes a number below 100,000,000 for anything but seconds.
+        // Without a time zone, git does not read a number below 100,000,000 as seconds.
         let before = format!("--before=@{} +0000", since.as_secs());
         let command = self.command()?.arguments(["rev-list", "--first-parent", "-1", &before, tip.as_str()]);
         Ok(ObjectId::parse(&self.answer(command)?))
@@ -65,7 +65,7 @@ impl Git<'_> {
         self.shallow_commits().is_ok_and(|commits| commits.is_empty())
     }
 
-    /// Returns the commits whose parents were not fetched. git takes each for a first commit, which adds all of its
+    /// Returns the commits whose parents were not fetched. git treats each as a first commit that adds all of its
     /// files.
     fn shallow_commits(&self) -> io::Result<Vec<String>> {
         match files::read_file(&self.git_folder.join("shallow"), LOG_BYTES_MAX as u64) {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_log_is_refused() {
+    fn a_malformed_log_is_refused() {
         for log in ["A\x00f/a\x00", "\x01123\x001\x00a\x00", &format!("\x01{ONE}\x001\x00"), &format!("\x01{ONE}\x00")]
         {
             assert!(read(log, 9).is_err(), "{log:?}");

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use crate::util::files;
 
-/// Returns the files and folders to remove from a repository. What cannot be read is passed over: git itself reports it.
+/// Returns the files and folders to remove from a repository. Entries that cannot be read are skipped: git itself
+/// reports them.
 ///
 /// # Errors
 /// Why the checkout should be created again.
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_git_has_not_finished_is_known_by_its_name() {
+    fn unfinished_files_of_git_are_recognized_by_name() {
         for (folder, name) in [
             ("", "index.lock"),
             ("", "shallow_Xy12"),
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn packs_that_are_not_whole_are_damage() {
+    fn incomplete_packs_are_damage() {
         let run = files::RunDir::for_test("leftovers").unwrap();
         let pack = run.path().join("objects/pack");
         files::create_folder(&pack).unwrap();

@@ -11,11 +11,11 @@ use crate::util::files;
 /// A path as git sees it, in bytes. Everything here is in the order of these bytes.
 pub type GitPath = Vec<u8>;
 
-/// An item of a stream: a path, and what is there.
+/// An item of a stream: a path and its value.
 pub type Item<T> = io::Result<(GitPath, T)>;
 
-/// Files in the order of their paths. Boxed: a copy of this code for each kind of stream would cost more than the
-/// calls.
+/// Files in the order of their paths. The stream is boxed: a copy of this code for each kind of stream would cost more
+/// than the calls.
 pub type Stream<T> = Box<dyn Iterator<Item = Item<T>>>;
 
 /// The size of the buffer of one stream.
@@ -24,7 +24,7 @@ const BUFFER_BYTES: usize = 16 << 10;
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// A file with a line for each file of a tree, as git writes it: `mode type object TAB path NUL`, with the size before
-/// the TAB if it was asked for. The type is not used, also not by `git update-index`.
+/// the TAB if it was asked for. The type is not used, not even by `git update-index`.
 #[derive(Clone, Debug)]
 pub struct Listing {
     path: PathBuf,
@@ -81,7 +81,7 @@ impl Listing {
         })))
     }
 
-    /// Writes the entries that `admits` accepts to `file`. Returns their number too.
+    /// Writes the entries that `admits` accepts to `file`. Also returns their number.
     ///
     /// # Errors
     /// Fails on an I/O error.
@@ -98,15 +98,15 @@ impl Listing {
     /// # Errors
     /// Fails on an I/O error.
     pub fn sorted(self) -> io::Result<Self> {
-        let in_order = |one: &Item<Entry>, other: &Item<Entry>| match (one, other) {
-            (Ok((one, _)), Ok((other, _))) => one <= other,
+        let in_order = |left: &Item<Entry>, right: &Item<Entry>| match (left, right) {
+            (Ok((left, _)), Ok((right, _))) => left <= right,
             _ => false,
         };
         if self.entries()?.is_sorted_by(in_order) {
             return Ok(self);
         }
         let mut all = self.entries()?.collect::<io::Result<Vec<_>>>()?;
-        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all.sort_by(|left, right| left.0.cmp(&right.0));
         Self::write(self.path, all.into_iter().map(Ok))
     }
 }
@@ -126,8 +126,8 @@ fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// Checks which entries of a sorted tree a checkout can hold. A tree can have entries that git accepts into no index:
-/// `.git`, `..`, or a file and a folder with the same name.
+/// Checks which entries of a sorted tree a checkout can hold. A tree can have entries that git does not accept in an
+/// index: `.git`, `..`, or a file and a folder with the same name.
 #[derive(Default)]
 pub struct EntryCheck {
     /// The last file, and the earlier files whose paths are prefixes of its path.
@@ -153,21 +153,23 @@ impl EntryCheck {
 }
 
 /// Joins two sorted streams: each path comes once, with the items that the streams have for it. The first path that is
-/// out of order gives an error, and what follows must not be used.
+/// out of order gives an error, and the items after it must not be used.
 pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
     let (mut left, mut right) = (left.peekable(), right.peekable());
     let mut last: Option<GitPath> = None;
     let mut pair = move || {
         let order = match (left.peek(), right.peek()) {
-            (Some(Ok((one, _))), Some(Ok((other, _)))) => one.cmp(other),
+            (Some(Ok((left_item, _))), Some(Ok((right_item, _)))) => left_item.cmp(right_item),
             (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
             _ => Ordering::Greater,
         };
-        let one = if order.is_le() { left.next().transpose()? } else { None };
-        let other = if order.is_ge() { right.next().transpose()? } else { None };
-        let (path, pair) = match (one, other) {
-            (Some((path, one)), other) => (path, (Some(one), other.map(|(_, other)| other))),
-            (None, Some((path, other))) => (path, (None, Some(other))),
+        let left_item = if order.is_le() { left.next().transpose()? } else { None };
+        let right_item = if order.is_ge() { right.next().transpose()? } else { None };
+        let (path, pair) = match (left_item, right_item) {
+            (Some((path, left_item)), right_item) => {
+                (path, (Some(left_item), right_item.map(|(_, right_item)| right_item)))
+            }
+            (None, Some((path, right_item))) => (path, (None, Some(right_item))),
             (None, None) => return Ok(None),
         };
         if last.as_ref().is_some_and(|last| *last >= path) {
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_checkout_can_hold_is_told_apart() -> io::Result<()> {
+    fn entries_that_no_checkout_can_hold_are_invalid() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-sound")?;
         let sound = ["...", ".github/x", ".gitmodules", "a/..b", "a/.gitignore", "a/git", "b"];
         assert_eq!(invalid_entries(&run_dir, &blobs(&sound))?, [""; 0]);
@@ -292,12 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sifted_is_counted() -> io::Result<()> {
+    fn sifted_entries_are_counted() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-sifted")?;
         let whole = listing(&run_dir, &blobs(&["a", "b", "c", "d"]))?;
         let file = run_dir.path().join("sifted");
         let sift = |out: &[&str]| {
-            let (sifted, count) = whole.sifted(file.clone(), |path, _| !out.iter().any(|it| it.as_bytes() == path))?;
+            let (sifted, count) =
+                whole.sifted(file.clone(), |path, _| !out.iter().any(|name| name.as_bytes() == path))?;
             let left: Vec<_> = sifted.entries()?.map(|line| line.map(|(path, _)| path)).collect::<Result<_, _>>()?;
             assert_eq!(left.len(), count);
             Ok::<_, io::Error>(String::from_utf8_lossy(&left.concat()).into_owned())

@@ -1,6 +1,7 @@
 //! git's commands as functions over one checkout and one remote.
 //!
-//! No user's or system's git configuration is read, nothing in a repository runs, and credentials go by environment.
+//! git reads no configuration of the user or the system, runs nothing from a repository, and gets credentials by
+//! environment.
 
 mod advertisement;
 mod auth;
@@ -183,11 +184,11 @@ impl<'a> Git<'a> {
 
     /// Runs a command that needs only the checkout.
     fn locally(&self, command: Invocation) -> Result<Vec<u8>, GitError> {
-        let shown = command.to_string();
-        successful(&shown, self.run(command)?)
+        let command_line = command.to_string();
+        successful(&command_line, self.run(command)?)
     }
 
-    /// Does the same, and returns what the command printed as text.
+    /// Runs a command that needs only the checkout, and returns its output as text.
     fn answer(&self, command: Invocation) -> Result<String, GitError> {
         Ok(text(&self.locally(command)?))
     }
@@ -249,11 +250,11 @@ fn text(printed: &[u8]) -> String {
     String::from_utf8_lossy(printed).trim().to_owned()
 }
 
-/// Returns what a command that needs only the checkout printed, or an error if it failed.
-fn successful(shown: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
+/// Returns the output of a command that needs only the checkout, or an error if it failed.
+fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
     if finished.is_success() {
         return Ok(finished.stdout);
     }
-    let text = format!("`{shown}` ended with {}: {}", finished.ending, finished.tail_text());
+    let text = format!("`{command_line}` ended with {}: {}", finished.ending, finished.tail_text());
     Err(output::disk_error(&text).unwrap_or(GitError::Checkout)(text))
 }

@@ -76,8 +76,8 @@ impl Entry {
         matches!(self.mode, 0o100_644 | 0o100_755)
     }
 
-    /// Returns whether git accepts an entry with this path in an index. Nothing more is required of the files in a
-    /// repository: those with other unusual names were there before us, and stay.
+    /// Returns whether git accepts an entry with this path in an index. No other rule applies to the files of a
+    /// repository: other unusual names existed before us, and stay.
     pub fn is_sound_at(&self, path: &[u8]) -> bool {
         let mut parts = path.split(|byte| *byte == b'/');
         let is_linked_configuration = self.mode == LINK
@@ -93,16 +93,16 @@ mod tests {
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
     #[test]
-    fn object_ids_are_whole_and_lower_case() {
+    fn object_ids_have_all_digits_in_lower_case() {
         assert!(ObjectId::parse(A).is_some());
         assert!(ObjectId::parse(&"0".repeat(64)).is_some_and(|id| id.format() == ObjectFormat::Sha256));
-        for other in ["", &A[1..], &A.to_uppercase(), &format!("{A}a"), "--upload-pack=evil aaaaaaaaaaaaaaaaaaaaaa"] {
-            assert!(ObjectId::parse(other).is_none(), "{other}");
+        for text in ["", &A[1..], &A.to_uppercase(), &format!("{A}a"), "--upload-pack=evil aaaaaaaaaaaaaaaaaaaaaa"] {
+            assert!(ObjectId::parse(text).is_none(), "{text}");
         }
     }
 
     #[test]
-    fn blob_ids_are_those_of_git() {
+    fn blob_ids_are_the_same_as_those_of_git() {
         let id = |content: &[u8], format| {
             ObjectId::of_blob(content, content.len() as u64, format).expect("memory can be read")
         };

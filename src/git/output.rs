@@ -60,8 +60,8 @@ pub(super) fn remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
     state
 }
 
-/// Parses the line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`. The reason of a refusal
-/// is followed by the server's lines in `tail`, such as the message of a hook.
+/// Parses the line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`. The reason of a
+/// refusal is followed by the server's lines in `tail`, such as the message of a hook.
 pub(super) fn pushed(printed: &str, full_ref: &str, tail: &[String]) -> Option<Pushed> {
     printed.lines().find_map(|line| {
         let mut fields = line.splitn(3, '\t');
@@ -130,7 +130,8 @@ pub(super) struct Classified {
 /// What git prints if the remote answers with a redirect: the status begins with these digits.
 pub(super) const REDIRECT: &str = "returned error: 30";
 
-/// Texts in git's output, with the result code and the explanation for them. The first row with a matching text counts.
+/// Texts in git's output, with the result code and the explanation for them. The first row with a matching text is
+/// used.
 const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     (
         &["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", "No matching host key"],
@@ -185,9 +186,9 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     ),
 ];
 
-/// Classifies what git printed on stderr. Returns `None` if the failure is taken as a fault of our checkout, its objects,
-/// refs or list of shallow commits: no text is known, or our own git cannot read an object that it has to send. The
-/// other side then hangs up too.
+/// Classifies what git printed on stderr. Returns `None` if our checkout is taken as the cause (its objects, refs or
+/// list of shallow commits): no known text matches, or our own git cannot read an object that it has to send. The
+/// server then hangs up too.
 pub(super) fn classify(printed: &str) -> Option<Classified> {
     let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
     if has(&["error: Could not read ", "error: could not parse commit "]) {
@@ -205,8 +206,8 @@ fn is_passing(printed: &str) -> bool {
         let digits = printed.split(sign).nth(1)?.get(..3)?;
         digits.parse().ok()
     });
-    let stays = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
-    status.map_or(!stays.iter().any(|sign| printed.contains(sign)), http_client::is_passing)
+    let permanent = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
+    status.map_or(!permanent.iter().any(|sign| printed.contains(sign)), http_client::is_passing)
 }
 
 /// Returns the error for a write that the disk refused. On a full disk a new checkout may help, because it is smaller;
@@ -226,7 +227,7 @@ mod tests {
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
     #[test]
-    fn the_tip_is_that_of_our_branch_and_no_other() {
+    fn the_tip_is_that_of_our_branch() {
         let b = "b".repeat(40);
         let listing = format!("{A}\tHEAD\n{b}\trefs/heads/x/refs/heads/main\n");
         let state = remote_state(listing.as_bytes(), "refs/heads/main");
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_that_a_host_refuses_are_read_from_what_it_says() {
+    fn the_refused_files_are_read_from_the_message_of_the_host() {
         let large = "[remote rejected] (pre-receive hook declined): error: File f/first.ts is 101.00 MB; this exceeds GitHub's \
                      file size limit of 100.00 MB\nerror: See https://gh.io/lfs for more information.\n\
                      error: File f/a is big.ts is 150.00 MB; this exceeds GitHub's file size limit of 100.00 MB\n\
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_git_prints_tells_what_failed() {
+    fn failures_of_git_are_classified_by_its_output() {
         check_class("fatal: unable to access 'http://h/': Could not resolve host: h", Code::GitUnreachable);
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 503", Code::GitUnreachable);
         check_class(
@@ -308,10 +309,10 @@ mod tests {
         check_class("fatal: unable to access 'http://h/': The requested URL returned error: 301", Code::GitFailed);
         check_class("fatal: something new", Code::GitFailed);
         check_class("fatal: the remote end hung up unexpectedly", Code::GitUnreachable);
-        let of_ours = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up \
+        let local_damage = "error: Could not read 0123\nerror: could not parse commit 0123\nfatal: the remote end hung up \
                        unexpectedly";
-        check_class(of_ours, Code::GitFailed);
-        assert!(classify(of_ours).is_none());
+        check_class(local_damage, Code::GitFailed);
+        assert!(classify(local_damage).is_none());
     }
 
     #[track_caller]
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_pass_is_told_from_what_stays() {
+    fn temporary_failures_are_distinguished_from_permanent_ones() {
         let url = "fatal: unable to access 'http://h/': ";
         for (why, expected) in [
             ("Could not resolve host: h", true),

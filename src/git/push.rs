@@ -7,7 +7,7 @@ use crate::git::{Git, GitError};
 use crate::git::{auth, push_journal};
 use crate::process::command::Invocation;
 
-/// The ref that keeps a tip that came after our push.
+/// The ref for a tip that was pushed after our push.
 const SEEN_REF: &str = "refs/sync/seen";
 
 impl Git<'_> {
@@ -30,8 +30,8 @@ impl Git<'_> {
         self.push_with(command, commit, None)
     }
 
-    /// Asks the remote whether it would accept a push, and pushes nothing. It does not show what a server checks only
-    /// when it gets the commit, such as the protection of a branch.
+    /// Asks the remote whether it would accept a push, and pushes nothing. It does not show the rules that a server
+    /// checks only when it gets the commit, such as branch protection.
     ///
     /// # Errors
     /// As [`Git::push`].

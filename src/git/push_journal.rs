@@ -38,7 +38,7 @@ pub fn line_for(commit: &ObjectId, full_ref: &str) -> String {
 }
 
 /// Returns the commit and the ref of a line; an earlier version wrote a time between them. Others can write into the
-/// journal, so the ref may lead nowhere else.
+/// journal, so only the ref of a valid branch name is accepted.
 fn parse(line: &str) -> Option<(ObjectId, &str)> {
     let ((commit, _), (_, full_ref)) = (line.split_once(' ')?, line.rsplit_once(' ')?);
     BranchName::parse(full_ref.strip_prefix("refs/heads/")?).ok()?;
@@ -46,9 +46,9 @@ fn parse(line: &str) -> Option<(ObjectId, &str)> {
 }
 
 /// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what killed
-/// pushes left, and records this push. Passes a message to `report` for each removed lock, and for each failure to check
-/// the locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file is
-/// closed.
+/// pushes left, and records this push. Passes a message to `report` for each removed lock, and for each failure to
+/// check the locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file
+/// is closed.
 ///
 /// # Errors
 /// Fails on an I/O error, for example if the file system has no locks.
@@ -70,8 +70,8 @@ pub fn begin(path: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Res
     Ok(note)
 }
 
-/// Removes a push from the journal after its answer, because none of its locks is left. An earlier push of the same commit
-/// stays there. Does nothing if another push is in progress: that one has already checked the locks of this one.
+/// Removes a push from the journal after its answer, because none of its locks is left. An earlier push of the same
+/// commit stays there. Does nothing if another push is in progress: that one has already checked the locks of this one.
 ///
 /// # Errors
 /// Fails on an I/O error.
@@ -84,7 +84,7 @@ pub fn end(path: &Path, push: &str) -> io::Result<()> {
         return Ok(());
     }
     let mut pushes = read(&mut note)?;
-    if let Some(last) = pushes.iter().rposition(|it| it == push) {
+    if let Some(last) = pushes.iter().rposition(|earlier| earlier == push) {
         pushes.remove(last);
     }
     write(&mut note, &pushes)
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_push_or_none() {
+    fn only_a_well_formed_line_is_a_push() {
         check_parsed(&format!("{A} refs/heads/main"), true);
         check_parsed(&format!("{A} 12 refs/heads/main"), true);
         check_parsed(&format!("{A}{} refs/heads/a/b", "a".repeat(24)), true);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_longer_note_does_no_harm() -> io::Result<()> {
+    fn the_rest_of_a_longer_note_is_ignored() -> io::Result<()> {
         let scratch = RunDir::for_test("pushes-note")?;
         let mut note = open(scratch.path())?;
         let pushes: Vec<_> = (10..30).map(|number| format!("{A} refs/heads/{number}")).collect();

@@ -27,8 +27,8 @@ pub fn prepare(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, GitError> {
     })?;
     if !finished.is_success() {
         return Err(refused(ssh_key::fault_of(SETTING, key).unwrap_or_else(|| {
-            let said = finished.tail_text();
-            format!("{SETTING} is not a private key without a passphrase that ssh-keygen can read: {said}")
+            let printed = finished.tail_text();
+            format!("{SETTING} is not a private key without a passphrase that ssh-keygen can read: {printed}")
         })));
     }
     run_env.run_dir.write("signing_key.pub", &finished.stdout)?;

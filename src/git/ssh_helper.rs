@@ -18,7 +18,7 @@ pub fn become_ssh(
     report: &mut dyn FnMut(String),
 ) -> io::Error {
     if options != THIS_MACHINE {
-        // With `none`, ssh reads neither the user's nor the system's configuration.
+        // With `none`, ssh reads no configuration of the user or the system.
         let mut all: Vec<OsString> = ["-F", "none"].map(OsString::from).into();
         all.extend(options.to_string_lossy().lines().flat_map(|option| ["-o".into(), option.into()]));
         all.extend(arguments);
@@ -46,7 +46,7 @@ fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
         _ => return None,
     };
     let path = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("'\\''", "'").replace("'\\!'", "!");
-    // In an ssh URL, git takes `/~x` for a home folder and removes the slash.
+    // In an ssh URL, git reads `/~x` as a home folder and removes the slash.
     Some((verb, if path.starts_with('~') { format!("/{path}") } else { path }))
 }
 
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_git_asks_of_the_other_side_is_one_of_two_verbs_and_a_quoted_path() {
+    fn a_remote_command_is_one_of_two_verbs_and_a_quoted_path() {
         check_remote_command("git-upload-pack '/a/b.git'", Some(("upload-pack", "/a/b.git")));
         check_remote_command("git-receive-pack '/it'\\''s'\\!'/b'", Some(("receive-pack", "/it's!/b")));
         check_remote_command("git-upload-pack '~x/b.git'", Some(("upload-pack", "/~x/b.git")));

@@ -8,8 +8,8 @@ use crate::util::Secret;
 /// The start of a decoded key in OpenSSH's own format. The length of the cipher's name and that name follow.
 const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";
 
-/// Returns why `ssh` cannot use a key, in a text that names its setting, or `None` if no reason is visible. The first
-/// reason that holds counts.
+/// Returns why `ssh` cannot use a key, in a text that names its setting, or `None` if no reason is visible. It returns
+/// only the first reason that applies.
 pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
     const PUBLIC: [&str; 6] =
         ["ssh-", "ecdsa-", "sk-", "-----BEGIN PUBLIC", "-----BEGIN SSH2 PUBLIC", "---- BEGIN SSH2"];
@@ -60,13 +60,13 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: &str) {
-        let said = fault_of("GIT_SSH_KEY", &Secret::new(text)).unwrap_or_default();
+        let message = fault_of("GIT_SSH_KEY", &Secret::new(text)).unwrap_or_default();
         let start = "GIT_SSH_KEY is not a private key without a passphrase: ";
-        assert!(said.starts_with(start) && said.contains(expected), "{text}: {said}");
+        assert!(message.starts_with(start) && message.contains(expected), "{text}: {message}");
     }
 
     #[test]
-    fn what_spoils_a_key_is_named() {
+    fn the_fault_of_a_key_is_named() {
         let good = key("none");
         check(&good.replace('\n', "\\n"), "has \\n where");
         check(&good.trim().replace('\n', " "), "joined into one");
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_may_be_good_is_left_to_ssh() {
+    fn no_fault_is_found_in_a_key_that_ssh_may_accept() {
         for text in [&*key("none"), "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"] {
             assert_eq!(fault_of("GIT_SSH_KEY", &Secret::new(text)), None, "{text}");
         }

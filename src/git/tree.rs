@@ -15,7 +15,7 @@ use crate::util::files;
 
 /// The limit of a listing of a tree. An entry has about 100 bytes, so this is enough for a million files.
 const LISTING_BYTES_MAX: usize = 128 << 20;
-/// How many further entries with the name of our folder are removed. Each costs a copy of the folder above.
+/// How many further entries with the name of our folder are removed. Each costs a copy of the parent folder.
 const SAME_NAME_MAX: usize = 16;
 
 /// The content of a file in a repository that others write to.
@@ -83,7 +83,8 @@ impl Git<'_> {
         let empty = self.empty_tree()?;
         let entry = Entry { mode: object::FOLDER, object: folder.clone() };
         let entry = Some(&entry).filter(|_| *folder != empty);
-        // A tree can have more entries of this name. `git fast-import` deletes or replaces only the first in each commit.
+        // A tree can have more entries of this name. `git fast-import` deletes or replaces only the first in each
+        // commit.
         let mut others = 0;
         if let Some(commit) = commit {
             let command = self.command()?.arguments(["ls-tree", "-z", "--full-tree", "--", commit.as_str(), path]);
@@ -95,8 +96,8 @@ impl Git<'_> {
         tree.ok_or_else(|| GitError::Checkout("`git fast-import` made no tree".to_owned()))
     }
 
-    /// Lists all files of a commit or tree, sound or not, in a listing of this name. It overwrites a listing of the
-    /// same name, even if someone is still reading it.
+    /// Lists all files of a commit or tree, valid or not, in a listing of this name. It overwrites a listing of the
+    /// same name, even if that is still being read.
     ///
     /// # Errors
     /// [`GitError`].
@@ -112,16 +113,16 @@ impl Git<'_> {
         Ok(Listing::at(path))
     }
 
-    /// Returns the content of a file that someone else wrote.
+    /// Returns the content of a file that another writer may have made.
     ///
     /// # Errors
     /// [`GitError`]. It is not an error if the content is longer than `bytes_max`.
     pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<BlobContent, GitError> {
         let command = self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max);
-        let shown = command.to_string();
+        let command_line = command.to_string();
         match self.run_env.run(command, &mut |_| {}) {
             Err(Failure::TooMuchOutput(_)) => Ok(BlobContent::Strange("it is too large")),
-            finished => successful(&shown, finished.map_err(from_failure)?).map(BlobContent::Whole),
+            finished => successful(&command_line, finished.map_err(from_failure)?).map(BlobContent::Whole),
         }
     }
 
@@ -156,7 +157,7 @@ impl Git<'_> {
         if total <= left {
             return Ok(());
         }
-        // What is checked out already is replaced.
+        // Files that are already checked out are replaced.
         let room = left.saturating_add(files::bytes_in(&self.tree_folder));
         if total <= room {
             return Ok(());
@@ -185,8 +186,8 @@ impl Git<'_> {
 
     /// Stages all files of the tree folder, including ignored ones, and lists them.
     ///
-    /// Lists a tree of them, not the index: git takes folders that it considers unchanged from a part of the index that no
-    /// listing of it shows.
+    /// It lists a tree of them, not the index: for a folder that git considers unchanged, git uses a part of the index
+    /// that no listing of the index shows.
     ///
     /// # Errors
     /// [`GitError`].
@@ -196,8 +197,8 @@ impl Git<'_> {
         self.list(&tree, "staged.listing")
     }
 
-    /// Returns a tree of these files, by an index of its own. `git fast-import` would search a whole folder for each file
-    /// that it puts there: 100,000 files in one folder would take a minute.
+    /// Makes a tree of these files with a separate index, and returns its id. `git fast-import` would search a whole
+    /// folder for each file that it puts there: 100,000 files in one folder would take a minute.
     ///
     /// # Errors
     /// [`GitError`].
@@ -210,8 +211,8 @@ impl Git<'_> {
         self.object_id(with_index()?.arguments(["write-tree"]))
     }
 
-    /// Makes a tree of each group of orders: the first of the tree of the commit, or of the empty one, each other one of
-    /// the tree before it.
+    /// Makes a tree from each group of orders. The first group changes the tree of the commit, or the empty tree. Each
+    /// other group changes the tree before it.
     pub(super) fn make_trees<O: Iterator<Item = Order>>(
         &self,
         commit: Option<&ObjectId>,
@@ -221,7 +222,7 @@ impl Git<'_> {
         let mut input = BufWriter::new(files::open_file(&place, true)?);
         let mut from = commit.map(|commit| format!("from {commit}\n"));
         for (mark, orders) in (1..).zip(groups) {
-            // git makes trees for commits alone. Nothing uses these commits.
+            // `git fast-import` makes trees only for commits. Nothing uses these commits.
             let from = from.take().unwrap_or_default();
             write!(input, "commit refs/sync/made\nmark :{mark}\ncommitter <> 0 +0000\ndata 0\n\n{from}")?;
             orders.into_iter().try_for_each(|order| input.write_all(&order?))?;
@@ -268,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_named_after_those_above_it() {
+    fn parent_folders_come_before_their_subfolders() {
         assert_eq!(with_ancestors("a/b/c"), ["a", "a/b", "a/b/c"]);
         assert_eq!(with_ancestors("a"), ["a"]);
     }

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 /// `Display` gives the command as one would type it. The environment is never shown: it holds secrets.
 pub struct Invocation {
     pub(super) command: Command,
-    /// What its standard output is, unless it is lines, like those of standard error.
+    /// How its standard output is captured; `None` if it is read as lines, like standard error.
     pub(super) content: Option<Content>,
     /// The start of the line after which it may end.
     pub(super) wanted: Option<String>,
@@ -19,7 +19,7 @@ pub struct Invocation {
     pub(super) confined_to: Vec<PathBuf>,
 }
 
-/// Standard output that is content.
+/// Standard output that is captured as bytes.
 pub(super) struct Content {
     pub(super) bytes_max: usize,
     /// The file to which it is written. Without one, it is kept in memory.

@@ -49,8 +49,8 @@ mod linux {
 
     /// Starts a program that may write only below these folders.
     ///
-    /// A restriction holds for the thread that asks for it, for good, and for what this thread starts. So a thread of
-    /// its own starts the program.
+    /// A restriction is permanent. It applies to the thread that sets it, and to what this thread starts. So a separate
+    /// thread starts the program.
     pub(crate) fn spawn_confined(command: &mut Command, folders: &[PathBuf]) -> io::Result<Child> {
         let spawn = || {
             let status = restrict_thread(folders).map_err(|error| io::Error::other(error.to_string()))?;

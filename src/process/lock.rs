@@ -60,7 +60,7 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(LockError::Io(files::at(&path, &error))),
             }
         }
-        // The file is the input of every program, which finds nothing to read in it.
+        // The file is the standard input of every program. At its end, there is nothing to read.
         let _ = file.seek(SeekFrom::End(0));
         // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
         end_orphans(&path);
@@ -70,14 +70,15 @@ impl Lock {
 
     /// Acquires the lock at `path` if no run holds it. Ends programs that a killed run left behind.
     pub fn acquire_if_free(path: &Path) -> Option<Self> {
-        // They hold it, and there is no second try.
+        // The orphans hold the lock, and there is no second try.
         if let Ok(path) = path.canonicalize() {
             end_orphans(&path);
         }
         Self::acquire(path, &Deadline::after(Duration::ZERO, &CancelToken::default()), &mut || {}).ok()
     }
 
-    /// Returns the lock as the standard input of a program, which is at its end. It is held as long as that program lives.
+    /// Returns the lock as the standard input of a program, at the end of the file. The lock is held as long as that
+    /// program lives.
     ///
     /// # Errors
     /// Fails if the process has no free file descriptor.
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_held_by_one_and_freed_at_its_end() {
+    fn a_lock_has_one_holder_and_is_free_after_its_programs_end() {
         let folder = std::env::current_dir().expect("a working folder").join("target/tmp/lock-test");
         files::create_folder(&folder).expect("a folder");
         let path = folder.join(format!("{}.lock", std::process::id()));

@@ -18,9 +18,9 @@ const KILL_GRACE: Duration = Duration::from_millis(200);
 /// does so again and again is not chased forever.
 const SEARCHES_MAX: u32 = 10;
 
-/// Returns the marker of a program that we start under the lock at `path`, or `None` if `/proc` does not show who we are:
-/// the namespace of our process id, that id, when we started, and the path. In another namespace, the id belongs to
-/// another process.
+/// Returns the marker of a program that we start under the lock at `path`, or `None` if `/proc` does not show who we
+/// are: the namespace of our process id, that id, when we started, and the path. In another namespace, the id belongs
+/// to another process.
 pub(super) fn own_marker(path: &Path) -> Option<String> {
     let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
     let owner = std::process::id();
@@ -52,7 +52,7 @@ pub(super) fn end_orphans(path: &Path) {
 /// run has a program there.
 pub fn git_at_work_in(folder: &Path) -> Option<u32> {
     let folder = folder.canonicalize().ok()?;
-    let is_there = |link: PathBuf| std::fs::read_link(link).is_ok_and(|target| target.starts_with(&folder));
+    let is_inside = |link: PathBuf| std::fs::read_link(link).is_ok_and(|target| target.starts_with(&folder));
     processes().find(|id| {
         let process = PathBuf::from(format!("/proc/{id}"));
         let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
@@ -61,8 +61,8 @@ pub fn git_at_work_in(folder: &Path) -> Option<u32> {
         let is_git = program.is_some_and(|name| name.to_string_lossy().starts_with("git"));
         is_git
             && (command.contains(&*folder.to_string_lossy())
-                || is_there(process.join("cwd"))
-                || std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten().any(|fd| is_there(fd.path())))
+                || is_inside(process.join("cwd"))
+                || std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten().any(|fd| is_inside(fd.path())))
     })
 }
 
@@ -77,22 +77,22 @@ pub fn end_all_programs() {
     end_programs(Duration::ZERO, |marker| marker.starts_with(&own));
 }
 
-/// Returns the processes whose marker `is_meant` accepts, without this process.
-fn programs(is_meant: impl Fn(&str) -> bool) -> Vec<u32> {
-    let is_meant = |id: &u32| *id != std::process::id() && marker_of(*id).is_some_and(|marker| is_meant(&marker));
-    processes().filter(is_meant).collect()
+/// Returns the processes with a marker for which `accepts` is true, without this process.
+fn programs(accepts: impl Fn(&str) -> bool) -> Vec<u32> {
+    let accepts = |id: &u32| *id != std::process::id() && marker_of(*id).is_some_and(|marker| accepts(&marker));
+    processes().filter(accepts).collect()
 }
 
-/// Kills the programs whose marker `is_meant` accepts, including those that they start in the meantime. With
+/// Kills the programs with a marker for which `accepts` is true, including those that they start in the meantime. With
 /// a `grace`, they are first asked to end in that time.
-pub(super) fn end_programs(grace: Duration, is_meant: impl Fn(&str) -> bool) {
+pub(super) fn end_programs(grace: Duration, accepts: impl Fn(&str) -> bool) {
     for search in 0..SEARCHES_MAX {
-        let meant = programs(&is_meant);
-        if meant.is_empty() {
+        let found = programs(&accepts);
+        if found.is_empty() {
             return;
         }
         let is_asked = search == 0 && !grace.is_zero();
-        for id in &meant {
+        for id in &found {
             log::warn!("ending process {id}, which a run left behind");
             #[cfg(unix)]
             if let Some(pid) = i32::try_from(*id).ok().and_then(Pid::from_raw) {
@@ -100,8 +100,8 @@ pub(super) fn end_programs(grace: Duration, is_meant: impl Fn(&str) -> bool) {
                 let _ = kill_process(pid, if is_asked { Signal::TERM } else { Signal::KILL });
             }
         }
-        let is_there = || meant.iter().any(|id| process_start(*id).is_some());
-        wait_while(if is_asked { grace } else { KILL_GRACE }, is_there);
+        let is_running = || found.iter().any(|id| process_start(*id).is_some());
+        wait_while(if is_asked { grace } else { KILL_GRACE }, is_running);
     }
 }
 

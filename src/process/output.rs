@@ -55,7 +55,7 @@ pub(super) struct Output<'a> {
     tail: VecDeque<String>,
     redactor: &'a Redactor,
     on_line: &'a mut dyn FnMut(&str),
-    /// Whether the wanted line came.
+    /// Whether the wanted line was printed.
     pub(super) is_enough: bool,
 }
 
@@ -76,7 +76,7 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Returns whether its standard output is content, which is of no use without its end.
+    /// Returns whether its standard output is captured as bytes, which are of no use without their end.
     pub(super) fn is_content(&self) -> bool {
         self.content.is_some()
     }
@@ -135,7 +135,7 @@ impl<'a> Output<'a> {
         self.tail.push_back(line);
     }
 
-    /// Returns the failure of a program that ended, while its output did not.
+    /// Returns the failure of a program that ended before its output did.
     pub(super) fn cut_off(&self) -> Failure {
         Failure::Machine(format!("`{}` ended, but a program that it started holds its output open", self.command))
     }

@@ -146,8 +146,8 @@ mod platform {
 
     /// Runs `invocation` until it ends, the deadline passes, or it leaves too little free space on the volume.
     ///
-    /// Passes every line that it prints to `on_line` at once, and ends it after the line that it was wanted for. When
-    /// this returns, no process of its group is left.
+    /// Passes every line that it prints to `on_line` immediately, and ends it after the wanted line. When this returns,
+    /// no process of its group is left.
     ///
     /// # Errors
     /// [`Failure`] if the program did not end by itself. Another exit code than 0 is not an error here: the caller
@@ -216,8 +216,8 @@ mod platform {
             self.0.iter().any(Option::is_some)
         }
 
-        /// Waits at most `patience` for output, and passes to `output` what is there. Returns whether something was, or
-        /// the end of a stream.
+        /// Waits at most `patience` for output, and passes it to `output`. Returns whether there was output or the end
+        /// of a stream.
         fn read(&mut self, patience: Duration, output: &mut Output<'_>) -> Result<bool, Failure> {
             let patience = if self.are_open() { patience } else { patience.min(END_WAIT) };
             let mut polled: Vec<_> = self.0.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
@@ -250,7 +250,7 @@ mod platform {
         !matches!(waitid(WaitId::Pid(program), options), Ok(None) | Err(rustix::io::Errno::INTR))
     }
 
-    /// Takes output until the program has ended. Fails if its time is over, its output cannot be taken, or the disk is
+    /// Reads output until the program has ended. Fails if its time is over, its output cannot be read, or the disk is
     /// nearly full.
     fn follow(
         program: Pid,
@@ -259,11 +259,11 @@ mod platform {
         pipes: &mut Pipes,
         output: &mut Output<'_>,
     ) -> Result<(), Failure> {
-        let mut look = Instant::now();
+        let mut next_check = Instant::now();
         while !output.is_enough && !has_ended(program) {
             let wait = deadline.next_wait().map_err(Failure::Expired)?.min(VOLUME_POLL_INTERVAL);
-            if look <= Instant::now() {
-                look = Instant::now() + VOLUME_POLL_INTERVAL;
+            if next_check <= Instant::now() {
+                next_check = Instant::now() + VOLUME_POLL_INTERVAL;
                 volume.check().map_err(|error| {
                     Failure::Disk(io::Error::new(error.kind(), format!("`{}` was ended: {error}", output.command)))
                 })?;
@@ -282,7 +282,7 @@ mod platform {
         }
     }
 
-    /// Takes what is still in the pipes. A descendant that left the group could hold them open forever, so the wait is
+    /// Reads the rest of the pipes. A descendant that left the group could hold them open forever, so the wait is
     /// limited. Lines may then be incomplete; captured content may not.
     fn drain(pipes: &mut Pipes, output: &mut Output<'_>) -> Result<(), Failure> {
         let begun = Instant::now();

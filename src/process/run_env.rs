@@ -55,8 +55,8 @@ impl RunEnv {
         Ok(self.environment.iter().fold(invocation, |all, (name, value)| all.environment(name, value)))
     }
 
-    /// Creates the same for a program that talks only to this process. It gets no proxies, because some programs also
-    /// send requests for 127.0.0.1 to a proxy.
+    /// Creates an invocation of a program that talks only to this process. It gets no proxies, because some programs
+    /// also send requests for 127.0.0.1 to a proxy.
     ///
     /// # Errors
     /// Fails if the process has no free file descriptor.
@@ -76,20 +76,20 @@ impl RunEnv {
         run::run(invocation, self, &self.deadline, on_line)
     }
 
-    /// Returns what a program prints after `prefix` when it is asked for its version, and the lines that it printed until
-    /// then. Ends the program as soon as it has printed that.
+    /// Returns what a program prints after `prefix` when it is asked for its version, and the lines that it printed
+    /// until then. Ends the program as soon as it has printed that.
     ///
     /// # Errors
     /// A text that says why the program could not be started or did not print its version.
     pub fn version(&self, program: &str, option: &str, prefix: &str) -> Result<(String, Vec<String>), String> {
-        let ask = || {
+        let run_program = || {
             let left = self.deadline.remaining().map_err(Failure::Expired)?;
             let deadline = Deadline::after(left.min(VERSION_TIME_MAX), self.deadline.cancel_token());
             let invocation = self.invocation(program, self.run_dir.path()).map_err(Failure::Disk)?;
             let invocation = invocation.argument(option).confine(&[self.run_dir.path()]).until(prefix);
             run::run(invocation, self, &deadline, &mut |_| {})
         };
-        let Finished { ending, tail, .. } = ask().map_err(|failure: Failure| failure.to_string())?;
+        let Finished { ending, tail, .. } = run_program().map_err(|failure: Failure| failure.to_string())?;
         match tail.iter().find_map(|line| line.strip_prefix(prefix)) {
             Some(version) => Ok((version.chars().take(VERSION_CHARS_MAX).collect(), tail)),
             None => Err(format!("`{program} {option}` ended with {ending}: {}", tail.join("\n"))),

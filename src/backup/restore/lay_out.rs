@@ -1,5 +1,5 @@
-//! Lays out the folder that `wmill` pushes, and checks what it is about to push: which switches to turn off, what would
-//! lead out of an item, what would not come back as it was.
+//! Prepares the folder that `wmill` pushes: turns switches off, leaves out items that refer to files outside of them,
+//! and finds files that `wmill` would change.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,8 +17,8 @@ const WHOLE_MAX: u128 = 1 << 53;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl RestoreRun<'_> {
-    /// Checks the files for wmill out into the folder, turns switches off, and removes what must not be pushed. The files
-    /// that remain become the wanted ones.
+    /// Checks the files for wmill out into the folder, turns switches off, and removes what must not be pushed. The
+    /// files that remain become the wanted ones.
     pub(super) fn lay_out(&mut self, choice: &mut Choice, of_commit: &Tree) -> Result<(), BackupError> {
         let listing = write_tree(self.git, "push.listing", &self.files_for_wmill(choice, of_commit), "")?;
         self.git.check_out(Some(&self.git.compose(&listing)?))?;
@@ -65,7 +65,7 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Warns about the files to push that wmill would change on the way.
+    /// Warns about the files to push that wmill would change.
     pub(super) fn warn_about_changes_by_wmill(&mut self, choice: &Choice) -> Result<(), BackupError> {
         for Change { path, .. } in choice.pushed() {
             let Some(content) = self.content(path)? else { continue };
@@ -103,7 +103,7 @@ impl Choice {
     }
 }
 
-/// Returns whether this is a file that `wmill` can read, which is not one in UTF-16 or UTF-32.
+/// Returns whether `wmill` can read this file. It cannot read UTF-16 and UTF-32.
 fn is_readable_for_wmill(file: &Path) -> bool {
     let marks: [&[u8]; 3] = [b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"];
     files::read_file(file, 4).is_ok_and(|start| !marks.iter().any(|mark| start.starts_with(mark)))
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_that_javascript_rounds_or_has_rounded_is_seen() {
+    fn a_number_that_javascript_rounds_or_has_rounded_is_found() {
         for (text, expected) in [
             ("channel: 175928847299117063", true),
             ("  - -1001234567890123457", true),

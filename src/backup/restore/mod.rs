@@ -1,4 +1,4 @@
-//! A restore: lock, fetch, ask Windmill, pull what is there, choose, show, save, push, read back.
+//! A restore: lock, fetch, ask Windmill, pull the current files, choose, show, save, push, read back.
 //!
 //! `wmill sync push` gets a folder that is made for it: what the workspace holds, with the chosen items replaced by
 //! those of the commit. Our relay forwards changes of the chosen items that differ, and no other change. The folder has
@@ -42,7 +42,7 @@ const LISTED_IN_MESSAGE_MAX: usize = 50;
 const KINDS: [&str; 3] = ["missing", "differs", "not_deleted"];
 /// Size limit for a key file. A key has 64 characters.
 const KEY_BYTES_MAX: u64 = 4 << 10;
-/// The fewest digits of a commit id that git takes.
+/// The fewest digits of a commit id that git accepts.
 const COMMIT_DIGITS_MIN: usize = 4;
 
 /// Size limit for the file of a user: a name, a role and a switch.
@@ -64,7 +64,7 @@ pub struct RestoreOptions {
     pub enables: bool,
     /// The key to set in the workspace first.
     pub key: Option<Secret>,
-    /// Whether to save what the workspace holds before.
+    /// Whether to save the workspace's files before the restore.
     pub saves: bool,
     /// Whether to restore, and not only to show the changes.
     pub applies: bool,
@@ -150,7 +150,7 @@ fn restore(
     target.warn_about_access(&account, &mut report.warnings);
     source.warn_about_choice(&account, &mut report.warnings);
     let (git, commit, tip, key) = (&git, &commit, &tip, Key::default());
-    RestoreRun { source, target, options, git, commit, tip, key, report }.put(&account)
+    RestoreRun { source, target, options, git, commit, tip, key, report }.run(&account)
 }
 
 /// Fetches the history, and finds the commit in it.
@@ -194,7 +194,7 @@ struct Report {
     commit: Option<ObjectId>,
     /// What was changed, or would be.
     changed: Changed,
-    /// What is not as wanted at the end.
+    /// What still differs at the end.
     differences: Vec<Difference>,
     restore_point: Option<String>,
 }
@@ -206,7 +206,7 @@ impl Report {
     }
 
     fn differing_paths(&self) -> Sample {
-        self.differences.iter().map(|one| one.path.as_bytes()).collect()
+        self.differences.iter().map(|difference| difference.path.as_bytes()).collect()
     }
 }
 
@@ -219,9 +219,9 @@ struct RestoreRun<'a> {
     git: &'a Git<'a>,
     /// The commit to restore.
     commit: &'a ObjectId,
-    /// What it holds.
+    /// The content of the commit.
     tip: &'a RemoteTip,
-    /// The key of its secrets.
+    /// The key of the commit's secrets.
     key: Key,
     report: &'a mut Report,
 }
@@ -232,16 +232,16 @@ impl RestoreRun<'_> {
         &self.target.request.workspace
     }
 
-    /// Chooses what to restore, shows it, and restores it if that is asked for.
-    fn put(&mut self, account: &Account) -> Result<(Code, String), BackupError> {
+    /// Chooses what to restore, shows it, and restores it if the options say so.
+    fn run(&mut self, account: &Account) -> Result<(Code, String), BackupError> {
         let of_commit = read_tree(&self.tip.folder)?;
-        let (there, has_shared_ui) = self.pull()?;
-        let saved = self.options.saves.then(|| self.files_of_point(&there));
+        let (current, has_shared_ui) = self.pull()?;
+        let saved = self.options.saves.then(|| self.files_of_point(&current));
         self.key = self.find_key()?;
         let of_commit = self.files_of_commit(of_commit, has_shared_ui);
-        let mut choice = self.choose(&of_commit, there)?;
+        let mut choice = self.choose(&of_commit, current)?;
         self.lay_out(&mut choice, &of_commit)?;
-        choice.changes = select::changes(self.git, &choice.wanted, &choice.there)?;
+        choice.changes = select::changes(self.git, &choice.wanted, &choice.current)?;
         self.warn_about_withheld(&choice);
         self.warn_about_deleted_apps(&choice);
         self.warn_about_changes_by_wmill(&choice)?;
@@ -250,11 +250,11 @@ impl RestoreRun<'_> {
             return Ok(self.nothing_to_push(choice.changes, &unreadable));
         }
         if let Some(saved) = &saved {
-            self.warn_about_unsaved(&choice.there, saved);
+            self.warn_about_unsaved(&choice.current, saved);
         }
         if !self.options.applies {
             self.report.changed = select::counted(choice.pushed());
-            return Ok((Code::DryRun, self.shown(&choice)?));
+            return Ok((Code::DryRun, self.preview(&choice)?));
         }
         if let Some(saved) = saved {
             self.save(saved, account)?;
@@ -300,7 +300,7 @@ impl RestoreRun<'_> {
         (if self.options.applies { Code::Differs } else { Code::DryRun }, message)
     }
 
-    fn shown(&self, choice: &Choice) -> Result<String, BackupError> {
+    fn preview(&self, choice: &Choice) -> Result<String, BackupError> {
         let commit = verify::with_time(self.git, self.commit)?;
         let key = self.key.to_set.as_ref().map(|_| (Mark::Modified, KEY_FILE.into()));
         let files = choice.pushed().map(|change| (change.mark, change.path.clone().into_bytes()));
@@ -308,7 +308,7 @@ impl RestoreRun<'_> {
         Ok(format!("Would restore commit {commit} into workspace '{}'; --yes does it: {listed}", self.workspace()))
     }
 
-    /// Pushes, and reads back everything that is wanted, even if the push failed halfway.
+    /// Pushes, and reads back all chosen files, even if the push failed halfway.
     fn push_and_read_back(&mut self, choice: &Choice) -> Result<(Code, String), BackupError> {
         let target = self.target;
         let mut pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
@@ -341,24 +341,24 @@ impl RestoreRun<'_> {
         let deletes = if deletes { cli::Deletions::Push } else { cli::Deletions::Skip };
         let pushed = cli::push(&windmill, self.git.run_env(), self.git.tree_folder(), self.permits(choice)?, deletes);
         if let Some(refusal) = pushed? {
-            let said = format!("Windmill did not accept {}: {}", refusal.what, refusal.reason);
-            self.report.warnings.add(self.git.run_env().redactor.redact(&said));
+            let warning = format!("Windmill did not accept {}: {}", refusal.what, refusal.reason);
+            self.report.warnings.add(self.git.run_env().redactor.redact(&warning));
         }
         Ok(())
     }
 
-    /// Returns what the push may change: the items with a file that is not as wanted, and the key.
+    /// Returns what the push may change: the items with a file that differs, and the key.
     fn permits(&self, choice: &Choice) -> Result<Permits, BackupError> {
         let mut permits = Permits::default();
         if self.key.to_set.is_some() {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
-        let stay = choice.items_that_stay();
+        let kept = choice.kept_items();
         for Change { path, mark, wanted, .. } in choice.pushed() {
             let id = wanted.item.as_ref();
-            let deletes = id.map_or(*mark == Mark::Deleted, |id| !stay.contains(id));
-            match (id, choice.there.get(path)) {
-                (Some(id), _) if deletes && is_app(id) && has_app_at(&stay, &id.path) => {}
+            let deletes = id.map_or(*mark == Mark::Deleted, |id| !kept.contains(id));
+            match (id, choice.current.get(path)) {
+                (Some(id), _) if deletes && is_app(id) && has_app_at(&kept, &id.path) => {}
                 (Some(ItemId { kind: ItemKind::User, .. }), Some(entry)) => {
                     self.username(entry)?.iter().for_each(|name| permits.add_user(name, deletes));
                 }
@@ -373,7 +373,7 @@ impl RestoreRun<'_> {
         Ok(permits)
     }
 
-    /// Returns the name in the file of a user of the workspace. The file of the commit may have another user's.
+    /// Returns the name in the file of a user of the workspace. The file of the commit may name another user.
     fn username(&self, entry: &Entry) -> Result<Option<String>, BackupError> {
         let content = self.git.read_blob(&entry.object, USER_BYTES_MAX)?;
         let BlobContent::Whole(content) = content else { return Ok(None) };
@@ -384,7 +384,7 @@ impl RestoreRun<'_> {
         })
     }
 
-    /// Pulls the workspace again, and finds what was changed and what is not as wanted.
+    /// Pulls the workspace again, and finds what was changed and what still differs.
     fn read_back(&mut self, choice: &Choice) -> Result<(), BackupError> {
         let target = self.target;
         let (fresh, _) = self.pull()?;

@@ -1,21 +1,21 @@
-//! Finds texts in the files of an item for which `wmill` would read a file that is not the item's into it.
+//! Finds texts in the files of an item that would make `wmill` read a file outside of the item.
 //!
 //! `wmill` replaces a text that begins with `!inline` by the content of the file that its next word names. Our YAML
-//! parser and the one of `wmill` differ in where a text begins, so each place where one may begin is looked at.
+//! parser and the one of `wmill` differ in where a text begins, so each place where a text may begin is checked.
 
 use crate::util::{Node, yaml};
 use crate::windmill::item_path::{self, ItemId, ItemKind};
 
 const MARK: &str = "!inline";
-/// Behind the mark, it makes it one for a folder.
+/// The end of a mark that names a folder.
 const FILESET: &str = "_fileset";
-/// What begins another value than a plain text.
+/// The characters with which a value begins that is not a plain text.
 const INDICATORS: [char; 12] = ['"', '\'', '|', '>', '&', '*', '!', '[', '{', '%', '@', '#'];
 /// The escapes of white space.
 const ESCAPES_OF_SPACE: &str = "tnvfrNLP_";
 
-/// Returns whether a file of an item has such a text, or something that may be one, with a name of which the item has
-/// no file. `has_file` says whether there is a readable file at a path.
+/// Returns whether a file of an item has such a text, or something that may be one, with a name that is not that of a
+/// file of the item. `has_file` says whether there is a readable file at a path.
 pub(super) fn leads_out(item: &ItemId, path: &str, content: &str, has_file: impl Fn(&str) -> bool) -> bool {
     let is_parsed_by_wmill = path.ends_with(".yaml") || path.ends_with(".json");
     let is_foreign = |name: &str| !is_of_item(item, path, name, &has_file);
@@ -35,14 +35,14 @@ pub(super) fn leads_out(item: &ItemId, path: &str, content: &str, has_file: impl
     is_parsed_by_wmill && content.char_indices().any(is_out)
 }
 
-/// Returns whether `wmill` finds a file of the item under a name in the item's file at `path`.
+/// Returns whether `wmill` finds a file of the item by a name in the item's file at `path`.
 fn is_of_item(item: &ItemId, path: &str, name: &str, has_file: impl Fn(&str) -> bool) -> bool {
     let has_mark = name.starts_with('~') || name.contains(|char: char| char.is_control() || char == '\\');
     if has_mark || name.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return false;
     }
     match item.kind {
-        // If such a file cannot be read, `wmill` reads one that is called like the step.
+        // If such a file cannot be read, `wmill` reads a file with the name of the step.
         ItemKind::Flow | ItemKind::App | ItemKind::RawApp => {
             let rest = path.strip_prefix(&item.path).unwrap_or_default();
             rest.split_once('/').is_some_and(|(ending, _)| has_file(&[&item.path, ending, "/", name].concat()))
@@ -59,9 +59,9 @@ fn is_of_item(item: &ItemId, path: &str, name: &str, has_file: impl Fn(&str) -> 
 enum Place {
     /// The colon of a field.
     Field,
-    /// Something else behind which a value of YAML can begin, such as that of a list.
+    /// Something else after which a YAML value can begin, such as the bracket of a list.
     Other,
-    /// Something behind which no value can begin.
+    /// Something after which no value can begin.
     WithinText,
 }
 
@@ -95,16 +95,16 @@ fn name_in_quotes(quoted: &str) -> Option<String> {
     let marked = text.trim_start_matches(is_space);
     // `wmill` counts the spaces before the mark too, and never writes them.
     let is_indented = marked.len() < text.len();
-    // It takes the next word, up to a space.
+    // The name is the next word, up to a space.
     let name = marked.split(' ').nth(1).filter(|_| !is_indented);
     Some(name.unwrap_or_default().to_owned())
 }
 
 /// Returns whether a quoted text begins with white space and the mark. Only the beginning is read: the rest may be
-/// long, or have what our parser does not accept, such as surrogates.
+/// long, or have characters that our parser does not accept, such as surrogates.
 fn begins_with_mark(quoted: &str) -> bool {
     let (has_escapes, mut rest) = (quoted.starts_with('"'), &quoted[1..]);
-    // An escaped line end is no character.
+    // An escaped line end stands for no character.
     let chars = std::iter::from_fn(|| {
         let first = rest.chars().next()?;
         if first != '\\' || !has_escapes {
@@ -121,7 +121,7 @@ fn begins_with_mark(quoted: &str) -> bool {
     MARK.chars().all(|wanted| text.next() == Some(wanted))
 }
 
-/// Reads an escape of a text in double quotes. Returns its character, and `None` for what is no character.
+/// Reads an escape of a text in double quotes. Returns its character, or `None` if it is not a character.
 fn unescaped(rest: &mut &str) -> Option<char> {
     let mut chars = rest[1..].chars();
     let kind = chars.next()?;
@@ -138,7 +138,7 @@ fn unescaped(rest: &mut &str) -> Option<char> {
     char::from_u32(code)
 }
 
-/// Returns what the text behind a tag names, if the tag stands for the mark or can hide it.
+/// Returns the name in the text after a tag, if the tag stands for the mark or can hide it.
 fn name_after_tag(before: &str, rest: &str) -> Option<String> {
     let is_tag = |char: &char| !is_space(*char);
     let has_escape = rest.chars().take(MARK.len()).take_while(is_tag).any(|char| char == '%');
@@ -165,8 +165,8 @@ fn name_after_tag(before: &str, rest: &str) -> Option<String> {
     Some(if name.starts_with(INDICATORS) || has_break { String::new() } else { name.to_owned() })
 }
 
-/// Returns the text in quotes that begins here, with its quotes. Parsers differ in where a text begins, and not in what
-/// it says.
+/// Returns the text in quotes that begins here, with its quotes. Parsers differ in where a text begins, but not in its
+/// content.
 fn in_quotes(yaml: &str) -> Option<&str> {
     let quote = yaml.chars().next().filter(|char| matches!(char, '"' | '\''))?;
     let mut chars = yaml.char_indices().skip(1);
@@ -180,7 +180,7 @@ fn in_quotes(yaml: &str) -> Option<&str> {
     None
 }
 
-/// Returns whether JavaScript takes the character for white space.
+/// Returns whether the character is white space in JavaScript.
 fn is_space(char: char) -> bool {
     char.is_whitespace() || char == '\u{feff}'
 }
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(leads_out(&item, path, content, has_file), expected, "{path} {:?}", first_chars(content, 200));
     }
 
-    /// Checks the text also as a part of a file of very many values.
+    /// Checks the text alone, and as a part of a file with very many values.
     #[track_caller]
     fn check_large(path: &str, content: &str, expected: bool) {
         check(path, content, expected);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_items_own_files_are_none_of_it() {
+    fn names_of_the_items_own_files_do_not_lead_out_of_it() {
         for content in [
             "content: '!inline a.ts'",
             "content: !inline a.ts",
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leads_out_of_an_item_is_seen() {
+    fn a_name_that_leads_out_of_an_item_is_found() {
         for name in ["../x.ts", "a/../../x", "/etc/passwd", "~/x", "..\\x", ".", "a//b", "", "missing.ts", "a\n\n/../x"]
         {
             for path in [FLOW, APP] {
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_item_is_none_of_the_items_own() {
+    fn a_file_of_another_item_is_outside_of_the_item() {
         for name in ["encryption_key.yaml", "f/ops/b.resource.yaml", "f/ops/b.resource.file.ini", "wmill.yaml", "x"] {
             check_large(RESOURCE, &format!("value:\n  content: '!inline {name}'"), true);
             check_large(SCRIPT, &format!("lock: '!inline {name}'"), true);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn names_outside_are_found_in_each_way_to_write_them() {
+    fn names_outside_are_found_in_every_notation() {
         for content in [
             "content: '!inline /etc/passwd'",
             "content: !inline /etc/passwd",
@@ -310,7 +310,7 @@ mod tests {
             "value: !inline_fileset /etc",
             "a: [{b: ['!inline /etc/passwd']}]",
             "a: &a '!inline /etc/passwd'\nb: *a",
-            // Our parser reads these in another way than wmill.
+            // Our parser and wmill read these texts differently.
             "a: b\u{2028}x: \"\ncontent: '!inline /etc/passwd'\nz: q\" # x",
             "a: '' # \rx: \"\ncontent: '!inline /etc/passwd'\n# \"\ry: z\n",
             "{?'a: 1, content: \"!inline /etc/passwd\", b': 1}",
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_wmill_joins_is_none_of_it() {
+    fn a_list_that_wmill_joins_leads_out_of_the_item() {
         for content in [
             "lock:\n  - '!inline f/ops/a.script.lock'\n  - /../x",
             "lock: ['!inline f/ops/a.script.lock', /../x]",
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_takes_long() {
+    fn every_file_is_checked_quickly() {
         for (part, expected) in [
             ("!", false),
             ("!inline", true),

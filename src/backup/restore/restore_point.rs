@@ -17,18 +17,18 @@ use crate::windmill::api::{self, Account};
 use crate::windmill::wmill_yaml::WMILL_YAML;
 
 impl RestoreRun<'_> {
-    /// Returns the files to save of those that were just pulled: all but those with a secret in plain text, unless the
-    /// settings allow such files in the repository.
-    pub(super) fn files_of_point(&self, there: &Tree) -> Tree {
-        let mut saved = there.clone();
+    /// Returns the pulled files to save: all except those with a secret in plain text, unless the settings allow such
+    /// files in the repository.
+    pub(super) fn files_of_point(&self, current: &Tree) -> Tree {
+        let mut saved = current.clone();
         if !self.target.env.config.allow_plaintext_secrets {
             saved.retain(|path, _| !guards::holds_plain_secret(self.git, path));
         }
         saved
     }
 
-    pub(super) fn warn_about_unsaved(&mut self, there: &Tree, saved: &Tree) {
-        for path in there.keys().filter(|path| !saved.contains_key(*path)) {
+    pub(super) fn warn_about_unsaved(&mut self, current: &Tree, saved: &Tree) {
+        for path in current.keys().filter(|path| !saved.contains_key(*path)) {
             let what = "these are not saved in the restore point, since Windmill gave out secrets in plain text, which would \
                         stay in the repository's history for ever; a restore of the point with --delete would delete them";
             self.report.warn_of(what, path);

@@ -1,5 +1,5 @@
-//! Secrets are restored only under their key: which key a commit needs, which secrets can come back, and which can be
-//! read.
+//! Handles the secrets of a restore: which key a commit needs, which secrets can be restored, and which can be read at
+//! the end.
 
 use crate::backup::error::BackupError;
 use crate::backup::restore::RestoreRun;
@@ -27,8 +27,8 @@ pub(super) struct Key {
 impl RestoreRun<'_> {
     /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
     pub(super) fn find_key(&mut self) -> Result<Key, BackupError> {
-        // The last commit of the workspace counts, even if it names no key: an earlier commit may name the previous
-        // key.
+        // Only the last commit of the workspace is used, even if it names no key: an earlier commit may name the
+        // previous key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
         let last = self.git.last_with(self.commit, &of_workspace)?;
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
@@ -36,8 +36,8 @@ impl RestoreRun<'_> {
         let Some(key) = &self.options.key else {
             return Ok(Key { is_known: wanted.is_some() && wanted == has, to_set: None });
         };
-        let given = api::fingerprint(key);
-        if wanted.as_ref().is_some_and(|wanted| *wanted != given) {
+        let fingerprint = api::fingerprint(key);
+        if wanted.as_ref().is_some_and(|wanted| *wanted != fingerprint) {
             let message =
                 "--key-file: this is not the key that encrypted the secrets of the commit; nothing was changed";
             return Err(BackupError::new(Code::ConfigInvalid, message));
@@ -47,7 +47,7 @@ impl RestoreRun<'_> {
                            checked; it needs an admin's token; nothing was changed";
             return Err(BackupError::new(Code::WindmillUnauthorized, message));
         };
-        let to_set = (has != given).then(|| key.clone());
+        let to_set = (has != fingerprint).then(|| key.clone());
         if to_set.is_some() {
             self.report.warnings.add(format!(
                 "workspace `{}` gets the key of --key-file; Windmill re-encrypts its own secrets with it, and the \
@@ -60,7 +60,11 @@ impl RestoreRun<'_> {
 
     /// Removes from `chosen` the secrets that the workspace could not read. Returns the paths of those whose value has
     /// to be readable at the end, including those that the workspace already has with the same content.
-    pub(super) fn sort_out_secrets(&mut self, chosen: &mut Items, has: &Items) -> Result<Vec<String>, BackupError> {
+    pub(super) fn remove_unreadable_secrets(
+        &mut self,
+        chosen: &mut Items,
+        existing: &Items,
+    ) -> Result<Vec<String>, BackupError> {
         let mut checked = Vec::new();
         let unknown_key = format!(
             "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
@@ -68,15 +72,15 @@ impl RestoreRun<'_> {
             self.workspace()
         );
         for (id, files) in chosen.clone() {
-            let is_there = has.get(&id) == Some(&files);
+            let is_same = existing.get(&id) == Some(&files);
             let why = match self.is_encrypted(&id, &files)? {
                 None => continue,
-                // What the workspace has of them was not pulled.
+                // The pull leaves out the secrets of the workspace.
                 Some(_) if self.tip.plan.kinds.skip_secrets => {
                     "the settings exclude secret variables, so these do not come back"
                 }
                 Some(false) => "these secrets are left alone, since they are not encrypted in the commit",
-                Some(true) if !self.key.is_known && !is_there => &unknown_key,
+                Some(true) if !self.key.is_known && !is_same => &unknown_key,
                 Some(true) => {
                     checked.push(id.path);
                     continue;
@@ -88,8 +92,8 @@ impl RestoreRun<'_> {
         Ok(checked)
     }
 
-    /// Returns whether a secret is encrypted in the commit; `None` if the item is no secret. What cannot be checked
-    /// counts as not encrypted.
+    /// Returns whether a secret is encrypted in the commit; `None` if the item is not a secret. A secret that cannot be
+    /// checked counts as not encrypted.
     fn is_encrypted(&self, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>, BackupError> {
         if id.kind != ItemKind::Variable {
             return Ok(None);
@@ -119,12 +123,12 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the secrets of the workspace that have to be readable after a push: all if it got a key, otherwise those
-    /// that were chosen. A missing one is among the differences.
+    /// that were chosen. A missing secret is one of the differences.
     pub(super) fn secrets_to_read(&mut self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
         let mut secrets = Vec::new();
         for (id, files) in self.items_in(fresh, self.target) {
-            let is_meant = self.key.to_set.is_some() || choice.secrets.contains(&id.path);
-            if is_meant && self.is_encrypted(&id, &files)?.is_some() {
+            let is_selected = self.key.to_set.is_some() || choice.secrets.contains(&id.path);
+            if is_selected && self.is_encrypted(&id, &files)?.is_some() {
                 secrets.push(id.path);
             }
         }

@@ -1,7 +1,7 @@
-//! Chooses what a restore puts into the workspace, and which part of it `wmill` cannot or must not push; and compares what
-//! was chosen with what is there.
+//! Chooses what a restore puts into the workspace, and which part of it `wmill` cannot or must not push. Compares the
+//! choice with the workspace.
 //!
-//! A sync works with streams; here a person waits, and memory does not matter.
+//! A sync works with streams to save memory. For a restore, memory does not matter, since a person waits for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ pub(super) type WantedFiles = BTreeMap<String, Wanted>;
 pub(super) struct Wanted {
     /// The item that it belongs to, if there is one.
     pub(super) item: Option<ItemId>,
-    /// The file; `None` if there has to be no file.
+    /// The file; `None` if there must be no file.
     pub(super) entry: Option<Entry>,
     /// Whether wmill does not get it.
     pub(super) is_withheld: bool,
@@ -41,7 +41,7 @@ impl Wanted {
     }
 }
 
-/// A file that is not as wanted.
+/// A file that differs from the wanted one.
 pub(super) struct Change {
     /// The change that is needed.
     pub(super) mark: Mark,
@@ -51,11 +51,11 @@ pub(super) struct Change {
     pub(super) diff: Vec<String>,
 }
 
-/// Returns the files that are not as wanted, in the order of their paths.
-pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, there: &Tree) -> Result<Vec<Change>, GitError> {
+/// Returns the files that differ from the wanted ones, in the order of their paths.
+pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, current: &Tree) -> Result<Vec<Change>, GitError> {
     let mut changes = Vec::new();
     for (path, wanted) in wanted {
-        let (mark, diff) = match (&wanted.entry, there.get(path)) {
+        let (mark, diff) = match (&wanted.entry, current.get(path)) {
             (Some(entry), Some(found)) => {
                 let diff = value_diff::of_entries(git, path, (entry, found), Purpose::Restore)?;
                 if diff.is_empty() {
@@ -81,11 +81,11 @@ pub(super) fn counted<'c>(changes: impl IntoIterator<Item = &'c Change>) -> Chan
 /// The files by item, without files that belong to no item.
 pub(super) type Items = BTreeMap<ItemId, Vec<(String, Entry)>>;
 
-/// What the workspace will hold, and what `wmill` gets for that.
+/// What the workspace will hold, and what `wmill` pushes for that.
 #[derive(Default)]
 pub(super) struct Choice {
     /// What the workspace holds.
-    pub(super) there: Tree,
+    pub(super) current: Tree,
     /// The chosen files.
     pub(super) wanted: WantedFiles,
     /// The paths, in Windmill, of the secret variables that come from the commit, or that the workspace already has
@@ -93,7 +93,7 @@ pub(super) struct Choice {
     pub(super) secrets: Vec<String>,
     /// The paths of workspace-specific files in the target, without the workspace's name.
     pub(super) own: BTreeSet<String>,
-    /// The wanted files that the workspace does not have as wanted.
+    /// The wanted files that differ in the workspace.
     pub(super) changes: Vec<Change>,
 }
 
@@ -102,21 +102,21 @@ impl RestoreOptions {
         self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// Returns whether an item is asked for.
-    fn means(&self, id: &ItemId, files: &[(String, Entry)]) -> bool {
+    /// Returns whether the options select an item.
+    fn selects(&self, id: &ItemId, files: &[(String, Entry)]) -> bool {
         self.admits(&id.path) || files.iter().any(|(path, _)| self.admits(path))
     }
 }
 
 impl RestoreRun<'_> {
-    /// Chooses which items of the workspace, which holds `there`, are replaced by items of the commit.
-    pub(super) fn choose(&mut self, of_commit: &Tree, there: Tree) -> Result<Choice, BackupError> {
+    /// Chooses which items of the workspace, which holds `current`, are replaced by items of the commit.
+    pub(super) fn choose(&mut self, of_commit: &Tree, current: Tree) -> Result<Choice, BackupError> {
         let options = self.options;
-        let held = self.items_in(of_commit, self.source);
-        let has = self.items_in(&there, self.target);
-        let mut choice = Choice { there, ..Choice::default() };
-        let mut chosen: Items = held.clone();
-        chosen.retain(|id, files| options.means(id, files));
+        let backed_up = self.items_in(of_commit, self.source);
+        let existing = self.items_in(&current, self.target);
+        let mut choice = Choice { current, ..Choice::default() };
+        let mut chosen: Items = backed_up.clone();
+        chosen.retain(|id, files| options.selects(id, files));
         let ui = of_commit.iter().filter(|(path, _)| tip::is_shared_ui(path.as_bytes()) && options.admits(path));
         choice.wanted = ui.map(|(path, entry)| (path.clone(), Wanted::new(None, Some(entry)))).collect();
         if chosen.is_empty() && choice.wanted.is_empty() && !options.paths.is_empty() {
@@ -124,15 +124,15 @@ impl RestoreRun<'_> {
             let message = format!("--path: nothing in the commit matches {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
-        choice.secrets = self.sort_out_secrets(&mut chosen, &has)?;
-        for (id, files) in &has {
-            let is_to_go = options.deletes && !held.contains_key(id) && options.means(id, files);
-            if is_to_go || chosen.contains_key(id) {
+        choice.secrets = self.remove_unreadable_secrets(&mut chosen, &existing)?;
+        for (id, files) in &existing {
+            let is_deleted = options.deletes && !backed_up.contains_key(id) && options.selects(id, files);
+            if is_deleted || chosen.contains_key(id) {
                 choice.wanted.extend(files.iter().map(|(path, _)| (path.clone(), Wanted::new(Some(id), None))));
             }
         }
         for (id, files) in &chosen {
-            self.want_as_there(&mut choice, id, files, &has);
+            self.want_in_target(&mut choice, id, files, &existing);
         }
         choice.add_folders(options, self.tip, of_commit);
         choice.withhold(&self.tip.plan);
@@ -161,12 +161,12 @@ impl RestoreRun<'_> {
 
     /// Adds the files of an item under the names that wmill uses for them in the target. If the item is
     /// workspace-specific in the source or in the target, the names contain the target's name.
-    fn want_as_there(&mut self, choice: &mut Choice, id: &ItemId, files: &[(String, Entry)], has: &Items) {
+    fn want_in_target(&mut self, choice: &mut Choice, id: &ItemId, files: &[(String, Entry)], existing: &Items) {
         let (source, target) = (self.source.request.workspace.as_str(), self.target.request.workspace.as_str());
         let is_own_in = |files: &[(String, Entry)], workspace: &str| {
             files.iter().any(|(path, _)| item_path::common_path(path, workspace).is_some())
         };
-        let is_own = is_own_in(files, source) || has.get(id).is_some_and(|files| is_own_in(files, target));
+        let is_own = is_own_in(files, source) || existing.get(id).is_some_and(|files| is_own_in(files, target));
         for (path, entry) in files {
             let shared = item_path::common_path(path, source).unwrap_or_else(|| path.clone());
             let own = item_path::path_for_workspace(&shared, target).filter(|_| is_own);
@@ -185,7 +185,7 @@ impl RestoreRun<'_> {
     /// Returns the files of the commit that can belong to the workspace, without the repository's configuration.
     pub(super) fn files_of_commit(&mut self, mut all: Tree, has_shared_ui: bool) -> Tree {
         let source = self.source.request.workspace.as_str();
-        // The workspace's own file counts, and not the one that the others share.
+        // The workspace-specific file replaces the shared one.
         let own_files = all.iter().filter(|(_, entry)| entry.is_file());
         let shared: Vec<_> = own_files.filter_map(|(path, _)| item_path::common_path(path, source)).collect();
         for path in shared.iter().filter(|path| item_path::item_of(path).is_some()) {
@@ -204,12 +204,12 @@ impl RestoreRun<'_> {
         all
     }
 
-    /// Warns about the apps that are to be deleted and whose deletion cannot be undone, or cannot be done.
+    /// Warns about the apps whose deletion is not possible or cannot be undone.
     pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
-        let stay = choice.items_that_stay();
+        let kept_items = choice.kept_items();
         let changed = choice.changes.iter().filter_map(|change| change.wanted.item.as_ref());
-        for id in changed.filter(|id| is_app(id) && !stay.contains(id)) {
-            let what = if has_app_at(&stay, &id.path) {
+        for id in changed.filter(|id| is_app(id) && !kept_items.contains(id)) {
+            let what = if has_app_at(&kept_items, &id.path) {
                 "these are not deleted, since the commit has an app of the other kind at their path, and both are one app \
                  in Windmill; to delete them, delete them in Windmill first"
             } else if id.kind == ItemKind::RawApp {
@@ -253,7 +253,7 @@ impl RestoreRun<'_> {
     /// Returns what wmill gets: the workspace as it is, with the chosen files added or replaced.
     pub(super) fn files_for_wmill(&self, choice: &Choice, of_commit: &Tree) -> Tree {
         let (plan, target) = (&self.tip.plan, self.workspace().as_str());
-        let mut tree = choice.there.clone();
+        let mut tree = choice.current.clone();
         tree.retain(|path, _| {
             item_of(path).is_none_or(|id| id.kind != ItemKind::RawApp)
                 && !item_path::is_in_other_layout(path, plan.non_dotted_paths)
@@ -272,8 +272,8 @@ impl RestoreRun<'_> {
                 tree.insert(path.clone(), entry);
             }
         }
-        // The hashes have to be those of what is pushed. If only some paths are restored, the workspace's own are as
-        // good.
+        // The hashes have to belong to the pushed files. If only some paths are restored, the workspace's own hashes
+        // work too.
         for (path, entry) in of_commit {
             if path.starts_with("locks/") || path == WMILL_LOCK && self.options.paths.is_empty() {
                 tree.insert(path.clone(), entry.clone());
@@ -285,39 +285,39 @@ impl RestoreRun<'_> {
 
 impl Choice {
     /// Returns the items with a wanted file, even if wmill does not get it.
-    pub(super) fn items_that_stay(&self) -> BTreeSet<&ItemId> {
+    pub(super) fn kept_items(&self) -> BTreeSet<&ItemId> {
         let wanted = self.wanted.values().filter(|wanted| wanted.entry.is_some());
         wanted.filter_map(|wanted| wanted.item.as_ref()).collect()
     }
 
-    /// Adds the Windmill folders of the commit that are asked for, or that items need and the workspace lacks. If
+    /// Adds the Windmill folders of the commit that are selected, or that items need and the workspace lacks. If
     /// everything is restored with deletions, removes the folders in which no item lies.
     fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, of_commit: &Tree) {
-        let kept = self.there.keys().filter(|path| !self.wanted.contains_key(*path));
+        let kept = self.current.keys().filter(|path| !self.wanted.contains_key(*path));
         let chosen = self.wanted.iter().filter(|(_, wanted)| wanted.entry.is_some()).map(|(path, _)| path);
         let used: BTreeSet<String> =
             kept.chain(chosen).filter(|path| !is_meta(path)).filter_map(|path| meta_of(path)).collect();
         for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
-            let is_meant = !tip.plan.kinds.skip_folders && options.admits(path);
-            if is_meant || used.contains(path) && !self.there.contains_key(path) {
+            let is_selected = !tip.plan.kinds.skip_folders && options.admits(path);
+            if is_selected || used.contains(path) && !self.current.contains_key(path) {
                 self.wanted.insert(path.clone(), Wanted::new(None, Some(entry)));
             }
         }
         if options.deletes && options.paths.is_empty() {
-            for path in self.there.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
+            for path in self.current.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
                 self.wanted.entry(path.clone()).or_insert_with(|| Wanted::new(None, None));
             }
         }
     }
 
-    /// Withholds from wmill what makes it run code, and what stops a whole push: folders with the ending of a flow or an
-    /// app in the other layout.
+    /// Withholds from wmill what makes it run code, and what stops a whole push: folders with the ending of a flow or
+    /// an app in the other layout.
     fn withhold(&mut self, plan: &Plan) {
-        // An app whose files all go is deleted, and nothing is built. If some of them stay, all are withheld.
-        let stay: BTreeSet<ItemId> = self.items_that_stay().into_iter().cloned().collect();
+        // If all files of an app are deleted, nothing is built. If some of them stay, all are withheld.
+        let kept_items: BTreeSet<ItemId> = self.kept_items().into_iter().cloned().collect();
         for (path, wanted) in &mut self.wanted {
             wanted.is_withheld = item_path::is_in_other_layout(path, plan.non_dotted_paths)
-                || wanted.item.as_ref().is_some_and(|id| id.kind == ItemKind::RawApp && stay.contains(id));
+                || wanted.item.as_ref().is_some_and(|id| id.kind == ItemKind::RawApp && kept_items.contains(id));
         }
     }
 }

@@ -11,7 +11,7 @@ pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
         if !is_sure(line) {
             return None;
         }
-        // Current servers export the `mode` of a trigger, and no `enabled`.
+        // Current servers export the `mode` of a trigger, and not `enabled`.
         text.push_str(match line.trim_end() {
             "mode: enabled" | "mode: suspended" => "mode: disabled",
             "enabled: true" => "enabled: false",
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_hide_another_switch_is_not_pushed() {
+    fn a_file_that_may_hide_another_switch_is_not_pushed() {
         for hidden in [
             "a: 1 # \rx: \"\nmode:  enabled\nb: 1 # \"\rmode: disabled\n",
             "%YAML 1.1\n---\n<<: {enabled: true}\nmode: disabled\n",

@@ -21,8 +21,8 @@ use crate::windmill::item_path::{self, ItemId};
 
 /// How many paths a commit's body lists. The rest is counted.
 const LISTED_MAX: usize = 500;
-/// Up to this many items get a commit each, and only this many authors are asked for. More items are a first sync or a
-/// deployment, whose history is not read item by item.
+/// Up to this many items get a commit each, and only this many authors are requested. A larger change is a first sync
+/// or a deployment, and its history is not read by item.
 const ITEMS_MAX: usize = 500;
 /// Up to this many changed files, items get a commit each. The list of these files is held in memory.
 const FILES_MAX: usize = 10_000;
@@ -40,14 +40,14 @@ pub fn make(
     warnings: &mut Warnings,
 ) -> Result<ObjectId, GitError> {
     let (items, is_all) = changed_items(comparison)?;
-    // Windmill is asked while git works.
-    let ask = || {
+    // Windmill answers while git works.
+    let ask_windmill = || {
         let windmill = run.windmill(git.run_env());
-        let asks = run.env.config.commit_authors;
-        let edits = if asks { editors::last_edits(&windmill, &now.account, &items) } else { Edits::new() };
+        let asks_for_editors = run.env.config.commit_authors;
+        let edits = if asks_for_editors { editors::last_edits(&windmill, &now.account, &items) } else { Edits::new() };
         (edits, run.key(git.run_env()))
     };
-    let ((edits, key), tree) = both("ask", ask, || wanted_tree(run, git, tip, comparison));
+    let ((edits, key), tree) = both("ask", ask_windmill, || wanted_tree(run, git, tip, comparison));
     let key = key.unwrap_or_else(|error| {
         let why = Redactor::new(&run.request.secrets()).redact(&error.message);
         warnings.add(format!(
@@ -59,14 +59,14 @@ pub fn make(
     let trailers = trailers(run, now, key.as_ref());
     let builder = CommitBuilder { run, comparison, edits, trailers };
     let tree = tree?;
-    // One commit removes the invalid entries too, which belong to no item.
+    // The invalid entries belong to no item, so one commit for all changes removes them.
     let is_sound = tip.invalid_entries.is_empty();
     if run.env.config.commit_per == CommitPer::Item && is_all && is_sound && !items.is_empty() {
         let by_item = builder.changes_by_item()?;
         let commits = by_item.iter().map(|(item, changes)| builder.item_commit(item, changes));
         let commits = commits.collect::<io::Result<Vec<_>>>()?;
-        let (path, ours) = (run.request.subdir.as_str(), &run.request.author);
-        if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, ours, &commits, &tree)? {
+        let (path, author) = (run.request.subdir.as_str(), &run.request.author);
+        if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, author, &commits, &tree)? {
             return Ok(commit);
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
@@ -86,8 +86,8 @@ fn wanted_tree(
     let wanted = comparison.after();
     let folder = git.compose(wanted)?;
     for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
-        let (_, (wanted, there)) = file?;
-        if wanted != there {
+        let (_, (wanted, committed)) = file?;
+        if wanted != committed {
             let message = "git did not put into the commit what was pulled; nothing was pushed";
             return Err(GitError::Checkout(message.to_owned()));
         }
@@ -99,7 +99,7 @@ fn item_of(change: &Change) -> Option<ItemId> {
     item_path::item_of(std::str::from_utf8(&change.path).ok()?)
 }
 
-/// Returns the first of the items that differ, at most `ITEMS_MAX`, and whether these are all, and few enough files
+/// Returns the items that differ, at most `ITEMS_MAX`, and whether these are all items and at most `FILES_MAX` files
 /// changed.
 fn changed_items(comparison: &TreeDiff) -> io::Result<(BTreeSet<ItemId>, bool)> {
     let (Changed { added, modified, deleted }, mut first) = (comparison.changed(), BTreeSet::new());
@@ -113,8 +113,8 @@ fn changed_items(comparison: &TreeDiff) -> io::Result<(BTreeSet<ItemId>, bool)> 
     Ok((first, added + modified + deleted <= FILES_MAX))
 }
 
-/// Returns the trailers of every commit. From the fingerprint of the key, a restore knows whether a workspace can read
-/// the secrets of the commit.
+/// Returns the trailers of every commit. The fingerprint of the key shows a restore whether a workspace can read the
+/// secrets of the commit.
 fn trailers(run: RunContext<'_>, now: &Now, key: Option<&Secret>) -> String {
     let unknown = "unknown";
     format!(
@@ -157,8 +157,8 @@ impl CommitBuilder<'_> {
     }
 
     /// Returns the changes of each item, the last edited item at the end. Deleted items come first, since their time is
-    /// not known, and they may be in the way of new files. Files that belong to no item, such as wmill's lock file, go
-    /// with the last item.
+    /// not known, and they may block the paths of new files. Files that belong to no item, such as wmill's lock file,
+    /// are added to the last item.
     fn changes_by_item(&self) -> io::Result<Vec<(ItemId, Vec<Change>)>> {
         let (mut by_item, mut of_no_item) = (BTreeMap::<ItemId, Vec<Change>>::new(), Vec::new());
         for change in self.comparison.changes()? {
@@ -170,8 +170,8 @@ impl CommitBuilder<'_> {
         }
         let mut all: Vec<_> = by_item.into_iter().collect();
         let time_of = |item: &ItemId| self.edits.get(item).and_then(|edit| edit.time);
-        let stays = |changes: &[Change]| changes.iter().any(|change| change.mark != Mark::Deleted);
-        all.sort_by_cached_key(|(item, changes)| (stays(changes), time_of(item)));
+        let still_exists = |changes: &[Change]| changes.iter().any(|change| change.mark != Mark::Deleted);
+        all.sort_by_cached_key(|(item, changes)| (still_exists(changes), time_of(item)));
         if let Some((_, changes)) = all.last_mut() {
             changes.extend(of_no_item);
         }

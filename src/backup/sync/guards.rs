@@ -19,7 +19,7 @@ use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::secret_files::{self, SETTINGS_FILE};
 use crate::windmill::wmill_yaml::Kinds;
 
-/// Size limit for a variable. A larger one counts as a secret in plain text; Windmill's own limit is far lower.
+/// Size limit for a variable. A larger one is treated as a secret in plain text; Windmill's own limit is far lower.
 const VARIABLE_BYTES_MAX: u64 = 1 << 20;
 
 /// Refuses to export the encryption key, unless the settings allow it. Only the settings can ask for it.
@@ -36,8 +36,8 @@ pub fn refuse_the_key(config: &Config) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Refuses a token that is not an admin's if the last success had an admin's token: what its user may not see would be
-/// deleted.
+/// Refuses a token that is not an admin's if the last success had an admin's token: the sync would delete what its user
+/// may not see.
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
@@ -97,7 +97,7 @@ pub fn refuse_a_public_repository(
     Err(BackupError::new(Code::PublicRepository, format!("{what} would be in it: {refusal}")))
 }
 
-/// Returns whether the folder holds a backup: wmill writes its file of hashes with each pull.
+/// Returns whether the folder holds a backup: each pull of wmill writes its file of hashes.
 fn holds_a_backup(tip: &RemoteTip) -> Result<bool, BackupError> {
     let mut entries = tip.folder.entries().map_err(GitError::from)?;
     Ok(entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())))
@@ -172,8 +172,8 @@ fn plain_secrets(git: &Git<'_>, comparison: &TreeDiff) -> io::Result<Sample> {
     Ok(plain)
 }
 
-/// Whether a file in git's folder holds the encryption key or a secret in plain text. A file that cannot be read, or is
-/// larger than a variable can be, may hold a secret.
+/// Returns whether a file in git's folder holds the encryption key or a secret in plain text. It returns `true` for a
+/// file that cannot be read or is larger than any variable, since it may hold a secret.
 pub fn holds_plain_secret(git: &Git<'_>, path: &str) -> bool {
     let read = || files::read_file(&git.tree_folder().join(path), VARIABLE_BYTES_MAX + 1);
     secret_files::is_encryption_key(path)

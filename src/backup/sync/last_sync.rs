@@ -1,6 +1,6 @@
 //! The state at the last confirmed success of a checkout: what Windmill held, what `wmill` made of it, and with which
-//! settings and programs. If all of it still holds, nothing has to be pulled. If only some items differ, only those
-//! have to be pulled. Any doubt means a full sync.
+//! settings and programs. If nothing of it changed, no pull is needed. If only some items differ, only those are
+//! pulled. Any doubt means a full sync.
 
 use std::fs::OpenOptions;
 use std::io::{BufReader, Read as _};
@@ -20,7 +20,7 @@ use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::{self, Digests, FoundItem, Snapshot};
 use crate::windmill::wmill_yaml::KindSettings;
 
-/// Size limit for the state file: 8 KiB for each of the longest list of found items. Everything else is short.
+/// Size limit for the state file: 8 KiB for each found item. Everything else is short.
 const STATE_BYTES_MAX: u64 = 4 << 20;
 /// How many found items are kept. The next pull has to find the others again.
 const FOUND_MAX: usize = 500;
@@ -30,20 +30,20 @@ const GROUPS_BYTES_MAX: u64 = 48 * snapshot::ENTRIES_MAX as u64;
 const STATE_FILE: &str = "state.json";
 /// The name of the file with the digests of the groups. The state has a digest of all of them.
 const GROUPS_FILE: &str = "state.groups";
-/// Increased when the state's fields, or what they are made of, get another meaning.
+/// It is increased when the state's fields or their meaning change.
 const STATE_VERSION: u32 = 5;
 
 /// What is known about the last success; all fields are empty if nothing is known. The state of version 0.1.0 has other
 /// fields, and is not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedState {
-    /// The digest of the state with an empty text here, so that damage is noticed.
+    /// The digest of the state with this field empty. It shows damage.
     pub digest: String,
     /// The tip that was confirmed.
     pub commit: String,
     /// Whether Windmill had files of a shared UI, so that we may remove those in the repository.
     pub shared_ui: bool,
-    /// When the last full sync began that offered all items to wmill and to the remote, in seconds since 1970.
+    /// The start of the last full sync that offered all items to wmill and to the remote, in seconds since 1970.
     pub begun: u64,
     /// The version of this program, and the settings that shape a pull and its commit.
     pub settings: String,
@@ -111,7 +111,7 @@ impl LastSync {
         self.reason.map_or(Ok(&self.state), Err)
     }
 
-    /// Returns whether the tip is the one of the last success, and the next pull may build on it, as far as is known.
+    /// Returns whether the tip is the one of the last success, and the next pull may build on it.
     pub fn is_at(&self, tip: Option<&ObjectId>) -> bool {
         self.usable().is_ok_and(|last| tip.is_some_and(|tip| tip.as_str() == last.commit))
     }
@@ -121,9 +121,9 @@ impl LastSync {
         !self.folder.join(STATE_FILE).exists()
     }
 
-    /// Returns the last success, if a new pull would have the same result, with `commit`, the tip of the branch. The branch
-    /// holds that result if its tip is that commit, and was not fetched, or if its tree of our folder is the
-    /// same. Then the repository's `wmill.yaml` is the same as well.
+    /// Returns `commit`, the tip of the branch, and the last success, if a new pull would have the same result. The
+    /// branch holds that result if its tip is the commit of the last success (then `tip` is `None`), or if the tree of
+    /// our folder is the same. In both cases the repository's `wmill.yaml` is the same too.
     ///
     /// # Errors
     /// The reason why wmill has to be started.
@@ -182,17 +182,16 @@ impl LastSync {
         if is_same && !self.offers_again { &state.found } else { &[] }
     }
 
-    /// Notes that the branch has another tip with the same content in our folder, so that it does not have to be
-    /// fetched again.
+    /// Saves a new tip with the same content in our folder, so that it is not fetched again.
     pub fn follow(&self, tip: &ObjectId) {
         if !self.is_at(Some(tip)) {
             self.write(&SavedState { commit: tip.to_string(), ..self.state.clone() });
         }
     }
 
-    /// Notes a success. A failure to do so costs a full sync and a warning, so it does not fail the sync. `tree` is that
-    /// of our folder in the commit, if the next sync may build on it, which also needs the version of wmill. `warnings`
-    /// are those that the next sync repeats if nothing changed.
+    /// Saves a success. If that fails, a warning is logged, and the next sync is a full one. `tree` is the tree of our
+    /// folder in the commit, if the next sync may build on it, which also needs the version of wmill. The next sync
+    /// repeats `warnings` if nothing changed.
     pub fn save(&self, commit: &ObjectId, now: &Now, tree: Option<&ObjectId>, warnings: &[String], is_full: bool) {
         if tree.is_some()
             && let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), now.snapshot.groups.as_bytes())
@@ -219,15 +218,15 @@ impl LastSync {
     }
 
     /// Returns when the last full sync began. A narrowed pull, or one that left items out without offering them, does
-    /// not delay the next one.
+    /// not delay the next full sync.
     fn begun_after(&self, now: &Now, is_full: bool) -> u64 {
         if is_full && self.refused(now).is_empty() { self.begun } else { self.state.begun }
     }
 
     fn write(&self, state: &SavedState) {
-        // A state that is too long cannot be read, which costs a full sync each time.
+        // A state that is too long cannot be read. Then each sync is a full one.
         if let Err(error) = files::replace_file(&self.folder.join(STATE_FILE), text(state).as_bytes()) {
-            // The former state, if there is one, belongs to another commit, and is compared with the branch.
+            // The former state, if there is one, has another commit, which the next sync compares with the branch.
             log::warn!("cannot save the state of the success: {error}");
         }
     }
@@ -242,9 +241,9 @@ impl SavedState {
         }
     }
 
-    /// Whether the folder at the tip has the tree of this success.
+    /// Returns whether the folder at the tip has the tree of this success.
     fn is_in(&self, tip: &RemoteTip) -> bool {
-        self.tree.as_deref().is_some_and(|tree| tip.tree.as_ref().is_some_and(|there| there.as_str() == tree))
+        self.tree.as_deref().is_some_and(|tree| tip.tree.as_ref().is_some_and(|current| current.as_str() == tree))
     }
 
     /// Checks that the programs and the query of the export are the same.
@@ -262,12 +261,11 @@ impl SavedState {
 }
 
 /// Returns the version of this program, and all settings that shape what is pulled and committed. Message, author and
-/// signature are not among them, since they only concern new commits; nor are the guards, since they only look at
-/// changes.
+/// signature are left out, since they concern only new commits. The guards are left out, since they check only changes.
 fn settings(run: RunContext<'_>) -> String {
     let request = run.request;
     let KindSettings { mut includes, mut skips } = tip::asked_kinds(run.env.config);
-    // The order of the kinds does not matter. A setting that is not set is another one than an empty one.
+    // The order of the kinds does not matter. A setting that is not set differs from an empty one.
     for kinds in [&mut includes, &mut skips].into_iter().flatten() {
         kinds.sort_unstable();
     }
@@ -279,7 +277,7 @@ fn settings(run: RunContext<'_>) -> String {
     )
 }
 
-/// Returns why a full sync is needed, as far as that is known without asking any server.
+/// Returns why a full sync is needed, if that is known before any server is asked.
 fn outdated(last: &SavedState, settings: &str, now: u64, every: Duration) -> Option<&'static str> {
     if last.tree.is_none() {
         return Some("no earlier success is known");
@@ -349,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn time_and_settings_are_looked_at_before_anybody_is_asked() {
+    fn time_and_settings_are_checked_before_any_server_is_asked() {
         let pull = saved();
         let check = |settings, now, every, expected| {
             assert_eq!(outdated(&pull, settings, now, Duration::from_secs(every)), expected, "{settings} {now}");
@@ -367,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_accepted_is_offered_again_after_that_time() {
+    fn a_full_sync_counts_only_if_it_offered_all_items() {
         let found = FoundItem { item: "script f/a".to_owned(), reason: "r".to_owned(), digest: "d".to_owned() };
         let last = |state, offers_again| LastSync {
             folder: PathBuf::new(),
@@ -382,7 +380,7 @@ mod tests {
             assert_eq!(last.begun_after(&now, is_full), expected);
         };
         let with_found = || SavedState { found: vec![found.clone()], ..saved() };
-        // A full sync did not offer it, so the next full sync is due as if there had been none.
+        // This full sync did not offer the item, so it does not delay the next one.
         check(last(with_found(), false), true, 1_000);
         check(last(with_found(), true), true, 1_050);
         check(last(with_found(), true), false, 1_000);
@@ -396,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_read_as_it_was_written_or_not_at_all() {
+    fn a_damaged_state_is_not_read() {
         for tree in [None, saved().tree] {
             let state = SavedState { tree, ..saved() };
             let whole = text(&state);

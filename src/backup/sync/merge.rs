@@ -22,7 +22,7 @@ pub struct Pulled<'a> {
     pub base: PullBase,
     /// The groups of items that were pulled, if not all were.
     pub changed: Option<&'a Changed>,
-    /// What was pulled, but for the items that are left out.
+    /// What was pulled, without the items that are left out.
     pub snapshot: &'a Snapshot,
     /// Whether the files of the shared UI in the repository belong to us.
     pub owns_ui: bool,
@@ -30,8 +30,8 @@ pub struct Pulled<'a> {
 
 impl Pulled<'_> {
     /// Returns whether a file belongs to an item that was left out, so that the repository's file stays as it is. A
-    /// file that wmill did not write (`is_gone`) may also be an item that was left out since it lies in the folder of
-    /// another script's modules. One that wmill wrote may be one of these modules now.
+    /// file that wmill did not write (`is_gone`) may also belong to an item that was left out because it lies in the
+    /// folder of another script's modules. A file that wmill wrote may be one of these modules now.
     fn is_left_out(&self, path: &[u8], is_gone: bool, workspace: &WorkspaceId) -> bool {
         let left_out = &self.snapshot.left_out;
         !left_out.is_empty()
@@ -72,8 +72,8 @@ fn entry_of(path: &str) -> String {
     path.strip_suffix(".yaml").map_or_else(|| path.to_owned(), |base| [base, ".json"].concat())
 }
 
-/// Stages the pulled files, checks that git staged exactly these, and compares what the repository's folder holds with
-/// what it will hold.
+/// Stages the pulled files, checks that git staged exactly these, and compares the repository's folder before and after
+/// the sync.
 ///
 /// # Errors
 /// [`GitError`].
@@ -112,7 +112,7 @@ fn remove_superseded(folder: &Path, own_items: &[(String, String)], workspace: &
     };
     let own: BTreeMap<_, _> = own_items.iter().map(own).collect();
     for file in walk(folder)? {
-        // Only a path that the walk finds is certain to lie in the folder.
+        // Only the paths that the walk returns are certain to lie in the folder.
         let common = own.get(&file?.0).map(|common| folder.join(common));
         if let Some(common) = common.filter(|common| common.is_file()) {
             files::remove_file(&common)?;
@@ -121,13 +121,13 @@ fn remove_superseded(folder: &Path, own_items: &[(String, String)], workspace: &
     Ok(())
 }
 
-/// Merges the staged files with those of the repository that stay. Returns those that were replaced, too.
+/// Merges the staged files with the repository's files that stay. Also returns the files that were replaced.
 fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) -> io::Result<(TreeDiff, Sample)> {
-    let (kept, replaced) = keep(staged, tip, pulled)?;
+    let (kept, replaced) = kept_files(staged, tip, pulled)?;
     let merged = join(tip.folder.entries()?, staged.entries()?).filter_map(|file| {
         let of_both = file.map(|(path, (before, after))| {
-            let stays = kept.contains(&path) || !pulled.has(&path);
-            Some((path, if stays { before } else { after }?))
+            let is_kept = kept.contains(&path) || !pulled.has(&path);
+            Some((path, if is_kept { before } else { after }?))
         });
         of_both.transpose()
     });
@@ -136,10 +136,10 @@ fn merge(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, staged: &Listing) 
 }
 
 /// Returns the repository's files that stay, and those that would have stayed, but were replaced.
-fn keep(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
+fn kept_files(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
     // If wmill saw a file that is gone now, wmill deleted it.
     let is_on_repository = pull.base != PullBase::Empty;
-    // With patterns, what was not pulled may lie outside of them. So only pulled items replace other files.
+    // With patterns, an item that was not pulled may lie outside of them, so only pulled items replace other files.
     let pulled = if !tip.plan.scope.is_all() && is_on_repository { Some(items_of(staged, tip)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), Vec::new());
     for pair in join(tip.folder.entries()?, staged.entries()?) {
@@ -156,7 +156,7 @@ fn keep(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTr
             replaced.push(path);
         }
     }
-    // A file cannot stay where there is a folder now, nor below a path that is a file now.
+    // A file cannot stay if its path is a folder now, or if one of its parent folders is a file now.
     if !kept.is_empty() {
         for file in staged.entries()? {
             let (path, _) = file?;
@@ -188,7 +188,7 @@ fn is_windmills(path: &[u8], tip: &RemoteTip, pulled: Option<&BTreeSet<ItemId>>)
         })
 }
 
-/// Returns the items that were pulled, or that lost a file to wmill: these are within the patterns.
+/// Returns the items that were pulled, or of which wmill deleted a file. They are within the patterns.
 fn items_of(staged: &Listing, tip: &RemoteTip) -> io::Result<BTreeSet<ItemId>> {
     let mut found = BTreeSet::new();
     for file in join(tip.folder.entries()?, staged.entries()?) {

@@ -1,6 +1,6 @@
 //! A sync: lock, fetch, read Windmill, pull, compare, guard, commit, push, confirm.
 //!
-//! This file decides the order and what follows from each outcome. [`SyncSteps`] are the steps themselves; the tests
+//! This file decides the order of the steps and the reaction to each outcome. [`SyncSteps`] are the steps; the tests
 //! script them.
 
 pub mod commit;
@@ -47,7 +47,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
         let ended = LiveSteps::start(&run, &run_env, warnings).and_then(|start| run_from(run, start, warnings));
         match &ended {
             Ok(_) => run.remove_unused_checkouts(),
-            // A new checkout did not help. It may be what fills the disk, which other backups share.
+            // A new checkout did not help. The checkout may fill the disk, which other backups share.
             Err(error) if error.retry == Retry::NewCheckout => run.discard_checkout(),
             Err(_) => {}
         }
@@ -55,7 +55,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     })
 }
 
-/// Runs the steps of a sync within its log scope, and makes the result of what they return.
+/// Runs the steps of a sync within its log scope, and turns their outcome into the result.
 fn result_of(
     run: RunContext<'_>,
     run_id: &str,
@@ -112,7 +112,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
                     rejections += 1;
                     self.start_over(rejections, &why)?;
                 }
-                // A fetch does not find this damage: for example, a half-written object that git takes as present.
+                // A fetch does not find this damage: for example, a half-written object that git treats as present.
                 Err(damage) if damage.retry == Retry::NewCheckout && !is_new => {
                     log::warn!("starting over in a new checkout: {}", damage.message);
                     is_new = true;
@@ -141,7 +141,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         let tip = self.steps.tip().commit.clone();
         self.refresh()?;
         if rejections > 1 && self.steps.tip().commit == tip {
-            // The tip is the same, so the server refuses the push itself. One rejection may be a server that lagged.
+            // The tip is the same, so the server refuses the push itself. A single rejection may come from a server
+            // that lagged behind.
             return Err(push::refused(self.run, why));
         }
         Ok(())
@@ -315,12 +316,12 @@ mod tests {
     /// Returns the calls of such a round up to `last`, which fails.
     fn round_until(last: &str, number: usize, tip: &str) -> String {
         let round = round(number, tip);
-        let end = round.find(last).expect("it is asked in a round") + last.len();
-        let end = end + round[end..].find(' ').expect("it is not the last");
+        let end = round.find(last).expect("the call is in the round") + last.len();
+        let end = end + round[end..].find(' ').expect("the call is not the last");
         round[..end].to_owned()
     }
 
-    /// Returns the call that notes a success with the commit of this round.
+    /// Returns the call that saves a success with the commit of this round.
     fn remember(round: usize) -> String {
         format!("remember:{}", commit_of(round))
     }
@@ -347,7 +348,7 @@ mod tests {
     struct Scene {
         config: Config,
         flags: Flags,
-        /// What the branch holds, each time it is asked for; the last one stays.
+        /// The tip of the branch at each request; the last one is repeated.
         bases: VecDeque<RemoteTip>,
         is_first: bool,
         base: PullBase,
@@ -357,7 +358,7 @@ mod tests {
         /// The items that the pull leaves out.
         left_out: Vec<LeftOut>,
         /// Why the first pushes fail.
-        arrivals: VecDeque<NotPushed>,
+        not_pushed: VecDeque<NotPushed>,
         /// The calls that fail, once each: from which round on, which call, and with which error.
         faults: Vec<(usize, &'static str, BackupError)>,
     }
@@ -379,13 +380,13 @@ mod tests {
                 changes: CHANGES.iter().map(|(mark, path)| (*mark, (*path).to_owned())).collect(),
                 warning: None,
                 left_out: Vec::new(),
-                arrivals: VecDeque::new(),
+                not_pushed: VecDeque::new(),
                 faults: Vec::new(),
             };
             scene.tips("1")
         }
 
-        /// Sets the branch's tips, one digit for each time it is asked for; `-` if the branch does not exist.
+        /// Sets the branch's tips, one digit for each request; `-` if the branch does not exist.
         fn tips(mut self, tips: &str) -> Self {
             let plan = tip::plan_without_file(&self.config);
             let tip = |tip: char| RemoteTip {
@@ -402,17 +403,17 @@ mod tests {
             self
         }
 
-        fn arrivals<const N: usize>(mut self, arrivals: [NotPushed; N]) -> Self {
-            self.arrivals = arrivals.into();
+        fn not_pushed<const N: usize>(mut self, not_pushed: [NotPushed; N]) -> Self {
+            self.not_pushed = not_pushed.into();
             self
         }
 
-        fn fault(self, asked: &'static str, fault: BackupError) -> Self {
-            self.fault_in(1, asked, fault)
+        fn fault(self, call: &'static str, fault: BackupError) -> Self {
+            self.fault_in(1, call, fault)
         }
 
-        fn fault_in(mut self, round: usize, asked: &'static str, fault: BackupError) -> Self {
-            self.faults.push((round, asked, fault));
+        fn fault_in(mut self, round: usize, call: &'static str, fault: BackupError) -> Self {
+            self.faults.push((round, call, fault));
             self
         }
 
@@ -426,24 +427,24 @@ mod tests {
             self
         }
 
-        /// Plays a sync that begins with `start`.
-        fn told(
+        /// Runs a sync that begins with `start`.
+        fn play_from(
             mut self,
             start: impl FnOnce(ScriptedSteps<'_>) -> Result<Start<ScriptedSteps<'_>>, BackupError>,
         ) -> Played {
             static COUNT: AtomicU32 = AtomicU32::new(0);
-            let name = format!("story-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+            let name = format!("sync-{}", COUNT.fetch_add(1, Ordering::Relaxed));
             let config = self.config.clone();
             let workspace = config.workspaces.single().expect("one workspace");
             let request = Draft::from_config(&config, self.flags).request(workspace).expect("a request");
-            let asked = Calls::default();
+            let calls = Calls::default();
             let progress = |event| match event {
-                Event::Started(step) => asked.note(format!("{}(", step.as_str())),
-                Event::Ended(..) => asked.note(")"),
-                Event::Waits => asked.note("waits"),
+                Event::Started(step) => calls.note(format!("{}(", step.as_str())),
+                Event::Ended(..) => calls.note(")"),
+                Event::Waits => calls.note("waits"),
             };
             let cancel = CancelToken::default();
-            let service = Env {
+            let env = Env {
                 config: &config,
                 own_program: Path::new("none"),
                 cancel: &cancel,
@@ -456,33 +457,33 @@ mod tests {
                 scene: self,
                 pulls: 0,
                 run_dir: RunDir::for_test(&name).expect("a folder"),
-                asked: &asked,
+                calls: &calls,
             };
-            let run = RunContext { request: &request, env: &service };
+            let run = RunContext { request: &request, env: &env };
             let mut result = result_of(run, "r1", |warnings| run_from(run, start(steps)?, warnings));
             result.duration_ms = 0;
-            let remembered = asked.remembered.into_inner().expect("whole");
-            Played { asked: asked.words.into_inner().expect("whole").join(" "), remembered, result }
+            let remembered = calls.remembered.into_inner().expect("whole");
+            Played { calls: calls.words.into_inner().expect("whole").join(" "), remembered, result }
         }
 
         fn play(self) -> Played {
-            self.told(|steps| Ok(Start::Pull(steps)))
+            self.play_from(|steps| Ok(Start::Pull(steps)))
         }
     }
 
     /// The calls of a sync, and its result.
     struct Played {
-        asked: String,
+        calls: String,
         /// The warnings that were saved with a success.
         remembered: Vec<String>,
         result: SyncResult,
     }
 
     impl Played {
-        /// Checks all of it, and returns the warnings that were saved with a success.
+        /// Checks the calls and the result, and returns the warnings that were saved with a success.
         #[track_caller]
-        fn check(self, asked: &[&str], result: SyncResult) -> Vec<String> {
-            assert_eq!((self.asked, self.result), (asked.join(" "), result));
+        fn check(self, calls: &[&str], result: SyncResult) -> Vec<String> {
+            assert_eq!((self.calls, self.result), (calls.join(" "), result));
             self.remembered
         }
     }
@@ -501,18 +502,18 @@ mod tests {
         }
     }
 
-    /// Steps that answer what their scene says.
+    /// Steps that return what their scene defines.
     struct ScriptedSteps<'a> {
         scene: Scene,
         tip: RemoteTip,
         pulls: usize,
         run_dir: RunDir,
-        asked: &'a Calls,
+        calls: &'a Calls,
     }
 
     impl ScriptedSteps<'_> {
-        fn ask(&mut self, verb: &str, on: Option<&str>) -> Result<(), BackupError> {
-            self.asked.note(on.map_or(verb.to_owned(), |on| format!("{verb}:{on}")));
+        fn call(&mut self, verb: &str, tip: Option<&str>) -> Result<(), BackupError> {
+            self.calls.note(tip.map_or(verb.to_owned(), |tip| format!("{verb}:{tip}")));
             match self.scene.faults.iter().position(|(from, fails, _)| *from <= self.pulls && *fails == verb) {
                 Some(at) => Err(self.scene.faults.remove(at).2),
                 None => Ok(()),
@@ -531,8 +532,8 @@ mod tests {
         }
 
         fn leave_out(&mut self, paths: &[String], _: u32) -> bool {
-            self.asked.note(format!("leave_out:{}", paths.join(",")));
-            let is_new = self.scene.left_out.iter().all(|one| !paths.contains(&one.item));
+            self.calls.note(format!("leave_out:{}", paths.join(",")));
+            let is_new = self.scene.left_out.iter().all(|item| !paths.contains(&item.item));
             let refused = paths.iter().map(|path| LeftOut { item: path.clone(), reason: "refused".to_owned() });
             self.scene.left_out.extend(refused);
             is_new
@@ -548,18 +549,18 @@ mod tests {
 
         fn pull(&mut self) -> Result<PullBase, BackupError> {
             self.pulls += 1;
-            self.ask("pull", Some(&self.tip()))?;
+            self.call("pull", Some(&self.tip()))?;
             Ok(self.scene.base)
         }
 
         /// Returns the changes of the scene.
         fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
-            self.ask("compose", (base == PullBase::Empty).then_some("empty"))?;
+            self.call("compose", (base == PullBase::Empty).then_some("empty"))?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let listing = |name: &str, absent, digit| {
                 let entry = Entry { mode: 0o100_644, object: id(digit) };
-                let there = self.scene.changes.iter().filter(|(mark, _)| *mark != absent);
-                let entries = there.map(|(_, path)| Ok((path.as_bytes().to_vec(), entry.clone())));
+                let listed = self.scene.changes.iter().filter(|(mark, _)| *mark != absent);
+                let entries = listed.map(|(_, path)| Ok((path.as_bytes().to_vec(), entry.clone())));
                 Listing::write(self.run_dir.path().join(name), entries).expect("a folder to write to")
             };
             let comparison = TreeDiff::of(listing("before", Mark::Added, "1"), listing("after", Mark::Deleted, "2"));
@@ -567,26 +568,26 @@ mod tests {
         }
 
         fn guard(&mut self, _: &TreeDiff) -> Result<(), BackupError> {
-            self.ask("guard", None)
+            self.call("guard", None)
         }
 
         fn commit(&mut self, _: &TreeDiff, _: &mut Warnings) -> Result<ObjectId, BackupError> {
-            self.ask("commit", Some(&self.tip()))?;
+            self.call("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }
 
         fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
-            self.ask("push", Some(digit(commit)))?;
-            Ok(self.scene.arrivals.pop_front())
+            self.call("push", Some(digit(commit)))?;
+            Ok(self.scene.not_pushed.pop_front())
         }
 
         fn remember(&mut self, commit: &ObjectId, warnings: &Warnings) {
-            self.asked.note(format!("remember:{}", digit(commit)));
-            *self.asked.remembered.lock().expect("whole") = warnings.list().to_vec();
+            self.calls.note(format!("remember:{}", digit(commit)));
+            *self.calls.remembered.lock().expect("whole") = warnings.list().to_vec();
         }
 
         fn refresh(&mut self) -> Result<(), BackupError> {
-            self.ask("refresh", None)?;
+            self.call("refresh", None)?;
             if let Some(tip) = self.scene.bases.pop_front() {
                 self.tip = tip;
             }
@@ -594,7 +595,7 @@ mod tests {
         }
 
         fn discard(&mut self) -> Result<(), BackupError> {
-            self.ask("discard", None)
+            self.call("discard", None)
         }
     }
 
@@ -622,22 +623,22 @@ mod tests {
     }
 
     #[test]
-    fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
+    fn files_that_the_remote_refuses_are_left_out_and_the_others_are_pushed() {
         let refusal = |path: &str| NotPushed::Refused { paths: vec![path.to_owned()], why: "GH001".to_owned() };
-        let told = Scene::new().arrivals([refusal("f/a"), refusal("f/b")]).play();
-        let asked = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
-        assert_eq!(told.asked, asked.join(" "));
-        assert_eq!((told.result.code, told.result.left_out.len()), (Code::Incomplete, 2));
-        // A file that belongs to no item, or to one that is left out already.
-        let refused = Scene::new().arrivals([refusal("f/a"), refusal("f/a")]).play().result;
+        let played = Scene::new().not_pushed([refusal("f/a"), refusal("f/b")]).play();
+        let calls = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
+        assert_eq!(played.calls, calls.join(" "));
+        assert_eq!((played.result.code, played.result.left_out.len()), (Code::Incomplete, 2));
+        // The second refusal names an item that is already left out.
+        let refused = Scene::new().not_pushed([refusal("f/a"), refusal("f/a")]).play().result;
         assert_eq!(refused.code, Code::GitRejected);
         assert!(refused.message.ends_with("refuses the push: GH001"), "{}", refused.message);
     }
 
     #[test]
-    fn a_sync_without_single_items_is_remembered_and_no_success() {
-        let one = |number| LeftOut { item: format!("script f/{number}"), reason: "why".to_owned() };
-        let left_out: Vec<_> = (1..=4).map(one).collect();
+    fn a_sync_that_leaves_items_out_is_saved_and_incomplete() {
+        let item = |number| LeftOut { item: format!("script f/{number}"), reason: "why".to_owned() };
+        let left_out: Vec<_> = (1..=4).map(item).collect();
         let missing = "script f/1 (why), script f/2 (why), script f/3 (why), and 1 more";
         let incomplete = |did: &str| SyncResult {
             code: Code::Incomplete,
@@ -652,10 +653,10 @@ mod tests {
             changed: Changed::default(),
             ..incomplete("has not changed since the last commit")
         };
-        let asked = "pull( pull:1 ) commit( compose guard ) remember:1";
-        scene().unchanged().play().check(&[asked], nothing_new.clone());
-        let told = scene().told(|_| Ok(Start::Unchanged { tip: id("1"), left_out: left_out.clone() }));
-        told.check(&[], nothing_new);
+        let calls = "pull( pull:1 ) commit( compose guard ) remember:1";
+        scene().unchanged().play().check(&[calls], nothing_new.clone());
+        let played = scene().play_from(|_| Ok(Start::Unchanged { tip: id("1"), left_out: left_out.clone() }));
+        played.check(&[], nothing_new);
         let shown = scene().dry_run().play().result;
         assert_eq!((shown.code, shown.left_out.len()), (Code::DryRun, 4));
         assert!(shown.message.ends_with(&format!("; what cannot be backed up: {missing}")), "{}", shown.message);
@@ -665,157 +666,162 @@ mod tests {
     }
 
     #[test]
-    fn where_the_start_says_that_nothing_changed_nothing_is_asked() {
-        let told = Scene::new().told(|_| Ok(Start::Unchanged { tip: id("7"), left_out: Vec::new() }));
-        told.check(&[], SyncResult { commit: Some("7".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) });
+    fn no_step_runs_if_nothing_changed() {
+        let played = Scene::new().play_from(|_| Ok(Start::Unchanged { tip: id("7"), left_out: Vec::new() }));
+        played.check(&[], SyncResult { commit: Some("7".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) });
     }
 
     #[test]
-    fn a_pull_that_changes_nothing_is_remembered_and_not_committed() {
+    fn a_pull_without_changes_is_saved_and_not_committed() {
         let result = SyncResult { commit: Some("1".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) };
-        let asked = "pull( pull:1 ) commit( compose guard ) remember:1";
-        Scene::new().unchanged().play().check(&[asked], result);
+        let calls = "pull( pull:1 ) commit( compose guard ) remember:1";
+        Scene::new().unchanged().play().check(&[calls], result);
         // An empty workspace has nothing to commit, so there is no branch.
-        let asked = "pull( pull:- ) commit( compose guard )";
-        Scene::new().tips("-").unchanged().play().check(&[asked], ended(Code::Unchanged, UNCHANGED));
+        let calls = "pull( pull:- ) commit( compose guard )";
+        Scene::new().tips("-").unchanged().play().check(&[calls], ended(Code::Unchanged, UNCHANGED));
     }
 
     #[test]
-    fn a_first_commit_is_made_where_the_branch_is_not_there() {
+    fn a_commit_is_made_if_the_branch_does_not_exist() {
         Scene::new().tips("-").play().check(&[&round(1, "-"), &remember(1)], pushed(1));
     }
 
     #[test]
-    fn a_dry_run_neither_commits_nor_pushes_nor_remembers() {
-        let asked = "pull( pull:1 ) commit( compose guard )";
+    fn a_dry_run_does_not_commit_push_or_save() {
+        let calls = "pull( pull:1 ) commit( compose guard )";
         let message = "Would commit to https://git.example/shop.git (branch main): 1 added, 1 modified, 1 deleted\n\n\
                        A f/a.py\nM f/b.py\nD f/c.py";
         let shown = SyncResult { changed: CHANGED, ..ended(Code::DryRun, message) };
-        Scene::new().dry_run().play().check(&[asked], shown);
+        Scene::new().dry_run().play().check(&[calls], shown);
         let unchanged = SyncResult { commit: Some("1".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) };
-        Scene::new().dry_run().unchanged().play().check(&[asked], unchanged);
+        Scene::new().dry_run().unchanged().play().check(&[calls], unchanged);
     }
 
     #[test]
     fn a_dry_run_lists_fifty_files_and_counts_the_others() {
         let changes = (10..62).map(|number| (Mark::Added, format!("f/{number}.py"))).collect();
-        let told = Scene { changes, ..Scene::new() }.dry_run().play();
-        assert!(told.result.message.ends_with("\nA f/59.py\n... and 2 more"), "{}", told.result.message);
+        let played = Scene { changes, ..Scene::new() }.dry_run().play();
+        assert!(played.result.message.ends_with("\nA f/59.py\n... and 2 more"), "{}", played.result.message);
     }
 
     #[test]
-    fn a_guard_refuses_before_anything_is_committed() {
+    fn a_guard_refuses_before_the_commit() {
         let refusal = || BackupError::new(Code::MassDeletion, "too many");
         for scene in [Scene::new(), Scene::new().unchanged(), Scene::new().dry_run()] {
-            let told = scene.fault("guard", refusal()).play();
-            told.check(&["pull( pull:1 ) commit( compose guard"], ended(Code::MassDeletion, "too many"));
+            let played = scene.fault("guard", refusal()).play();
+            played.check(&["pull( pull:1 ) commit( compose guard"], ended(Code::MassDeletion, "too many"));
         }
     }
 
     #[test]
-    fn the_encryption_key_is_refused_before_anything_is_pulled() {
-        let told = Scene::with(&[("WMILL_INCLUDE", "key")]).play();
-        assert_eq!((told.asked.as_str(), told.result.code), ("", Code::PlaintextSecrets), "{}", told.result.message);
-        let told = Scene::with(&[("WMILL_INCLUDE", "key"), ("ALLOW_PLAINTEXT_SECRETS", "true")]).play();
-        told.check(&[&round(1, "1"), &remember(1)], pushed(1));
+    fn the_encryption_key_is_refused_before_the_pull() {
+        let played = Scene::with(&[("WMILL_INCLUDE", "key")]).play();
+        assert_eq!(
+            (played.calls.as_str(), played.result.code),
+            ("", Code::PlaintextSecrets),
+            "{}",
+            played.result.message
+        );
+        let played = Scene::with(&[("WMILL_INCLUDE", "key"), ("ALLOW_PLAINTEXT_SECRETS", "true")]).play();
+        played.check(&[&round(1, "1"), &remember(1)], pushed(1));
     }
 
     #[test]
     fn a_rejected_push_starts_over_on_the_new_tip() {
-        let told = Scene::new().tips("12").arrivals([rejected("stale")]).play();
-        told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), &remember(2)], pushed(2));
+        let played = Scene::new().tips("12").not_pushed([rejected("stale")]).play();
+        played.check(&[&round(1, "1"), AGAIN, &round(2, "2"), &remember(2)], pushed(2));
     }
 
     #[test]
-    fn two_rejections_on_a_tip_that_stays_are_a_refusal() {
+    fn two_rejections_on_the_same_tip_are_a_refusal() {
         let message = "https://git.example/shop.git (branch `main`) refuses the push: protected";
         let refused = || ended(Code::GitRejected, message);
-        let told = Scene::new().arrivals([rejected("stale"), rejected("protected")]).play();
-        told.check(&[&round(1, "1"), AGAIN, &round(2, "1"), AGAIN], refused());
-        let told = Scene::new().tips("12").arrivals([rejected("stale"), rejected("protected")]).play();
-        told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN], refused());
-        let told =
-            Scene::new().tips("123").arrivals([rejected("stale"), rejected("stale"), rejected("protected")]).play();
-        told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN, &round(3, "3"), AGAIN], refused());
-        let told = Scene::new().tips("-").arrivals([rejected("stale"), rejected("protected")]).play();
-        told.check(&[&round(1, "-"), AGAIN, &round(2, "-"), AGAIN], refused());
+        let played = Scene::new().not_pushed([rejected("stale"), rejected("protected")]).play();
+        played.check(&[&round(1, "1"), AGAIN, &round(2, "1"), AGAIN], refused());
+        let played = Scene::new().tips("12").not_pushed([rejected("stale"), rejected("protected")]).play();
+        played.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN], refused());
+        let played =
+            Scene::new().tips("123").not_pushed([rejected("stale"), rejected("stale"), rejected("protected")]).play();
+        played.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN, &round(3, "3"), AGAIN], refused());
+        let played = Scene::new().tips("-").not_pushed([rejected("stale"), rejected("protected")]).play();
+        played.check(&[&round(1, "-"), AGAIN, &round(2, "-"), AGAIN], refused());
         // The server may have been behind, so one rejection is not enough.
-        let told = Scene::new().arrivals([rejected("stale")]).play();
-        told.check(&[&round(1, "1"), AGAIN, &round(2, "1"), &remember(2)], pushed(2));
+        let played = Scene::new().not_pushed([rejected("stale")]).play();
+        played.check(&[&round(1, "1"), AGAIN, &round(2, "1"), &remember(2)], pushed(2));
         // If the tip has moved meanwhile, another writer was first.
-        let told = Scene::new().tips("123").arrivals([rejected("stale"), rejected("stale")]).play();
-        told.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN, &round(3, "3"), &remember(3)], pushed(3));
+        let played = Scene::new().tips("123").not_pushed([rejected("stale"), rejected("stale")]).play();
+        played.check(&[&round(1, "1"), AGAIN, &round(2, "2"), AGAIN, &round(3, "3"), &remember(3)], pushed(3));
     }
 
     #[test]
     fn the_fifth_round_is_the_last() {
         let stale = || rejected("stale");
         let four = [1, 2, 3, 4].map(|number| format!("{} {AGAIN}", round(number, &number.to_string()))).join(" ");
-        let told = Scene::new().tips("12345").arrivals([stale(), stale(), stale(), stale()]).play();
-        told.check(&[&four, &round(5, "5"), &remember(5)], pushed(5));
+        let played = Scene::new().tips("12345").not_pushed([stale(), stale(), stale(), stale()]).play();
+        played.check(&[&four, &round(5, "5"), &remember(5)], pushed(5));
         let last = rejected("stale again");
-        let told = Scene::new().tips("123456").arrivals([stale(), stale(), stale(), stale(), last]).play();
+        let played = Scene::new().tips("123456").not_pushed([stale(), stale(), stale(), stale(), last]).play();
         let message = "cannot push to https://git.example/shop.git (branch `main`): other writers were first 5 times in \
                        a row (stale again)";
-        told.check(&[&four, &round(5, "5")], ended(Code::GitRejected, message));
+        played.check(&[&four, &round(5, "5")], ended(Code::GitRejected, message));
     }
 
     #[test]
-    fn a_success_is_told_and_remembered_only_of_a_commit_that_was_seen_on_the_branch() {
-        let told = Scene::new().fault("push", fault(Retry::Never)).play();
-        told.check(&[&round_until("push:", 1, "1")], ended(Code::GitFailed, "it broke"));
-        let told = Scene::new().arrivals([rejected("stale")]).fault("refresh", fault(Retry::Never)).play();
-        told.check(&[&round(1, "1"), "fetch( refresh"], ended(Code::GitFailed, "it broke"));
+    fn a_sync_succeeds_only_if_its_commit_was_seen_on_the_branch() {
+        let played = Scene::new().fault("push", fault(Retry::Never)).play();
+        played.check(&[&round_until("push:", 1, "1")], ended(Code::GitFailed, "it broke"));
+        let played = Scene::new().not_pushed([rejected("stale")]).fault("refresh", fault(Retry::Never)).play();
+        played.check(&[&round(1, "1"), "fetch( refresh"], ended(Code::GitFailed, "it broke"));
     }
 
     #[test]
-    fn damage_wherever_it_shows_leads_to_a_new_checkout_once() {
-        for (verb, asked) in [("pull", "pull:"), ("compose", "compose"), ("commit", "commit:"), ("push", "push:")] {
-            let (first, second) = (round_until(asked, 1, "1"), round_until(asked, 2, "1"));
-            let told = Scene::new().fault(verb, fault(Retry::NewCheckout)).play();
-            told.check(&[&first, "discard", AGAIN, &round(2, "1"), &remember(2)], pushed(2));
-            let told = Scene::new().fault(verb, fault(Retry::NewCheckout)).fault(verb, fault(Retry::NewCheckout));
-            told.play().check(&[&first, "discard", AGAIN, &second], ended(Code::GitFailed, "it broke"));
+    fn damage_in_any_step_leads_to_one_new_checkout() {
+        for (verb, calls) in [("pull", "pull:"), ("compose", "compose"), ("commit", "commit:"), ("push", "push:")] {
+            let (first, second) = (round_until(calls, 1, "1"), round_until(calls, 2, "1"));
+            let played = Scene::new().fault(verb, fault(Retry::NewCheckout)).play();
+            played.check(&[&first, "discard", AGAIN, &round(2, "1"), &remember(2)], pushed(2));
+            let played = Scene::new().fault(verb, fault(Retry::NewCheckout)).fault(verb, fault(Retry::NewCheckout));
+            played.play().check(&[&first, "discard", AGAIN, &second], ended(Code::GitFailed, "it broke"));
             for retry in [Retry::Never, Retry::AfterPause(None)] {
-                let told = Scene::new().fault(verb, fault(retry)).play();
-                told.check(&[&first], ended(Code::GitFailed, "it broke"));
+                let played = Scene::new().fault(verb, fault(retry)).play();
+                played.check(&[&first], ended(Code::GitFailed, "it broke"));
             }
         }
     }
 
     #[test]
-    fn a_new_checkout_is_no_rejection() {
+    fn a_new_checkout_does_not_count_as_a_rejection() {
         let stale = || rejected("stale");
         let two = [1, 2].map(|number| format!("{} {AGAIN}", round(number, &number.to_string()))).join(" ");
         let damaged = |scene: Scene| scene.fault_in(3, "commit", fault(Retry::NewCheckout));
         let renewed = [&round_until("commit:", 3, "3"), "discard", AGAIN].join(" ");
         // The tip stays the same, but the rejected pushes followed other tips.
-        let told = damaged(Scene::new().tips("123").arrivals([stale(), stale()])).play();
-        told.check(&[&two, &renewed, &round(4, "3"), &remember(4)], pushed(4));
-        let told = damaged(Scene::new().tips("123").arrivals([stale(), stale(), rejected("protected")])).play();
+        let played = damaged(Scene::new().tips("123").not_pushed([stale(), stale()])).play();
+        played.check(&[&two, &renewed, &round(4, "3"), &remember(4)], pushed(4));
+        let played = damaged(Scene::new().tips("123").not_pushed([stale(), stale(), rejected("protected")])).play();
         let message = "https://git.example/shop.git (branch `main`) refuses the push: protected";
-        told.check(&[&two, &renewed, &round(4, "3"), AGAIN], ended(Code::GitRejected, message));
-        // Nor does it count as one of the five rounds.
-        let told = damaged(Scene::new().tips("123345").arrivals([stale(), stale(), stale(), stale()])).play();
+        played.check(&[&two, &renewed, &round(4, "3"), AGAIN], ended(Code::GitRejected, message));
+        // A new checkout does not count as one of the five rounds either.
+        let played = damaged(Scene::new().tips("123345").not_pushed([stale(), stale(), stale(), stale()])).play();
         let rest = [&round(4, "3"), AGAIN, &round(5, "4"), AGAIN, &round(6, "5")].join(" ");
-        told.check(&[&two, &renewed, &rest, &remember(6)], pushed(6));
+        played.check(&[&two, &renewed, &rest, &remember(6)], pushed(6));
     }
 
     #[test]
-    fn where_no_new_checkout_can_be_had_the_sync_fails() {
+    fn a_sync_fails_if_the_new_checkout_cannot_be_created() {
         let damaged = || Scene::new().fault("commit", fault(Retry::NewCheckout));
         let (first, other) = (round_until("commit:", 1, "1"), || BackupError::new(Code::Internal, "the disk is full"));
         let result = || ended(Code::Internal, "the disk is full");
         damaged().fault("discard", other()).play().check(&[&first, "discard"], result());
         damaged().fault("refresh", other()).play().check(&[&first, "discard", "fetch( refresh"], result());
         // The fetch itself creates a damaged checkout again, so another new checkout would not help.
-        let told = damaged().fault("refresh", fault(Retry::NewCheckout)).play();
-        told.check(&[&first, "discard", "fetch( refresh"], ended(Code::GitFailed, "it broke"));
+        let played = damaged().fault("refresh", fault(Retry::NewCheckout)).play();
+        played.check(&[&first, "discard", "fetch( refresh"], ended(Code::GitFailed, "it broke"));
     }
 
     #[test]
-    fn each_round_warns_of_what_its_repository_holds_and_each_warning_is_given_once() {
-        let mut scene = Scene::new().tips("12").arrivals([rejected("stale")]);
+    fn each_round_warns_about_its_repository_and_no_warning_is_repeated() {
+        let mut scene = Scene::new().tips("12").not_pushed([rejected("stale")]);
         scene.bases[0].plan.warnings = vec!["p1".to_owned(), "p2".to_owned()];
         scene.bases[1].plan.warnings = vec!["p2".to_owned(), "p3".to_owned()];
         scene.bases[1].invalid_entries.add(b"a/../b");
@@ -823,27 +829,27 @@ mod tests {
         let invalid_entries =
             "the repository's folder has entries that git cannot check out, and the commit leaves them out: a/../b";
         let warnings = ["p1", "p2", "c", "p3", invalid_entries].map(str::to_owned).to_vec();
-        let asked = [&round(1, "1"), AGAIN, &round(2, "2"), &remember(2)];
-        let remembered = scene.play().check(&asked, SyncResult { warnings: warnings.clone(), ..pushed(2) });
+        let calls = [&round(1, "1"), AGAIN, &round(2, "2"), &remember(2)];
+        let remembered = scene.play().check(&calls, SyncResult { warnings: warnings.clone(), ..pushed(2) });
         assert_eq!(remembered, warnings);
     }
 
     #[test]
-    fn a_pull_into_nothing_is_warned_of() {
+    fn a_pull_into_an_empty_folder_gives_a_warning() {
         let narrowed = Scope::new(&[Vec::new(), Vec::new(), vec!["x".to_owned()]]);
         for (scope, more) in [(Scope::default(), ""), (narrowed, ", whatever its patterns leave out")] {
             let mut scene = Scene { base: PullBase::Empty, ..Scene::new() };
             scene.bases[0].plan.scope = scope;
             let warning =
                 "wmill cannot work with the repository's files, so the workspace was pulled again into an empty folder";
-            let asked = round(1, "1").replace("compose", "compose:empty");
+            let calls = round(1, "1").replace("compose", "compose:empty");
             let result = SyncResult { warnings: vec![[warning, more].concat()], ..pushed(1) };
-            scene.play().check(&[&asked, &remember(1)], result);
+            scene.play().check(&[&calls, &remember(1)], result);
         }
     }
 
     #[test]
-    fn a_first_sync_warns_of_the_scripts_that_it_removes() {
+    fn a_first_sync_warns_about_the_scripts_that_it_removes() {
         let changes = [
             (Mark::Added, "f/a.py"),
             (Mark::Deleted, "f/b.py"),
@@ -857,21 +863,22 @@ mod tests {
         let warning =
             "this first sync removes files that Windmill does not have (they stay in the history): f/b.py, u/e.ts";
         for (is_first, warnings) in [(true, vec![warning.to_owned()]), (false, Vec::new())] {
-            let told = Scene { is_first, changes: changes(), ..Scene::new() }.play();
+            let played = Scene { is_first, changes: changes(), ..Scene::new() }.play();
             let result = SyncResult { changed, warnings: warnings.clone(), ..pushed(1) };
-            assert_eq!(told.check(&[&round(1, "1"), &remember(1)], result), warnings);
+            assert_eq!(played.check(&[&round(1, "1"), &remember(1)], result), warnings);
         }
-        let told = Scene { is_first: true, changes: changes(), ..Scene::new() }.dry_run().play();
-        assert_eq!(told.result.warnings, [warning], "a dry run shows it too");
+        let played = Scene { is_first: true, changes: changes(), ..Scene::new() }.dry_run().play();
+        assert_eq!(played.result.warnings, [warning], "a dry run shows it too");
         let changes = vec![(Mark::Deleted, "tools/d.py".to_owned())];
-        let told = Scene { is_first: true, changes, ..Scene::new() }.play();
-        assert!(told.result.warnings.is_empty(), "{:?}", told.result.warnings);
+        let played = Scene { is_first: true, changes, ..Scene::new() }.play();
+        assert!(played.result.warnings.is_empty(), "{:?}", played.result.warnings);
     }
 
     #[test]
-    fn a_failure_is_told_with_its_warnings_and_without_secrets() {
-        let told = Scene::new().told(|_| Err(BackupError::new(Code::WindmillUnauthorized, "no hunter2, no hunter3")));
-        told.check(&[], ended(Code::WindmillUnauthorized, "no [redacted], no [redacted]"));
+    fn a_failure_is_reported_with_its_warnings_and_without_secrets() {
+        let played =
+            Scene::new().play_from(|_| Err(BackupError::new(Code::WindmillUnauthorized, "no hunter2, no hunter3")));
+        played.check(&[], ended(Code::WindmillUnauthorized, "no [redacted], no [redacted]"));
         let mut scene = Scene::new().fault("commit", BackupError::new(Code::Timeout, "too long"));
         scene.warning = Some("c");
         let result = SyncResult { warnings: vec!["c".to_owned()], ..ended(Code::Timeout, "too long") };

@@ -41,15 +41,15 @@ struct WholePull<'a> {
     run: RunContext<'a>,
     git: &'a Git<'a>,
     plan: &'a Plan,
-    /// What the folder holds before.
-    shown: Option<&'a ObjectId>,
-    /// Items that earlier syncs found to be bad. They do not count as too many.
+    /// The tree that the folder holds before the pull.
+    visible: Option<&'a ObjectId>,
+    /// Items that earlier syncs found to be bad. They do not count towards the limit of bad items.
     suspects: &'a [FoundItem],
 }
 
-/// Pulls into a folder that holds `shown`, or into an empty one if these files stop wmill. Searches for items that wmill
-/// cannot write, first among `suspects`, and leaves them out of the snapshot. Items that wmill was to write and did not
-/// are left out too, and the pull is repeated without them, since wmill may have written a part of them.
+/// Pulls into a folder that holds `visible`, or into an empty one if these files stop wmill. Searches for items that
+/// wmill cannot write, first among `suspects`, and leaves them out of the snapshot. Items that wmill did not write are
+/// left out too. Then the pull is repeated without them, since wmill may have written some of their files.
 ///
 /// # Errors
 /// [`BackupError`] if wmill, git or the disk fails.
@@ -57,11 +57,11 @@ pub fn pull(
     run: RunContext<'_>,
     git: &Git<'_>,
     plan: &Plan,
-    shown: Option<&ObjectId>,
+    visible: Option<&ObjectId>,
     snapshot: &mut Snapshot,
     suspects: &[FoundItem],
 ) -> Result<PullBase, BackupError> {
-    let whole = WholePull { run, git, plan, shown, suspects };
+    let whole = WholePull { run, git, plan, visible, suspects };
     let base = whole.pull(snapshot)?;
     let written = written_files(run, git)?;
     let lacks_items = snapshot.leave_out_missing(&written, plan)?;
@@ -83,11 +83,11 @@ impl WholePull<'_> {
     /// Pulls what the snapshot has, without a search for bad items.
     fn attempt(&self, snapshot: &Snapshot) -> Result<PullBase, BackupError> {
         let archive = snapshot.whole()?;
-        match self.pull_archive(snapshot, &archive, self.shown, &self.plan.text) {
+        match self.pull_archive(snapshot, &archive, self.visible, &self.plan.text) {
             Ok(()) => Ok(PullBase::Repository),
-            Err(error) if error.retry == Retry::EmptyFolder && self.shown.is_some() => {
+            Err(error) if error.retry == Retry::EmptyFolder && self.visible.is_some() => {
                 log::warn!("pulling again, into an empty folder: {}", error.message);
-                // Without patterns: what a pattern left out would look like what Windmill does not hold.
+                // Without patterns: an item that a pattern leaves out would look as if Windmill did not hold it.
                 let configuration = &self.plan.text_without_patterns;
                 self.pull_archive(snapshot, &archive, None, configuration).map(|()| PullBase::Empty)
             }
@@ -95,17 +95,17 @@ impl WholePull<'_> {
         }
     }
 
-    /// Pulls into a folder that holds `shown`. Each attempt begins with `shown` and nothing else.
+    /// Pulls into a folder that holds `visible`. Each attempt begins with `visible` and nothing else.
     fn pull_archive(
         &self,
         snapshot: &Snapshot,
         archive: &Archive,
-        shown: Option<&ObjectId>,
+        visible: Option<&ObjectId>,
         configuration: &str,
     ) -> Result<(), BackupError> {
         let Self { run, git, .. } = self;
         retry::patiently(&git.run_env().deadline, || {
-            git.check_out(shown)?;
+            git.check_out(visible)?;
             Ok(pull_once(*run, git, snapshot, archive.clone(), snapshot.sides.shared_ui.clone(), configuration)?)
         })
     }
@@ -150,8 +150,8 @@ pub fn pull_narrowed(
 ) -> Result<Option<String>, BackupError> {
     let place = git.listing_place("narrowed.listing");
     let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
-    let (shown, _) = tip.folder.sifted(place, is_shown)?;
-    let tree = git.compose(&shown)?;
+    let (visible, _) = tip.folder.sifted(place, is_shown)?;
+    let tree = git.compose(&visible)?;
     files::open_folder(git.tree_folder());
     git.check_out(Some(&tree))?;
     let before = read_lock(git);
@@ -160,7 +160,7 @@ pub fn pull_narrowed(
         return Ok(Some("the file system is not case-sensitive".to_owned()));
     }
     let archive = snapshot.part(|name| changed.has(name))?;
-    // If this endpoint does not exist, wmill does not touch the files of the shared UI.
+    // Without this endpoint, wmill does not touch the files of the shared UI.
     match pull_once(run, git, snapshot, archive, None, &tip.plan.text) {
         Ok(()) => {}
         Err(error) if error.is_end_of_run() => return Err(error.into()),
@@ -172,8 +172,8 @@ pub fn pull_narrowed(
     if let Err(why) = narrow::check_lock(&before, &after, changed) {
         return Ok(Some(why.to_owned()));
     }
-    let other = check_others(git, tip, changed)?;
-    Ok(other.map(|path| format!("`{}` does not belong to an item that changed", printable(&path))))
+    let unexpected = unexpected_change(git, tip, changed)?;
+    Ok(unexpected.map(|path| format!("`{}` does not belong to an item that changed", printable(&path))))
 }
 
 fn read_lock(git: &Git<'_>) -> Option<String> {
@@ -181,22 +181,22 @@ fn read_lock(git: &Git<'_>) -> Option<String> {
     String::from_utf8(text).ok().filter(|text| text.len() as u64 <= LOCK_BYTES_MAX)
 }
 
-/// Stages the pulled files. Returns a file that a narrowed pull should not have affected: a file of no changed item that
-/// was added, changed or deleted, or a file of the repository that cannot stay beside the pulled files.
-fn check_others(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Result<Option<GitPath>, GitError> {
+/// Stages the pulled files. Returns a file that a narrowed pull should not have affected: a file of no changed item
+/// that was added, changed or deleted, or a file of the repository that cannot stay beside the pulled files.
+fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Result<Option<GitPath>, GitError> {
     let mut check = EntryCheck::default();
     for file in join(tip.folder.entries()?, git.stage()?.entries()?) {
         let (path, (before, after)) = file?;
-        let stays = if path == WMILL_LOCK.as_bytes() || changed.has_bytes(&path) {
+        let kept = if path == WMILL_LOCK.as_bytes() || changed.has_bytes(&path) {
             after
         } else {
-            let given = before.as_ref().filter(|entry| changed.is_shown(&path) && !tip.is_withheld(&path, entry));
-            if given.map(|entry| &entry.object) != after.as_ref().map(|entry| &entry.object) {
+            let visible = before.as_ref().filter(|entry| changed.is_shown(&path) && !tip.is_withheld(&path, entry));
+            if visible.map(|entry| &entry.object) != after.as_ref().map(|entry| &entry.object) {
                 return Ok(Some(path));
             }
             before
         };
-        if stays.is_some_and(|entry| !check.admits(&path, &entry)) {
+        if kept.is_some_and(|entry| !check.admits(&path, &entry)) {
             return Ok(Some(path));
         }
     }

@@ -7,11 +7,11 @@ use crate::git::{self, Git, GitError, Pushed};
 use crate::model::Code;
 use crate::util::{Retry, retry};
 
-/// Why a push did not bring the commit to the branch, if another commit may.
+/// Why a push failed, if a push of another commit may succeed.
 pub enum NotPushed {
     /// The push was rejected, perhaps because another writer was first. Holds what the server said.
     Rejected(String),
-    /// The remote refuses the commit. It would accept one without some of the files, if it names any.
+    /// The remote refuses the commit. If it names files, it may accept a commit without them.
     Refused {
         /// Their paths in the repository.
         paths: Vec<String>,
@@ -26,13 +26,13 @@ pub enum NotPushed {
 /// # Errors
 /// [`BackupError`] if the remote refuses the commit or does not answer.
 pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
-    let mut may_be_there = false;
+    let mut may_be_pushed = false;
     let pushed = retry::patiently(&git.run_env().deadline, || {
-        if std::mem::replace(&mut may_be_there, true) && is_there(run, git, commit)? {
+        if std::mem::replace(&mut may_be_pushed, true) && is_on_branch(run, git, commit)? {
             return Ok(None);
         }
         match git.push(commit)? {
-            Pushed::Accepted if is_there(run, git, commit)? => Ok(None),
+            Pushed::Accepted if is_on_branch(run, git, commit)? => Ok(None),
             Pushed::Accepted => {
                 let why = "the server accepted the commit, but the branch does not have it now";
                 Ok(Some(NotPushed::Rejected(why.to_owned())))
@@ -43,16 +43,18 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
     });
     match pushed {
         // The answer to the last attempt may have been lost too.
-        Err(BackupError { retry: Retry::AfterPause(_), .. }) if is_there(run, git, commit).unwrap_or(false) => Ok(None),
+        Err(BackupError { retry: Retry::AfterPause(_), .. }) if is_on_branch(run, git, commit).unwrap_or(false) => {
+            Ok(None)
+        }
         other => other,
     }
 }
 
-/// Returns whether the branch of the remote holds the commit. Before, notes that the checkout is at that commit. If the
-/// branch does not hold it after all, the next fetch corrects the note.
-fn is_there(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
+/// Returns whether the branch of the remote holds the commit. First records that the checkout is at that commit. If the
+/// branch does not hold it, the next fetch corrects the record.
+fn is_on_branch(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, GitError> {
     if let Err(error) = git.set_tip_ref(commit) {
-        // This costs the next sync a fetch, but the current sync still counts.
+        // The next sync has to fetch again, but the current sync succeeds.
         log::warn!("cannot record the tip of the checkout: {}", BackupError::from(error).message);
     }
     let state = git.remote_state()?;

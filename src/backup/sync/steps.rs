@@ -23,28 +23,28 @@ use crate::windmill::cli;
 use crate::windmill::item_path::ItemId;
 use crate::windmill::narrow::Changed;
 
-/// How many refusals of files that were refused before a sync takes one by one. Then it leaves out all of them. It is
-/// less than the refusals that a sync takes in all.
+/// After this many refusals, a sync leaves out all items that were refused in earlier syncs, not only the named ones.
+/// It is less than the limit of refusals for a whole sync.
 const REFUSALS_ONE_BY_ONE_MAX: u32 = 5;
 
 /// The steps of a full sync. Each returns its error; `sync` decides whether to try anything else.
 pub trait SyncSteps {
-    /// Returns what the branch held when it was last asked for.
+    /// Returns what the branch held at the last request.
     fn tip(&self) -> &RemoteTip;
     /// Returns whether no earlier success is known.
     fn is_first(&self) -> bool;
     /// Returns the items that the pull leaves out.
     fn left_out(&self) -> Vec<LeftOut>;
     /// Leaves out the items that these files belong to, by their paths in the repository. Returns `false`, and leaves
-    /// out nothing, if a file belongs to no item, or to one that was left out before. `refusals` is how often the remote
-    /// refused files in this sync.
+    /// out nothing, if a file belongs to no item, or to one that was left out before. `refusals` is how often the
+    /// remote refused files in this sync.
     fn leave_out(&mut self, paths: &[String], refusals: u32) -> bool;
-    /// Lets wmill pull into a folder with the base's files.
+    /// Lets wmill pull into a folder with the tip's files.
     ///
     /// # Errors
     /// [`BackupError`] if Windmill, wmill, git or the disk fails.
     fn pull(&mut self) -> Result<PullBase, BackupError>;
-    /// Finds out what the folder will hold after a pull. Nothing is committed.
+    /// Merges the pulled files with the repository's files. Does not commit.
     ///
     /// # Errors
     /// [`BackupError`] if wmill did not write what Windmill has, or git or the disk fails.
@@ -54,7 +54,7 @@ pub trait SyncSteps {
     /// # Errors
     /// [`BackupError`] if it refuses.
     fn guard(&mut self, comparison: &TreeDiff) -> Result<(), BackupError>;
-    /// Commits on top of the base; the commit is not pushed yet.
+    /// Commits on top of the tip. Does not push.
     ///
     /// # Errors
     /// [`BackupError`] if git or the disk fails.
@@ -64,9 +64,9 @@ pub trait SyncSteps {
     /// # Errors
     /// [`BackupError`] if the remote refuses the commit or does not answer.
     fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError>;
-    /// Notes a success with all its warnings.
+    /// Saves a success with all its warnings.
     fn remember(&mut self, commit: &ObjectId, warnings: &Warnings);
-    /// Fetches the base again.
+    /// Fetches the tip again.
     ///
     /// # Errors
     /// [`BackupError`] if the remote or the disk fails.
@@ -78,7 +78,7 @@ pub trait SyncSteps {
     fn discard(&mut self) -> Result<(), BackupError>;
 }
 
-/// Whether anything changed.
+/// Whether a pull is needed.
 pub enum Start<T> {
     /// Nothing changed.
     Unchanged {
@@ -87,7 +87,7 @@ pub enum Start<T> {
         /// The items that the last pull left out.
         left_out: Vec<LeftOut>,
     },
-    /// Something changed, or this is not known, so wmill has to pull.
+    /// Something changed or may have changed, so wmill has to pull.
     Pull(T),
 }
 
@@ -101,14 +101,14 @@ pub struct LiveSteps<'a> {
     tip: RemoteTip,
     /// The groups of items that the last pull was narrowed to.
     changed: Option<Changed>,
-    /// How many warnings there were before those of an attempt.
+    /// The number of warnings before the first attempt.
     warnings: usize,
 }
 
 impl<'a> LiveSteps<'a> {
     /// Asks the remote, wmill and Windmill, takes the snapshot, and finds out whether anything changed since the last
-    /// success. A sync usually takes only this one snapshot. Its query depends on the repository, so the remote is asked
-    /// first.
+    /// success. A sync usually takes only this one snapshot. Its query depends on the repository, so the remote is
+    /// asked first.
     ///
     /// # Errors
     /// [`BackupError`] if the remote, Windmill or the disk fails, the key cannot sign, or a guard refuses.
@@ -122,7 +122,7 @@ impl<'a> LiveSteps<'a> {
         warn_about_old_volume(*run, warnings);
         let last = LastSync::open(*run, &folder);
         let ((state, tip), (wmill, account)) = run.step(Step::Fetch, || {
-            // The slowest one starts first: a program that asks a server.
+            // The slowest task starts first: the fetch, a program that asks a server.
             let (fetched, (wmill, account)) = both(
                 "fetch",
                 || fetch(*run, &git, &last),
@@ -159,7 +159,7 @@ impl<'a> LiveSteps<'a> {
     }
 }
 
-/// Asks the remote for its tip, and fetches it, unless it is that of the last success: then there may be nothing to
+/// Asks the remote for its tip. Fetches it, unless it is the tip of the last success: then there may be nothing to
 /// pull.
 fn fetch(run: RunContext<'_>, git: &Git<'_>, last: &LastSync) -> Result<(RemoteState, Option<RemoteTip>), BackupError> {
     retry::patiently(&git.run_env().deadline, || {
@@ -219,8 +219,7 @@ impl SyncSteps for LiveSteps<'_> {
     fn pull(&mut self) -> Result<PullBase, BackupError> {
         let (run, git, tip) = (*self.run, &self.git, &self.tip);
         if tip.plan.query != self.now.snapshot.query {
-            // The `wmill.yaml` of another writer changes what is exported, and was not known when the snapshot was
-            // taken.
+            // The `wmill.yaml` of another writer changes the query. It was not known when the snapshot was taken.
             self.now.snapshot = run.snapshot(git.run_env(), &tip.plan.query)?;
         }
         self.now.snapshot.judge_by(&tip.plan)?;
@@ -259,13 +258,12 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn remember(&mut self, commit: &ObjectId, warnings: &Warnings) {
-        // After a sync that changed something, the next sync may not give all warnings again. It is a full one to find
-        // out.
-        let told = &warnings.list()[self.warnings..];
-        let will_be_told =
-            self.tip.commit.as_ref() == Some(commit) || told.iter().all(|it| self.tip.plan.warnings.contains(it));
-        let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(|_| will_be_told);
-        self.last.save(commit, &self.now, tree.as_ref(), told, self.changed.is_none());
+        // After a sync that changed something, the next sync may not give all warnings again, unless it is a full one.
+        let new_warnings = &warnings.list()[self.warnings..];
+        let will_be_repeated = self.tip.commit.as_ref() == Some(commit)
+            || new_warnings.iter().all(|warning| self.tip.plan.warnings.contains(warning));
+        let tree = self.git.tree_at(commit, self.run.request.subdir.as_str()).ok().filter(|_| will_be_repeated);
+        self.last.save(commit, &self.now, tree.as_ref(), new_warnings, self.changed.is_none());
     }
 
     fn refresh(&mut self) -> Result<(), BackupError> {

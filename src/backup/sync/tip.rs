@@ -18,9 +18,9 @@ use crate::windmill::wmill_yaml::{self, KindSettings, Plan, WMILL_YAML};
 
 const TIP_LISTING: &str = "tip.listing";
 /// The longest path in our folder that is checked out. Systems accept 4,096 bytes; the rest is for the checkout's own
-/// path and for the names that `wmill` makes of a file's.
+/// path and for the names that `wmill` derives from a file's name.
 pub const PATH_BYTES_MAX: usize = 3072;
-/// How much of a longer path a warning names.
+/// How many bytes of a longer path a warning shows.
 const PATH_BYTES_NAMED: usize = 100;
 
 /// What the remote held when the round began.
@@ -44,11 +44,11 @@ pub struct RemoteTip {
 }
 
 impl RemoteTip {
-    /// Returns whether a file of the folder is hidden from wmill. The reasons: a link would lead wmill elsewhere; a
-    /// submodule hides what is below it; the repository's `wmill.yaml` gives orders; a single folder in the other
-    /// layout stops a pull; a file in the way of the shared UI stops the pull of that UI; no system holds a path that is
-    /// too long; and a workspace-specific file, or a file of an item below a folder that wmill does not walk into,
-    /// would stay forever.
+    /// Returns whether a file of the folder is hidden from wmill. The reasons: a link would lead wmill out of the
+    /// folder; a submodule hides what is below it; the repository's `wmill.yaml` would configure wmill; a single folder
+    /// in the other layout stops a pull; a file in the place of the shared UI stops the pull of that UI; a path may be
+    /// too long for the system; and a workspace-specific file, or a file of an item below a folder that wmill does not
+    /// walk into, would stay forever.
     pub fn is_withheld(&self, path: &[u8], entry: &Entry) -> bool {
         !entry.is_file()
             || path.len() > PATH_BYTES_MAX
@@ -85,12 +85,12 @@ pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupEr
 /// # Errors
 /// [`BackupError`] if the remote or the disk fails.
 pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<RemoteTip, BackupError> {
-    let look = || fetch(git, state).and_then(|tip| examine(run, git, tip));
-    match look() {
+    let fetch_and_examine = || fetch(git, state).and_then(|tip| examine(run, git, tip));
+    match fetch_and_examine() {
         Err(GitError::Checkout(why)) => {
             log::warn!("creating the checkout again: {why}");
             git.create(state.format)?;
-            Ok(look()?)
+            Ok(fetch_and_examine()?)
         }
         result => Ok(result?),
     }
@@ -100,7 +100,7 @@ pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<
 fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitError> {
     files::open_folder(git.tree_folder());
     git.remove_leftovers()?;
-    // A remote without objects does not show its object format, which may be another one than last time.
+    // A remote without objects does not show its object format, which may have changed since the last sync.
     if state.format.is_none() || state.format != git.format() || git.is_bloated() {
         git.create(state.format)?;
     }
@@ -108,10 +108,10 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
     match &state.tip {
         None => Ok(None),
         Some(tip) if git.is_at(tip)? => Ok(Some(tip.clone())),
-        Some(shown) => match git.fetch_tip()? {
+        Some(expected) => match git.fetch_tip()? {
             // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought
             // something else.
-            Some(tip) if tip != *shown && git.remote_state()?.tip.as_ref() != Some(&tip) => {
+            Some(tip) if tip != *expected && git.remote_state()?.tip.as_ref() != Some(&tip) => {
                 Err(GitError::Checkout(format!("git brought {tip}, which the remote does not show")))
             }
             tip => Ok(tip),
@@ -120,7 +120,7 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
 }
 
 /// Lists our folder at a fetched tip, and finds out which entries are valid and which of them wmill may see. Does not
-/// read the rest of the repository, and checks nothing out.
+/// read the rest of the repository, and does not check files out.
 ///
 /// # Errors
 /// [`GitError`].
@@ -164,8 +164,8 @@ pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> 
     Ok(tip)
 }
 
-/// Makes the visible tree, without the files that are hidden from wmill, if the folder's tree has other entries. `count`
-/// is the number of all.
+/// Makes the visible tree, without the files that are hidden from wmill, if the folder's tree has entries that are not
+/// visible. `count` is the number of all entries.
 fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitError> {
     let mut too_long = Sample::default();
     let (visible, visible_count) = tip.folder.sifted(git.listing_place("visible.listing"), |path, entry| {
@@ -206,12 +206,12 @@ pub fn plan_without_file(config: &Config) -> Plan {
 }
 
 fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, GitError> {
-    let mut asked = asked_kinds(run.env.config);
-    if let (Purpose::Restore, Some(includes)) = (run.request.flags.purpose, &mut asked.includes) {
-        // A restore takes the key only from the file that it is given.
+    let mut kinds = asked_kinds(run.env.config);
+    if let (Purpose::Restore, Some(includes)) = (run.request.flags.purpose, &mut kinds.includes) {
+        // A restore reads the key only from --key-file.
         includes.retain(|kind| *kind != "key");
     }
-    let (content, strange) = match own {
+    let (content, why_ignored) = match own {
         None => (None, None),
         Some(entry) if entry.is_file() => match git.read_blob(&entry.object, wmill_yaml::FILE_BYTES_MAX)? {
             BlobContent::Whole(content) => (Some(content), None),
@@ -219,8 +219,8 @@ fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan,
         },
         Some(_) => (None, Some("it is a link or a submodule")),
     };
-    let mut plan = wmill_yaml::read(content.as_deref(), &asked);
-    plan.warnings.extend(strange.map(|why| format!("the repository's wmill.yaml is ignored: {why}")));
+    let mut plan = wmill_yaml::read(content.as_deref(), &kinds);
+    plan.warnings.extend(why_ignored.map(|why| format!("the repository's wmill.yaml is ignored: {why}")));
     Ok(plan)
 }
 

@@ -1,6 +1,6 @@
 //! A verification: lock, fetch, ask Windmill, pull into an empty folder, compare by value.
 //!
-//! It changes nothing: all of it happens in the folder of the run.
+//! It changes nothing outside of the run's folder.
 
 pub mod value_diff;
 
@@ -41,12 +41,12 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     SyncResult { differences: Some(differences), ..run.conclude(run_id, started, ended, warnings) }
 }
 
-/// What differs.
+/// The differences that were found.
 #[derive(Default)]
 struct Found {
     /// How many files differ, and how.
     changed: Changed,
-    /// The first of them.
+    /// The first differences.
     listed: Vec<Difference>,
 }
 
@@ -59,15 +59,15 @@ impl Found {
         }
     }
 
-    /// Returns the result in words. `made` is the commit that was compared with.
-    fn message(&self, workspace: &WorkspaceId, made: &str, left_out: &[LeftOut]) -> String {
+    /// Returns the result in words. `commit` is the commit that was compared with.
+    fn message(&self, workspace: &WorkspaceId, commit: &str, left_out: &[LeftOut]) -> String {
         let Changed { added, modified, deleted } = self.changed;
         let compared = if self.listed.is_empty() {
-            format!("The backup matches workspace '{workspace}': commit {made}")
+            format!("The backup matches workspace '{workspace}': commit {commit}")
         } else {
-            let paths: Sample = self.listed.iter().map(|one| one.path.as_bytes()).collect();
+            let paths: Sample = self.listed.iter().map(|difference| difference.path.as_bytes()).collect();
             format!(
-                "Workspace '{workspace}' differs from its backup (commit {made}): {added} files are missing in the backup, \
+                "Workspace '{workspace}' differs from its backup (commit {commit}): {added} files are missing in the backup, \
                  {modified} differ, {deleted} are only in the backup: {paths}. What was changed since that commit differs \
                  until the next sync"
             )
@@ -108,7 +108,7 @@ fn compare(
     run.warn_about_choice(&account, warnings);
     // What the last sync left out is left out here too.
     snapshot.leave_out_again(&last_sync::found(run))?;
-    let made = tip.commit.as_ref().map(|tip| with_time(&git, tip)).transpose()?;
+    let commit = tip.commit.as_ref().map(|tip| with_time(&git, tip)).transpose()?;
     snapshot.judge_by(&tip.plan)?;
     run.step(Step::Pull, || pull::pull(run, &git, &tip.plan, None, &mut snapshot, &[]))?;
     let (mut found, left_out) = (Found::default(), snapshot.left_out_list());
@@ -117,13 +117,13 @@ fn compare(
         Ok(compare_files(&git, &tip, &fresh, &mut found)?)
     })?;
     if !only_in_backup.is_empty() {
-        add_gone(run, &git, &tip, &mut snapshot, &only_in_backup, &mut found)?;
+        add_deleted(run, &git, &tip, &mut snapshot, &only_in_backup, &mut found)?;
     }
     let workspace = &run.request.workspace;
     let is_same = found.listed.is_empty() && left_out.is_empty();
     let code = if is_same { Code::Unchanged } else { Code::Differs };
-    let message = match &made {
-        Some(made) => found.message(workspace, made, &left_out),
+    let message = match &commit {
+        Some(commit) => found.message(workspace, commit, &left_out),
         None => format!("There is no backup of workspace '{workspace}': the branch does not exist"),
     };
     *differences = found.listed;
@@ -158,9 +158,9 @@ fn compare_files(
     Ok(only_in_backup)
 }
 
-/// Adds those of the files that a sync would delete from the backup. wmill knows best which files are Windmill's and
-/// within the patterns of `wmill.yaml`: it gets the files, and deletes what the workspace does not hold.
-fn add_gone(
+/// Adds the files that a sync would delete from the backup. wmill itself decides which files are Windmill's and within
+/// the patterns of `wmill.yaml`: it gets the files, and deletes those that the workspace does not hold.
+fn add_deleted(
     run: RunContext<'_>,
     git: &Git<'_>,
     tip: &RemoteTip,

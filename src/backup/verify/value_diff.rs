@@ -1,6 +1,6 @@
 //! Compares two files of a backup by value, and describes the differences for people.
 //!
-//! YAML and JSON are compared as `wmill` does: comments, order and line ends do not count. No secret is shown.
+//! YAML and JSON are compared as `wmill` does: comments, order and line ends do not matter. Secrets are not shown.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,12 +54,12 @@ fn differences(path: &str, backup: &[u8], workspace: &[u8], purpose: Purpose) ->
     }
     let mut lines = Lines::default();
     match (parsed(path, backup, purpose), parsed(path, workspace, purpose)) {
-        (Some(one), Some(Node::Fields(locks))) if path.rsplit('/').next() == Some(WMILL_LOCK) => {
-            compare_locks(&one, &locks, &mut lines);
+        (Some(in_backup), Some(Node::Fields(locks))) if path.rsplit('/').next() == Some(WMILL_LOCK) => {
+            compare_locks(&in_backup, &locks, &mut lines);
         }
-        (Some(one), Some(other)) => {
-            let hidden = hidden_field(path, [&one, &other]);
-            compare(&mut Vec::new(), Some(&one), Some(&other), hidden, &mut lines);
+        (Some(in_backup), Some(in_workspace)) => {
+            let hidden = hidden_field(path, [&in_backup, &in_workspace]);
+            compare(&mut Vec::new(), Some(&in_backup), Some(&in_workspace), hidden, &mut lines);
             if lines.count == 0 && [backup, workspace].into_iter().any(may_be_read_otherwise) {
                 lines.add(format_args!("its content differs"));
             }
@@ -70,7 +70,7 @@ fn differences(path: &str, backup: &[u8], workspace: &[u8], purpose: Purpose) ->
     lines.finish()
 }
 
-/// Parses a YAML or JSON file; `None` if the file has to be compared as text. wmill takes a `.yml` file for text.
+/// Parses a YAML or JSON file; `None` if the file has to be compared as text. wmill treats a `.yml` file as text.
 fn parsed(path: &str, content: &[u8], purpose: Purpose) -> Option<Node> {
     let is_structured = [".yaml", ".json"].iter().any(|ending| path.ends_with(ending));
     if !is_structured || content.len() > FILE_BYTES_MAX {
@@ -103,15 +103,15 @@ fn turn_into_mode(fields: &mut Vec<(String, Node)>) {
     }
 }
 
-/// Returns whether the file may have a plain value that our parser and the one of wmill do not read alike.
+/// Returns whether the file may have a plain value that our parser and the one of wmill read differently.
 fn may_be_read_otherwise(content: &[u8]) -> bool {
     let text = String::from_utf8_lossy(content);
     let mut parts = text.split(['\n', '\t', ',', '[', ']', '{', '}']);
     parts.any(|part| is_number_of_one_parser(part) || has_indicator_within_word(part))
 }
 
-/// Returns whether a value in a line is such a number: `010` is one for wmill alone, `0b1` and `+0x1` for us alone, and
-/// `1e999` is infinite for wmill, and a text for us.
+/// Returns whether a value in a line is a number for only one parser: `010` only for wmill, `0b1` and `+0x1` only for
+/// ours. `1e999` is infinite for wmill, and a text for ours.
 fn is_number_of_one_parser(line: &str) -> bool {
     let line = line.split(" #").next().unwrap_or_default();
     let value =
@@ -127,17 +127,17 @@ fn is_number_of_one_parser(line: &str) -> bool {
     }
 }
 
-/// Returns whether `?` or `:` begins a word. Between brackets, our parser takes it for an indicator, and what follows
-/// for the beginning of a value.
+/// Returns whether `?` or `:` begins a word. Between brackets, our parser reads it as an indicator, and the rest as the
+/// beginning of a value.
 fn has_indicator_within_word(part: &str) -> bool {
     let begins_with_one = |word: &str| word.len() > 1 && word.starts_with(['?', ':']);
     part.contains(":?") || part.split([' ', '\r']).any(begins_with_one)
 }
 
-/// Stale entries of deleted items stay in the backup, since wmill does not remove them. Each entry of a fresh pull has
-/// to be in the backup with the same hash. Only the hash over all scripts of a flow or an app may differ: after one of
-/// them was deleted, a pull into the repository's files and a fresh pull give different hashes, and both are right. The
-/// hash of each script, and all files, are compared with the backup.
+/// Compares two lock files of wmill. Entries of deleted items stay in the backup, since wmill does not remove them.
+/// Each entry of a fresh pull has to be in the backup with the same hash. Only the hash over all scripts of a flow or
+/// an app may differ: after one of them was deleted, a pull into the repository's files and a fresh pull give different
+/// hashes, and both are right. The hash of each script, and all files, are compared with the backup.
 fn compare_locks(backup: &Node, workspace: &[(String, Node)], lines: &mut Lines) {
     for (key, fresh) in workspace {
         match (backup.field(key), fresh) {
@@ -161,13 +161,13 @@ fn is_of_all(key: &str) -> bool {
     key.ends_with("+__flow_hash") || key.ends_with("+__app_hash")
 }
 
-/// Returns the item of a file, also of one that `wmill` does not look at.
+/// Returns the item of a file, even if `wmill` does not read that file.
 pub(in crate::backup) fn item_of(path: &str) -> Option<ItemId> {
     item_path::item_of(path).or_else(|| item_path::item_of_hidden_file(path))
 }
 
-/// Returns the field of two files below which no value is shown, which is empty if none is shown at all; `None` if all
-/// values are shown but those that are named like a secret. A file that cannot be parsed is [`Node::Null`].
+/// Returns the field whose values are hidden, or an empty text if all values are hidden. With `None`, only values that
+/// are named like a secret are hidden. A file that cannot be parsed is [`Node::Null`].
 fn hidden_field(path: &str, nodes: [&Node; 2]) -> Option<&'static str> {
     let is_secret = |node: &Node| match node {
         Node::Fields(_) => node.field("is_secret") == Some(&Node::Bool(true)),
@@ -201,30 +201,30 @@ fn compare(
     lines: &mut Lines,
 ) {
     match (backup, workspace) {
-        (Some(one), Some(other)) if one == other => {}
-        (Some(Node::Fields(one)), Some(Node::Fields(other))) => {
-            let (one, other) = (by_name(one), by_name(other));
-            for name in one.keys().chain(other.keys().filter(|name| !one.contains_key(*name))) {
+        (Some(backup), Some(workspace)) if backup == workspace => {}
+        (Some(Node::Fields(backup)), Some(Node::Fields(workspace))) => {
+            let (backup, workspace) = (by_name(backup), by_name(workspace));
+            for name in backup.keys().chain(workspace.keys().filter(|name| !backup.contains_key(*name))) {
                 place.push((*name).to_owned());
-                compare(place, one.get(name).copied(), other.get(name).copied(), hidden, lines);
+                compare(place, backup.get(name).copied(), workspace.get(name).copied(), hidden, lines);
                 place.pop();
             }
         }
-        (Some(Node::List(one)), Some(Node::List(other))) => {
-            for index in 0..one.len().max(other.len()) {
+        (Some(Node::List(backup)), Some(Node::List(workspace))) => {
+            for index in 0..backup.len().max(workspace.len()) {
                 place.push(index.to_string());
-                compare(place, one.get(index), other.get(index), hidden, lines);
+                compare(place, backup.get(index), workspace.get(index), hidden, lines);
                 place.pop();
             }
         }
-        (one, other) => {
+        (backup, workspace) => {
             let show = |node: Option<&Node>| match node {
                 None => "nothing".to_owned(),
                 Some(_) if is_hidden(place, hidden) => MASK.to_owned(),
-                Some(node) => shown(node),
+                Some(node) => describe(node),
             };
             let name = printable(place.join(".").as_bytes());
-            lines.add(format_args!("{name}: {} in the backup, {} in the workspace", show(one), show(other)));
+            lines.add(format_args!("{name}: {} in the backup, {} in the workspace", show(backup), show(workspace)));
         }
     }
 }
@@ -234,7 +234,7 @@ fn by_name(fields: &[(String, Node)]) -> BTreeMap<&str, &Node> {
 }
 
 /// Describes a value in a few words.
-fn shown(node: &Node) -> String {
+fn describe(node: &Node) -> String {
     match node {
         Node::Null => "null".to_owned(),
         Node::Bool(value) => value.to_string(),
@@ -249,17 +249,19 @@ fn shown(node: &Node) -> String {
 
 /// Adds the lines in which two texts differ, without the common lines at both ends.
 fn compare_texts(backup: &[u8], workspace: &[u8], lines: &mut Lines) {
-    let (Ok(one), Ok(other)) = (std::str::from_utf8(backup), std::str::from_utf8(workspace)) else {
-        let (one, other) = (backup.len(), workspace.len());
-        return lines.add(format_args!("{one} bytes in the backup, {other} in the workspace"));
+    let (Ok(backup), Ok(workspace)) = (std::str::from_utf8(backup), std::str::from_utf8(workspace)) else {
+        let (backup, workspace) = (backup.len(), workspace.len());
+        return lines.add(format_args!("{backup} bytes in the backup, {workspace} in the workspace"));
     };
     // The lines keep their line ends, which may be the only difference.
-    let (one, other): (Vec<_>, Vec<_>) = (one.split_inclusive('\n').collect(), other.split_inclusive('\n').collect());
-    let start = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
-    let (one, other) = (&one[start..], &other[start..]);
-    let end = one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one == other).count();
-    for (sign, side) in [('-', &one[..one.len() - end]), ('+', &other[..other.len() - end])] {
-        // Both signs have to be seen, even if the first part is long.
+    let (backup, workspace): (Vec<_>, Vec<_>) =
+        (backup.split_inclusive('\n').collect(), workspace.split_inclusive('\n').collect());
+    let start = backup.iter().zip(&workspace).take_while(|(backup, workspace)| backup == workspace).count();
+    let (backup, workspace) = (&backup[start..], &workspace[start..]);
+    let end =
+        backup.iter().rev().zip(workspace.iter().rev()).take_while(|(backup, workspace)| backup == workspace).count();
+    for (sign, side) in [('-', &backup[..backup.len() - end]), ('+', &workspace[..workspace.len() - end])] {
+        // Both parts are shown, even if the first part is long.
         for line in side.iter().take(LINES_MAX / 2) {
             let end = if line.ends_with("\r\n") { " (with a carriage return)" } else { "" };
             lines.add(format_args!(
@@ -326,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_reads_in_another_way_differs() {
+    fn values_that_wmill_reads_differently_differ() {
         let path = "f/x.schedule.yaml";
         for (backup, workspace) in [
             ("a: '010'", "a: 010"),
@@ -358,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_lock_file_only_what_exists_is_looked_at() {
+    fn only_the_lock_entries_of_existing_items_are_compared() {
         let fresh = "version: v2\nlocks:\n  f/a: h1\n";
         check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h1\n  f/gone: h0\n", fresh, &[]);
         check("wmill-lock.yaml", "version: v2\nlocks:\n  f/a: h0\n", fresh, &["f/a: the hash differs"]);
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_triggers_switch_is_the_same_in_either_form() {
+    fn both_forms_of_a_triggers_switch_are_equal_after_a_restore() {
         let count = |kind: &str, purpose, wanted: &str, found: &str| {
             differences(&format!("f/x.{kind}.yaml"), wanted.as_bytes(), found.as_bytes(), purpose).len()
         };
@@ -379,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn no_secret_is_shown() {
+    fn differences_do_not_show_secrets() {
         let hidden = ["value: *** in the backup, *** in the workspace"];
         check("f/x.variable.yaml", "is_secret: true\nvalue: S1", "is_secret: true\nvalue: S2", &hidden);
         check(
@@ -418,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_would_take_long_is_compared_by_its_bytes() {
+    fn a_file_that_is_slow_to_parse_is_compared_by_its_bytes() {
         let bomb = "a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b, *b, *b, *b, *b, *b]\n";
         for file in [bomb.to_owned(), "{a: ".repeat(60_000), "#".repeat(FILE_BYTES_MAX + 1)] {
             assert!(parsed("f/x.schedule.yaml", file.as_bytes(), Purpose::Verify).is_none());

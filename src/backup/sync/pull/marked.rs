@@ -9,10 +9,10 @@ use crate::git::ls_tree::walk;
 use crate::util::{files, hash};
 
 const MARK: &[u8] = "\u{feff}".as_bytes();
-/// These files are not changed, since `wmill` parses them. No item's own content is in them.
+/// Files with these extensions are not changed, since `wmill` parses them. They do not hold the content of an item.
 const PARSED: [&str; 3] = ["yaml", "yml", "json"];
 
-/// The files of a folder that begin with the mark, and have the random word appended.
+/// The files of a folder that begin with the mark, with the random word appended.
 pub(super) struct MarkedFiles {
     /// Each file with its former length.
     files: Vec<(PathBuf, u64)>,
@@ -23,7 +23,7 @@ impl MarkedFiles {
     /// Appends the word to every file that begins with the mark.
     pub(super) fn take(folder: &Path) -> io::Result<Self> {
         let word = hash::random_word().ok_or_else(|| io::Error::other("the system gives no random numbers"))?;
-        let mut taken = Self { files: Vec::new(), end: ["\n", &word].concat().into_bytes() };
+        let mut marked = Self { files: Vec::new(), end: ["\n", &word].concat().into_bytes() };
         for file in walk(folder)? {
             let (_, path) = file?;
             let is_parsed = path.extension().is_some_and(|end| PARSED.iter().any(|parsed| end == *parsed));
@@ -31,17 +31,17 @@ impl MarkedFiles {
                 continue;
             }
             let mut file = files::open_regular(File::options().append(true), &path)?;
-            taken.files.push((path, file.metadata()?.len()));
-            file.write_all(&taken.end)?;
+            marked.files.push((path, file.metadata()?.len()));
+            file.write_all(&marked.end)?;
         }
-        Ok(taken)
+        Ok(marked)
     }
 
     /// Removes the word from the files that `wmill` did not write.
     pub(super) fn give_back(self) -> io::Result<()> {
         for (path, length) in self.files {
             let whole = length + self.end.len() as u64;
-            if fs::symlink_metadata(&path).is_ok_and(|there| there.is_file() && there.len() == whole)
+            if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == whole)
                 && files::read_file(&path, whole)?.ends_with(&self.end)
             {
                 files::open_regular(File::options().write(true), &path)?.set_len(length)?;
@@ -51,14 +51,14 @@ impl MarkedFiles {
     }
 }
 
-// WASI has no random word here, and cannot start `wmill`.
+// WASI has no source of random words here, and cannot start `wmill`.
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
     use crate::util::RunDir;
 
     #[test]
-    fn what_wmill_leaves_as_it_was_keeps_its_end() {
+    fn a_file_that_wmill_does_not_write_keeps_its_content() {
         let run = RunDir::for_test("marked").expect("a folder");
         let folder = run.path();
         let marked = |text: &str| [MARK, text.as_bytes()].concat();

@@ -24,7 +24,8 @@ impl WholePull<'_> {
     /// Pulls. If wmill fails because of an item, pulls without it.
     ///
     /// # Errors
-    /// The errors of the pull. If there are too many bad items, or they are not found in time, the first of these errors.
+    /// The errors of the pull. If there are too many bad items, or they are not found in time, the first of these
+    /// errors.
     pub(super) fn pull(&self, snapshot: &mut Snapshot) -> Result<PullBase, BackupError> {
         let first = match self.attempt(snapshot) {
             Err(error) if error.retry == Retry::EmptyFolder => error,
@@ -44,20 +45,21 @@ impl WholePull<'_> {
         Err(BackupError { retry: Retry::Never, ..first })
     }
 
-    /// Pulls the suspects, and parts of what fails, down to single items. Returns whether it found bad items, and not
-    /// too many. If wmill also fails without any item, no item is the cause. `first` is what wmill printed before.
+    /// Pulls the suspects, and splits what fails into parts, down to single items. Returns whether it found bad items,
+    /// but not too many. If wmill also fails without any item, no item is the cause. `first` is the output of the first
+    /// pull.
     fn leave_out_bad_items(&self, first: &str, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
         log::info!("searching for the items that wmill cannot write");
         let known = self.unchanged_suspects(snapshot)?;
         let before = snapshot.left_out.named.len();
         let mut new = 0;
         let mut trusts_names = true;
-        // The last one comes first, so that the search reaches single items after few pulls.
+        // The last entry is pulled first, so that the search reaches single items after few pulls.
         let mut pending = Vec::from(parts(snapshot.item_ids()?, named_item(first).as_ref()));
         pending.extend(known.iter().map(|item| vec![item.clone()]).chain([Vec::new()]));
         while let Some(items) = pending.pop() {
             let Err(why) = self.pull_only(&items, snapshot)? else {
-                // The name of a good item may be part of the content of a file.
+                // The output may name a good item if the name is part of a file's content.
                 trusts_names &= items.len() != 1;
                 continue;
             };
@@ -85,12 +87,12 @@ impl WholePull<'_> {
         Ok(suspects.into_iter().map(|(item, _)| item).collect())
     }
 
-    /// Pulls only these items, into an empty folder. Returns the inner error if something in the export may have stopped
-    /// wmill.
+    /// Pulls only these items, into an empty folder. Returns the inner error if something in the export may have
+    /// stopped wmill.
     fn pull_only(&self, items: &[ItemId], snapshot: &Snapshot) -> Result<Result<(), String>, BackupError> {
         let items: BTreeSet<&ItemId> = items.iter().collect();
         let archive = snapshot.part(|name| items.contains(&snapshot::item_of_entry(name)))?;
-        // Without patterns, as for the pull into an empty folder.
+        // The configuration has no patterns, as for the pull into an empty folder.
         match self.pull_archive(snapshot, &archive, None, &self.plan.text_without_patterns) {
             Ok(()) => Ok(Ok(())),
             Err(error) if error.retry == Retry::EmptyFolder => Ok(Err(error.message)),
