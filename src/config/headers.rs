@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ours_to_set_and_what_is_no_header_is_refused() {
+    fn reserved_and_malformed_headers_are_refused() {
         let twenty_one: Vec<_> = (0..21).map(|number| format!("X-{number}: y")).collect();
         for text in [
             "",

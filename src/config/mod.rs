@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_gives_the_defaults_of_the_contract() {
+    fn without_variables_the_settings_are_the_documented_defaults() {
         let config = config(&[]);
         assert_eq!(config.base_url.as_str(), "http://windmill_server:8000");
         assert_eq!(listed(&config), (vec!["admins"], true));
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_kinds_are_words_of_the_setting() {
+    fn the_default_kinds_are_valid_words_of_the_setting() {
         let text = variables().iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
         assert_eq!(parse_kinds_included(text).unwrap(), ["schedules", "triggers", "groups"]);
     }
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_beats_the_environment_and_an_empty_variable_is_unset() {
+    fn an_option_overrides_the_environment_and_an_empty_variable_is_unset() {
         let [workspace, subdir, listen] = ["shop", "", "127.0.0.1:0"].map(|value| Some(value.to_owned()));
         let options = Options::new([
             ("--workspace", "WINDMILL_WORKSPACE", &workspace),
@@ -530,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_names_the_option_it_came_by() {
+    fn a_fault_of_an_option_names_the_option() {
         let options = Options::new([
             ("--workspace", "WINDMILL_WORKSPACE", &Some("a/b".to_owned())),
             ("--branch", "GIT_BRANCH", &Some(String::new())),
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_needs_what_a_server_may_lack() {
+    fn a_sync_requires_settings_that_a_server_does_not() {
         check(&[], Required::Serve, &[]);
         check(&[], Required::Sync, &["WINDMILL_TOKEN is not set", "GIT_REMOTE_URL is not set"]);
         check(COMPLETE, Required::Sync, &[]);
@@ -563,7 +563,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_malformed_are_told_at_once_and_none_twice() {
+    fn missing_and_malformed_settings_are_reported_together_and_once() {
         let variables = [("GIT_REMOTE_URL", "https://h"), ("SYNC_TIMEOUT", "0"), ("LOG_FORMAT", "xml")];
         let expected = ["GIT_REMOTE_URL: remote URL", "SYNC_TIMEOUT: ", "LOG_FORMAT: ", "WINDMILL_TOKEN is not set"];
         check(&variables, Required::Sync, &expected);
@@ -571,7 +571,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_variable_of_ours_that_is_not_utf8_is_named_and_others_are_let_be() {
+    fn a_setting_that_is_not_utf8_is_named_and_other_variables_are_ignored() {
         use std::ffi::OsString;
         use std::os::unix::ffi::OsStringExt as _;
         let bytes = || OsString::from_vec(vec![b'x', 0xff]);
@@ -641,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_a_header_has_characters_that_a_header_takes() {
+    fn a_token_for_a_header_has_only_characters_of_a_header() {
         check_values("WINDMILL_TOKEN", &["aZ09_-.~+/="], &["t\u{f6}ken", "to ken", "to\u{200b}ken"]);
         check_values("GIT_TOKEN", &["t\u{f6}ken"], &[]);
         check_values(
@@ -666,7 +666,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_have_their_nearest_refused_neighbour() {
+    fn each_valid_value_has_a_similar_invalid_one() {
         check_values("WINDMILL_WORKSPACE", &["shop"], &["a,b", "*", "a b"]);
         check_values("WINDMILL_BASE_URL", &["http://h/w/"], &["h"]);
         check_values("GIT_USERNAME", &["oauth2"], &["a:b", "a\nb"]);
@@ -687,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn several_workspaces_need_a_place_each() {
+    fn several_workspaces_need_different_places() {
         let with =
             |workspaces, name, template| read(&[("WINDMILL_WORKSPACE", workspaces), (name, template)], Required::Serve);
         for workspaces in ["a,b", " a , b ", "*"] {
@@ -713,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn all_workspaces_are_all_but_windmills_own() {
+    fn all_workspaces_are_all_except_admins() {
         let id = |id| WorkspaceId::parse(id).unwrap();
         assert!(Workspaces::All.hold(&id("a")) && !Workspaces::All.hold(&id("admins")));
         let listed = Workspaces::Listed(vec![id("admins"), id("a")]);
@@ -721,7 +721,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_words_or_none() {
+    fn kinds_are_a_list_of_words_or_the_word_none() {
         for (text, kinds) in
             [("none", &[][..]), (" none ", &[]), ("users, key", &["users", "key"]), ("groups", &["groups"])]
         {
@@ -769,7 +769,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_file_is_read_again_and_its_faults_name_variable_and_path() {
+    fn a_secret_file_is_read_for_each_use_and_its_faults_name_variable_and_path() {
         let folder = crate::util::files::RunDir::for_test("secret").unwrap();
         let path = folder.path().join("token");
         let source = config(&[("GIT_TOKEN_FILE", path.to_str().unwrap())]).git_token.unwrap();
@@ -804,7 +804,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_get_the_way_out_and_nothing_else() {
+    fn tools_get_only_path_and_proxies() {
         let config = config(&[
             ("https_proxy", "http://u:p4ss@proxy:3128/"),
             ("NO_PROXY", "h"),

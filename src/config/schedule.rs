@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_says_when() {
+    fn an_expression_has_these_next_times() {
         check("* * * * *", "2026-11-22T18:00:00Z", "2026-11-22T18:01:00Z");
         check("*/15 * * * *", "2026-11-22T18:50:01Z", "2026-11-22T19:00:00Z");
         check("0 3 * * *", "2026-11-22T03:00:00Z", "2026-11-23T03:00:00Z");
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused_and_named() {
+    fn a_malformed_expression_is_refused() {
         refused("", "has 0 fields");
         refused("* * * *", "has 4 fields");
         refused("0 * * * * *", "has 6 fields");

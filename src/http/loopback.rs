@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_sent_with_its_length_or_in_chunks_and_one_that_breaks_is_cut_off() {
+    fn a_body_is_sent_with_a_length_or_in_chunks_and_ends_early_if_it_fails() {
         let server = LoopbackServer::start(None, |request, send| {
             let length = request.uri().query().map(|length| length.parse().expect("a number"));
             let sent = send(Answer { length, ..Answer::text(200, "four") });
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_connections_are_served_and_one_more_is_closed() {
+    fn a_connection_above_the_limit_is_closed() {
         let server = start();
         let silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connect(&server)).collect();
         eventually(|| server.served() == CONNECTIONS_MAX);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_being_served_ends_before_the_server() {
+    fn a_dropped_server_waits_for_requests_in_progress() {
         let (done, address) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::new()));
         let (counted, known) = (Arc::clone(&done), Arc::clone(&address));
         let server = LoopbackServer::start(None, move |request, send| {

@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_taken_apart() {
+    fn a_head_is_parsed_into_its_parts() {
         let bytes = b"POST /sync?a=1?b HTTP/1.1\r\nhost: a:80\r\nContent-Length: 7\r\nExpect: 100-Continue\r\n\
             Content-Type: application/json\r\nAuthorization: bearer t0ken\r\n\r\n{\"a\":1}";
         let Ok(Some((head, bytes_used))) = parse_head(bytes) else { panic!("not complete") };
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn every_beginning_of_a_good_head_is_incomplete() {
+    fn every_part_of_a_valid_head_is_incomplete() {
         let bytes = b"\r\nGET /health HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
         for length in 0..bytes.len() {
             assert!(matches!(parse_head(&bytes[..length]), Ok(None)), "{length} bytes");
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_named_without_its_port() {
+    fn the_host_has_no_port_and_no_brackets() {
         for (host, name) in [
             ("a", "a"),
             ("a:80", "a"),
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_a_web_page_is_known_by_its_headers() {
+    fn a_request_of_a_web_page_is_recognized_by_its_headers() {
         for (header, expected) in [
             ("Origin: http://a", true),
             ("origin: null", true),

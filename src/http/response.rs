@@ -131,7 +131,7 @@ mod tests {
     const COMMON: &str = "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
 
     #[test]
-    fn an_answer_is_these_bytes_and_a_head_request_gets_no_body() {
+    fn an_answer_has_these_bytes_and_a_head_request_gets_no_body() {
         let response = Response::json(200, "{}".to_owned());
         let head = format!(
             "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\nContent-Length: 2\r\n\
@@ -142,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_json_whatever_its_message() {
+    fn an_error_is_valid_json_for_any_message() {
         let body = Response::error(400, Code::RequestInvalid, "a \"b\"\r\n\u{1b}[31m \\ ü").body;
         let expected = r#"{"success":false,"code":"request_invalid","message":"a \"b\"�\n�[31m \\ ü"}"#;
         assert_eq!(String::from_utf8(body).unwrap(), expected);
     }
 
     #[test]
-    fn the_answers_that_name_a_way_out_bear_its_header() {
+    fn each_refusal_has_the_header_of_its_status() {
         assert_eq!(Response::method_not_allowed("GET, HEAD").headers[1], ("Allow", "GET, HEAD"));
         assert_eq!(Response::unauthorized("Bearer").headers[1], ("WWW-Authenticate", "Bearer"));
         let unavailable = Response::error(503, Code::TooManyRequests, "full");

@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_path_is_storable_where_git_can_hold_it() {
+    fn a_part_of_a_path_is_storable_if_git_accepts_it() {
         for part in ["a", "...", "..a", ".gitignore", "a.git", "git~1", "a\\b", "a\nb", " "] {
             assert!(is_storable(part.as_bytes()), "{part:?}");
         }
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_name_is_one_that_git_takes() {
+    fn a_branch_name_is_valid_for_git() {
         let (longest, too_long) = ("b".repeat(200), "b".repeat(201));
         let accepted = ["main", "a/b", "x.y", "a@b", "@a", "a-", "heads/x", "wm-for", "a.locks", "ü", "{x}", &longest];
         let refused = [
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_knows_the_workspace_and_nothing_else() {
+    fn the_workspace_is_the_only_placeholder_of_a_template() {
         let shop = workspace("shop");
         assert_eq!(fill("{workspace}: {x} {workspace}", &shop), "shop: {x} shop");
         assert_eq!(BranchName::from_template("w/{workspace}", &shop).unwrap().as_str(), "w/shop");

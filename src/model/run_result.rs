@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_of_several_is_that_of_the_first_that_failed() {
+    fn the_code_of_several_results_is_that_of_the_first_failure() {
         use Code::{DryRun, GitFailed, Pushed, Timeout, Unchanged};
         for (codes, expected) in [
             (&[Unchanged, Unchanged][..], Unchanged),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_the_document_of_the_contract() {
+    fn a_result_has_the_documented_members() {
         let result = SyncResult {
             code: Code::Pushed,
             message: "Successfully synced workspace 'shop' to Git".to_owned(),

@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_come_out_of_the_url_of_a_resource() {
+    fn credentials_are_split_from_the_url_of_a_resource() {
         #[track_caller]
         fn check(text: &str, url: &str, user: Option<&str>, token: Option<&str>) {
             let (found, found_user, found_token) = RemoteUrl::parse_with_credentials(text).unwrap();

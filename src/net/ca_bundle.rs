@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_what_was_read() {
+    fn a_bundle_is_written_as_it_was_read() {
         let der = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.der().to_vec();
         let text = to_pem(&der);
         assert!(text.lines().all(|line| line.len() <= LINE_CHARACTERS), "{text}");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_none_is_told_by_its_number() {
+    fn a_damaged_certificate_is_named_by_its_number() {
         let der = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.der().to_vec();
         let good = to_pem(&der);
         for (bad, why) in [

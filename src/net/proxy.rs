@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exempt_is_asked_directly() {
+    fn exempt_hosts_are_reached_without_a_proxy() {
         for (list, url) in [
             ("*", "http://h"),
             ("a,h", "http://h:8000/x"),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_known_as_it_is_written_and_as_it_is_sent() {
+    fn a_password_is_returned_as_written_and_as_sent() {
         let known = secrets(&read(&[("http_proxy", "http://u:p%40ss@p:1")]).unwrap());
         assert!(known == ["p%40ss", "p@ss", "dTpwQHNz"].map(Secret::new));
         assert!(secrets(&read(&[("http_proxy", "http://u@p:1"), ("no_proxy", "h")]).unwrap()).is_empty());

@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_the_wait_are_taken_over() {
+    fn flags_and_wait_are_read_from_the_body() {
         let flags = Flags { dry_run: true, force: true, allow_mass_deletion: true, ..Flags::default() };
         let request = configured(&config(HTTPS), flags).ok().unwrap();
         assert!(accepted(HTTPS, r#"{"dry_run":true,"force":true,"allow_mass_deletion":true}"#) == request);
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_fields_is_refused_in_few_words() {
+    fn very_many_fields_are_refused_with_a_short_message() {
         let crowd = |count: usize| {
             let fields: Vec<String> = (0..count).map(|number| format!(r#""x{number}":0"#)).collect();
             format!("{{{}}}", fields.join(","))
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_texts_are_refused_but_for_the_folder() {
+    fn empty_texts_are_refused_except_for_the_folder() {
         for field in [
             "workspace",
             "windmill_token",
@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_to_the_configured_place_is_configured_whosever_token_it_brings() {
+    fn a_run_to_the_configured_place_is_configured_with_any_token() {
         for token in ["wm-conf", "own"] {
             let request = accepted(HTTPS, &format!(r#"{{"windmill_token":"{token}"}}"#));
             assert_eq!((request.configured, request.windmill_token.expose()), (true, token));
@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_of_the_service_a_request_chooses_nothing() {
+    fn without_sync_api_token_a_request_only_chooses_among_configured_backups() {
         let open = |body: &str| {
             Draft::from_json(body.as_bytes(), &open_config(HTTPS)).map(|_| ()).map_err(|error| {
                 assert_eq!((error.code, error.code.http_status()), (Code::Forbidden, 403), "{body}");
@@ -676,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn under_a_star_each_workspace_but_admins_counts_as_configured() {
+    fn with_all_workspaces_each_but_admins_counts_as_configured() {
         let all = [&HTTPS[..1], &[("WINDMILL_WORKSPACE", "*")], &HTTPS[2..]].concat();
         let code = |workspace: &str| {
             let body = format!(r#"{{"workspace":"{workspace}","windmill_token":"own"}}"#);
@@ -705,7 +705,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_settings_lack_the_request_may_bring() {
+    fn a_request_may_bring_what_the_settings_lack() {
         check(&[], "", &["GIT_REMOTE_URL is not set, and", "WINDMILL_TOKEN is not set, and the request brings no"]);
         check(&HTTPS[..3], "", &["GIT_TOKEN is not set, and the request brings no `git_token`"]);
         check(&SSH[..2], "", &["GIT_SSH_KNOWN_HOSTS_FILE is not set", "GIT_SSH_KEY is not set"]);
@@ -728,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_of_windmill_is_taken_as_it_is() {
+    fn a_git_repository_resource_is_accepted_unchanged() {
         let body = r#"{"windmill_token":"w","repository":{"url":"https://ann:t%40k@g/y.git","branch":"dev","folder":"/a/",
             "gpg_key":{"private_key":"p"},"is_github_app":false}}"#;
         let request = accepted(HTTPS, body);
@@ -746,7 +746,7 @@ mod tests {
     }
 
     #[test]
-    fn null_leaves_what_the_resource_gave() {
+    fn null_keeps_the_value_of_the_resource() {
         let nulls = r#""git_remote_url":null,"git_token":null,"git_branch":null,"git_subdir":null"#;
         let resource = r#""repository":{"url":"https://ann:tok@g/y.git","branch":"dev","folder":"a"}"#;
         for (first, second) in [(nulls, resource), (resource, nulls)] {
@@ -777,7 +777,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_may_be_said_twice() {
+    fn a_value_given_by_field_and_resource_is_refused() {
         check(
             HTTPS,
             r#"{"git_remote_url":"https://h/x","git_branch":"w/shop","git_subdir":"backup","git_token":"g",
@@ -828,7 +828,7 @@ mod tests {
     }
 
     #[test]
-    fn several_workspaces_do_not_share_a_place() {
+    fn several_workspaces_have_different_places() {
         let wanted = |body: &str| Draft::from_json(body.as_bytes(), &config(SEVERAL)).ok().unwrap().wanted().err();
         assert!(wanted(r#"{"git_branch":"other"}"#).is_none(), "the folders differ still");
         let error = wanted(r#"{"git_subdir":"all","windmill_token":"own"}"#).unwrap();
@@ -839,7 +839,7 @@ mod tests {
     }
 
     #[test]
-    fn all_workspaces_are_asked_for_with_the_token_of_the_request() {
+    fn all_workspaces_are_listed_with_the_token_of_the_request() {
         let all: Vec<_> =
             SEVERAL.iter().map(|(name, value)| (*name, if *value == "shop,lab" { "*" } else { value })).collect();
         let config = config(&all);

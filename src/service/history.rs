@@ -730,7 +730,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_overdue_is_reported_once_a_day_until_a_backup_is_made() {
+    fn an_overdue_backup_is_reported_once_a_day_until_it_is_made() {
         let mut saved = <SavedHistory as Default>::default();
         let alert = |sent: &str| OverdueAlert { since: "2026-11-22T17:00:00Z".to_owned(), sent: sent.to_owned() };
         let add = |saved: &mut SavedHistory, sent: &str| saved.add_overdue("shop", "there", &alert(sent));
@@ -745,7 +745,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_read_back_is_there_once() {
+    fn a_run_that_was_read_from_the_file_is_listed_once() {
         let mut saved = <SavedHistory as Default>::default();
         assert!(saved.add(&record("01", true), None, None));
         assert!(!saved.add(&record("01", true), None, None));
@@ -754,7 +754,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
-    fn what_was_saved_counts_once_also_if_another_process_replaces_the_file() {
+    fn a_saved_run_counts_once_even_if_another_process_replaces_the_file() {
         let scratch = files::RunDir::for_test("history").expect("a folder");
         let (history, other) = (History::new(scratch.path()), History::new(scratch.path()));
         let fail = |history: &History, id: &str| add(history, &ended(id, "shop", Code::Timeout)).consecutive_failures;
@@ -772,7 +772,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
-    fn changes_that_cannot_be_saved_are_saved_later_and_do_not_pile_up() {
+    fn changes_that_cannot_be_saved_are_limited_and_saved_later() {
         let scratch = files::RunDir::for_test("unsaved-history").expect("a folder");
         let history = History::new(scratch.path());
         let lock = history.lock(Duration::ZERO).expect("free");
@@ -789,7 +789,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_count_for_no_backup_do_not_push_out_the_others() {
+    fn runs_that_count_for_no_backup_do_not_displace_the_others() {
         let mut saved = <SavedHistory as Default>::default();
         let mut add = |id: usize, dry_run| {
             saved.add(&Record { dry_run, ..record(&format!("{id}"), true) }, None, None);
@@ -805,7 +805,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_success_says_whose_token_it_had() {
+    fn the_last_success_names_the_user_of_its_token() {
         let user = |name: &str, admin| Some(TokenUser { name: name.to_owned(), admin });
         let mut status = no_status();
         status.add(&record("01", true), user("ann", true).as_ref());
@@ -819,7 +819,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_long_warnings_the_first_are_kept_and_the_others_counted() {
+    fn the_first_of_many_long_warnings_are_kept_and_the_others_counted() {
         let many = vec!["x".repeat(3 << 10); 5];
         let saved = |warnings: &[String]| {
             let result = ended("01", "shop", Code::Pushed);

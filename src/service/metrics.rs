@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_counted_is_told() {
+    fn the_text_has_the_counted_values() {
         let metrics = Metrics::default();
         metrics.count_run("shop", Code::Pushed, Duration::from_millis(700));
         metrics.count_run("shop", Code::Pushed, Duration::from_secs(3600));
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn each_series_is_there_once_and_each_name_has_its_help_and_type_before_it() {
+    fn each_series_occurs_once_and_each_name_has_help_and_type_before_it() {
         let metrics = Metrics::default();
         metrics.count_run("shop", Code::Timeout, Duration::from_secs(1));
         metrics.count_run("shop", Code::ShuttingDown, Duration::from_secs(1));

@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_each_kind_get_room_in_the_order_in_which_they_came() {
+    fn runs_of_each_kind_begin_in_the_order_of_their_requests() {
         let first = Instant::now();
         let ours = ["a", "b", "c", "d", "e"].map(|name| run(name, true, first, 1));
         let others = ["x", "y", "z"].map(|name| run(name, false, first, 0));
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_would_wait_is_refused_where_there_are_very_many() {
+    fn a_run_that_would_wait_is_refused_if_very_many_are_queued() {
         let (first, waits) = (Instant::now(), run("shop", true, Instant::now(), 0));
         let mut state = QueueState { runs: vec![run("shop", true, first, 0)], ..QueueState::default() };
         assert!(state.takes(&waits.request, &waits.backup_id));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_waits_is_shared_until_it_goes_on_or_ends() {
+    fn a_waiting_run_is_shared_until_it_continues_or_ends() {
         let run = run("shop", true, Instant::now(), 0);
         let state = QueueState { runs: vec![Arc::clone(&run)], ..QueueState::default() };
         let is_shared = || state.waiting_for(&run.request).is_some();
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_waits_for_room_as_long_as_one_after_the_other_of_its_kind_ends() {
+    fn a_run_waits_as_long_as_runs_of_its_kind_keep_ending() {
         let first = Instant::now();
         let (ours, others) = (run("ours", true, first, 0), run("others", false, first, 0));
         let late = run("ours", true, first, 1);

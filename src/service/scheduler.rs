@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_due_when_the_next_minute_has_begun_and_not_before() {
+    fn a_run_is_due_when_its_minute_begins_and_not_before() {
         check(at(1), at(1), at(60), LOOK_INTERVAL);
         check(at(1), at(50), at(60), Duration::from_secs(10));
         check(at(1), at(59), at(60), Duration::from_secs(1));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_due_at_once_and_what_was_handled_is_not() {
+    fn a_missed_time_is_due_at_once_and_a_handled_one_is_not() {
         check(at(1), at(86_401), at(60), Duration::ZERO);
         check(at(86_401), at(86_401), at(86_460), LOOK_INTERVAL);
     }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_do_not_strike_together() {
+    fn instances_start_at_different_times() {
         let due = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_040);
         let delays = |expression| {
             let schedule = Schedule::parse(expression).unwrap();

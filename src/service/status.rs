@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_workspaces_counts_for_the_place_that_it_was_made_for() {
+    fn a_list_of_workspaces_counts_only_for_its_own_windmill() {
         let config = |base_url: &str| {
             let settings = [
                 ("WINDMILL_WORKSPACE", "*"),

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_ends_by_time_or_by_interrupt() {
+    fn a_deadline_ends_by_time_or_by_cancel() {
         let cancel = CancelToken::default();
         assert!(Deadline::after(Duration::MAX, &cancel).remaining().is_ok());
         assert_eq!(Deadline::after(Duration::ZERO, &cancel).remaining(), Err(Expired::TimedOut));

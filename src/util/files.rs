@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_a_regular_file_gives_way_and_what_it_leads_to_stays() {
+    fn a_link_or_folder_is_replaced_and_the_target_of_a_link_is_unchanged() {
         let run = RunDir::for_test("files").unwrap();
         let (path, outside) = (run.path().join("own"), run.path().join("outside"));
         let stays = || assert_eq!(fs::read(&outside).unwrap(), b"outside");
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_is_neither_waited_for_nor_read() {
+    fn a_fifo_is_refused_or_removed_without_waiting() {
         let run = RunDir::for_test("fifo").unwrap();
         let path = run.path().join("fifo");
         let make = || rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();

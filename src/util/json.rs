@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outline_is_held_to_each_limit() {
+    fn each_limit_of_an_outline_is_checked() {
         check("[[1]]", None);
         check("[[[1]]]", Some("is nested too deeply"));
         check("[1,2,3]", None);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_the_limits_is_parsed() {
+    fn a_text_within_the_limits_is_parsed() {
         let limits = Limits { depth: 1, values: 1, containers: 1 };
         assert!(matches!(parse(r#"{"a":1}"#, limits), Some(Value::Object(_))));
         assert!(parse(r#"{"a":[]}"#, limits).is_none());

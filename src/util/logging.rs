@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_says_in_which_run_it_is() {
+    fn a_line_of_json_has_the_fields_of_its_run() {
         assert!(json_line(Level::Info, "t", "m \"q\"").ends_with("\"message\":\"m \\\"q\\\"\"}"));
         let run = run_scope("r1", "shop");
         set_step("pull");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn crates_that_log_bytes_are_kept_quiet() {
+    fn crates_that_log_traffic_log_only_warnings() {
         let text = SimpleLogger::new();
         let logger = Logger { format: LogFormat::Text, text };
         let enabled = |target: &str, level| logger.enabled(&Metadata::builder().target(target).level(level).build());

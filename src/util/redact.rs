@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hides_or_reorders_a_text_is_replaced() {
+    fn characters_that_hide_or_reorder_others_are_replaced() {
         assert_eq!(
             visible("a\u{202e}b\u{200b}c\r\n\u{1b}[1m\u{e0041}"),
             "a\u{fffd}b\u{fffd}c\u{fffd}\n\u{fffd}[1m\u{fffd}"
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn known_secrets_are_scrubbed_in_every_form() {
+    fn known_secrets_are_redacted_in_every_form() {
         let secrets = [Secret::new("tok/en+1"), Secret::new("tok/en+1longer"), Secret::new("line one\nline two")];
         let redactor = Redactor::new(&secrets);
         let text = "a tok/en+1longer b tok%2Fen%2B1 c line two d";
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_text_does_not_end_in_the_beginning_of_a_secret() {
+    fn a_cut_text_does_not_end_with_the_beginning_of_a_secret() {
         let secrets = [Secret::new("token-one"), Secret::new("token-two"), Secret::new("en-")];
         let redactor = Redactor::new(&secrets);
         assert_eq!(redactor.scrub_cut("a token-one b token-t"), "a [redacted] b [redacted]");

@@ -81,7 +81,7 @@ mod tests {
     use crate::util::CancelToken;
 
     #[test]
-    fn there_is_no_pause_without_time_for_it_and_none_after_an_interrupt() {
+    fn there_is_no_pause_without_time_or_after_a_cancel() {
         let cancel = CancelToken::default();
         let short = Deadline::after(Duration::from_millis(200), &cancel);
         assert_eq!(pause(&short, 1, None, "x"), Ok(false));

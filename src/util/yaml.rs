@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_the_same_in_each_way_to_write_it() {
+    fn a_number_is_equal_in_each_notation() {
         let of = |text: &str| value(&["a: ", text].concat()).expect("a value");
         assert_eq!(of("100000000000000000000"), of("1e+20"));
         assert_eq!(of("18446744073709551616"), of("18446744073709551616.0"));
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_are_those_of_yaml_1_2() {
+    fn lines_are_split_as_in_yaml_1_2() {
         let text = |text: &str| Node::Text(text.to_owned());
         for char in ['\u{85}', '\u{2028}', '\u{2029}', '\u{feff}'] {
             let yaml = format!("a: x{char}b: \"\nc{char}: [\"{char}\"] # {char}d: 1\n");
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_reads_in_another_way_is_not_read() {
+    fn values_that_wmill_reads_differently_are_not_read() {
         for yaml in [
             "a: 1 # \rb: 2",
             "a: 1\r",
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_are_followed_as_far_as_the_file_is_large() {
+    fn aliases_are_followed_within_the_size_of_the_file() {
         assert!(value("a: &a [x, x]\nb: *a\n").is_some());
         assert_eq!(value("a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b, *b, *b, *b, *b, *b]\n"), None);
         // Aliases repeat one long text.
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_do_not_make_a_text_longer_than_its_room() {
+    fn escapes_do_not_make_a_text_longer_than_its_limit() {
         for dense in ["\"\\P\\L\\N\"", "{a,b,c}", "[\"\\P\",1]", "[[],[[]]]", "{\"\\P\",\"\\L\":[~,1]}"] {
             assert!(value(dense).is_some(), "{dense}");
         }

@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_is_done_when_wmill_says_so() {
+    fn a_pull_is_complete_only_if_wmill_says_so() {
         check_done(&["remote (p) -> local: 0 changes to apply"], true);
         check_done(&["remote (p) -> local: 3 changes to apply", "Done! All 3 changes applied locally"], true);
         check_done(&["remote (p) -> local: 3 changes to apply"], false);
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_name_or_a_file_says_is_not_what_wmill_says() {
+    fn names_and_contents_of_files_do_not_count_as_messages_of_wmill() {
         let mut words = Words::default();
         for line in [
             "remote (p) -> local: 2 changes to apply",
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pull_prints_tells_which_attempt_may_help() {
+    fn the_output_of_a_pull_decides_which_attempt_may_help() {
         let pause = Retry::AfterPause(None);
         check_retry(&["TypeError: fetch failed", "    [cause]: Error: connect ECONNREFUSED 127.0.0.1:1"], pause);
         check_retry(&["Writing script f/a.ts", "connect ECONNREFUSED 127.0.0.1:1"], pause);
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_contents_do_not_tell_what_failed() {
+    fn names_and_contents_do_not_decide_which_attempt_may_help() {
         let error = "EEXIST: file already exists, mkdir 'u/x/set.fileset/ENOSPC'";
         for name in ["Unauthorized", "terminated", "EROFS", "ENOSPC: x", "Workspace id '", "CERT_", "fetch failed"] {
             let lines = ["+ ", "Writing resource u/x/", "Editing resource u/x/"].map(|start| format!("{start}{name}"));

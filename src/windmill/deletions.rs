@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_deleted_once_whatever_its_files() {
+    fn an_object_with_several_files_counts_as_one_deletion() {
         let all: Vec<(&str, &str)> = DOTTED.iter().map(|(path, _)| (*path, *path)).collect();
         check_deletions(&all, &all, 28, &[]);
         let without = |gone: &str| {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_leaves_in_a_folder_does_not_keep_the_object_alive() {
+    fn files_that_wmill_leaves_in_a_folder_do_not_keep_the_object_alive() {
         let notes = ("f/a.flow/README.md", "1");
         check_deletions(&[notes, ("f/a.flow/flow.yaml", "2")], &[notes], 1, &["flow f/a"]);
         check_deletions(&[notes], &[], 0, &[]);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn one_new_object_excuses_one_deleted() {
+    fn a_new_object_stands_for_only_one_deleted_object() {
         let two = [("f/a.py", "1"), ("f/b.py", "1")];
         check_deletions(&two, &[("f/c.py", "1")], 2, &["script f/b"]);
         check_deletions(&two, &[("f/c.py", "1"), ("f/d.py", "1")], 2, &[]);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn many_deletions_are_refused_from_ten_on_and_all_of_them_always() {
+    fn many_deletions_exceed_from_ten_on_and_all_objects_always() {
         let exceeds = |deleted: usize, total: usize, percent: u8| {
             let item = item_of("f/a.py").unwrap();
             Deletions { total, deleted: vec![item; deleted] }.exceeds(percent)

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_author_is_a_name_and_an_address_and_nothing_else() {
+    fn an_author_has_a_valid_name_and_address() {
         check("ann", Some("ann <ann@example.com>"));
         check("u/ann", Some("ann <ann@example.com>"));
         check("c d", Some("c d <c@d>"));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_of_any_path_can_be_asked_for() {
+    fn the_path_of_an_item_is_encoded_in_a_question() {
         let asked = |path: &str| question("flows/get/", &ItemId { kind: ItemKind::Flow, path: path.to_owned() });
         assert_eq!(asked("f/ops/a-b_c.d"), "flows/get/f/ops/a-b_c.d");
         assert_eq!(asked("f/ops/50% a?b#c"), "flows/get/f/ops/50%25%20a%3Fb%23c");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_who_and_when_in_either_way() {
+    fn editor_and_time_are_read_from_both_pairs_of_fields() {
         let found = |line: &str| match miniserde::json::from_str(line) {
             Ok(Value::Object(line)) => edit_of(&line),
             _ => panic!("no object: {line}"),

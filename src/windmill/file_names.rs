@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_lead_elsewhere_or_are_gits_are_told_from_their_neighbours() {
+    fn names_that_leave_the_folder_or_belong_to_git_are_refused() {
         for (path, fault) in [
             ("", "is empty"),
             ("a\0", "has a zero byte, or half of a surrogate pair, or is far too long"),
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_wmill_reads_as_others_are_known() {
+    fn names_that_wmill_reads_as_others_are_recognized() {
         for entry in [
             "f/ops/settings.variable.json",
             "f/ops/settings.script.json",
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_git_reads_are_taken_where_they_are_plain() {
+    fn files_that_git_reads_are_accepted_if_they_are_plain() {
         const PLAIN: &str = "# ours\n[submodule \"lib/a\"]\n\tpath = lib/a\n\turl = https://git.example/a.git\n\n";
         for path in [".gitmodules", "a/.GITMODULES", "gitmod~1", "GI7EBA~9", ".gitmodules ", ".gitmodu\u{200d}les"] {
             assert!(fault_of_content(path, "[core]").is_some_and(|fault| fault.contains("submodules")), "{path:?}");

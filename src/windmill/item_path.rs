@@ -492,7 +492,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_script_is_one_whatever_its_language() {
+    fn a_file_with_the_ending_of_any_language_is_a_script() {
         for ending in SCRIPT_ENDINGS.split(' ') {
             check(&format!("f/ops/job{ending}"), "script f/ops/job");
             assert!(is_script_file_under_windmill(&format!("f/ops/job{ending}")));
@@ -517,7 +517,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_not_windmills_is_no_item() {
+    fn files_that_are_not_windmills_belong_to_no_item() {
         for path in [
             "",
             "/",
@@ -548,7 +548,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn scripts_under_windmills_folders_are_told_from_other_files() {
+    fn scripts_under_windmills_folders_are_recognized() {
         for path in ["f/ops/util.py", "u/admin/x.ts", "f/ops/a.flow/x.sh"] {
             assert!(is_script_file_under_windmill(path), "{path}");
         }
@@ -568,7 +568,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_below_a_dot_folder_of_an_item_is_that_items() {
+    fn a_file_below_a_dot_folder_of_an_item_belongs_to_that_item() {
         let of = |path: &str| item_of_hidden_file(path).map(|item| item.to_string()).unwrap_or_default();
         assert_eq!(of("f/ops/set.fileset/.config/a.sql"), "resource f/ops/set");
         assert_eq!(of("f/ops/ui.raw_app/a/node_modules/b/c.js"), "raw app f/ops/ui");
@@ -588,7 +588,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_of_one_workspace_is_told_by_its_place_and_not_by_a_word() {
+    fn the_place_of_a_word_in_a_path_shows_a_file_of_one_workspace() {
         let check = |path: &str, workspace: &str, common: Option<&str>| {
             assert_eq!(common_path(path, workspace).as_deref(), common, "{path} in {workspace}");
         };
@@ -622,7 +622,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn kinds_cover_what_they_take_out() {
+    fn kinds_cover_only_the_items_that_they_export() {
         let kinds = Kinds { skip_apps: true, include_users: true, skip_secrets: true, ..Kinds::usual() };
         let covered = |path: &str| covers(&item_of(path).unwrap(), &kinds);
         for path in ["f/a.py", "f/a.flow/flow.yaml", "f/a.variable.yaml", "f/a.schedule.yaml", "users/a.user.yaml"] {

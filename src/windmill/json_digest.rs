@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_keys_and_space_mean_nothing() {
+    fn the_order_of_keys_and_space_do_not_change_the_digest() {
         check_same(r#"{"a":1,"b":[1,2]}"#, "\n{ \"b\" : [ 1 ,\t2 ] , \"a\" : 1 }\r\n");
         check_same(r#"[{"x":{"a":1,"b":2}}]"#, r#"[{"x":{"b":2,"a":1}}]"#);
         check_same("{}", "{ }");
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_means_something() {
+    fn everything_else_changes_the_digest() {
         let all = [
             "{}",
             "[]",
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_has_no_digest() {
+    fn a_text_that_is_not_json_has_no_digest() {
         for text in [
             "",
             " ",
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_read_however_it_is_buffered() {
+    fn the_size_of_the_buffer_does_not_change_the_result() {
         let text = r#"{"a\u002f":["x\"y\\",{"é":null}],"b":-1.5e3}"#;
         for size in 1..20 {
             let read = digest(&mut io::BufReader::with_capacity(size, text.as_bytes()), &mut |_, _| {}).expect("JSON");

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_changed_groups_none_is_named() {
+    fn very_many_changed_groups_are_not_listed() {
         let many = |count: usize| Groups::new((0..count).map(|index| record(&index.to_string(), &[1; 32])).collect());
         let (most, more) = (many(CHANGED_MAX), many(CHANGED_MAX + 1));
         assert_eq!(changed(&most, &Groups::default()).map(|changed| changed.count()), Some(CHANGED_MAX));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_read_as_they_were_written_or_not_at_all() {
+    fn damaged_groups_are_refused() {
         let groups = groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]);
         let (bytes, digest) = (groups.as_bytes(), groups.digest());
         let read = |bytes: &[u8]| groups.changed_since(bytes, &digest).map_err(|error| error.kind());

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_pattern_takes_in_is_kept_out() {
+    fn an_item_that_no_pattern_includes_is_kept_out() {
         assert!(scope(&["u/**", "f/team/**"], &[], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
         assert!(!scope(&["u/**", "f/ops/**"], &[], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
         assert!(scope(&["**"], &["u/**"], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_of_a_name_may_be_anything() {
+    fn the_unknown_part_of_a_name_may_be_anything() {
         let includes =
             |patterns: &[&str], kind: ItemKind| scope(patterns, &[], &[]).keeps_out(&item(kind, "f/ops/bad"), false);
         assert!(!includes(&["**/*.py", "**/*.ts"], ItemKind::Script));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_taken_in_if_that_is_certain() {
+    fn a_file_is_included_only_if_that_is_certain() {
         let check = |includes: &[&str], excludes: &[&str], expected: bool| {
             let scope = scope(includes, &[], excludes);
             assert_eq!(scope.takes_in("f/ops/a.ts"), expected, "{includes:?} {excludes:?}");

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_variable_counts_where_it_says_that_it_is_secret() {
+    fn an_unreadable_variable_counts_if_it_says_that_it_is_secret() {
         let path = "f/ops/x.variable.yaml";
         assert!(is_plaintext_secret(path, b"value: [\nis_secret: true\n"));
         assert!(is_plaintext_secret(path, b"value: \xff\n  \"is_secret\" :  true # yes\n"));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_lies_at_the_top() {
+    fn the_encryption_key_is_a_file_of_the_root() {
         assert!(is_encryption_key("encryption_key.yaml") && is_encryption_key("encryption_key.json"));
         assert!(!is_encryption_key("f/encryption_key.yaml") && !is_encryption_key("encryption_key.yaml.bak"));
     }

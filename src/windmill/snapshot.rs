@@ -1038,7 +1038,7 @@ mod tests {
     ];
 
     #[test]
-    fn an_item_is_listed_by_its_path_with_its_kind_before_the_reason() {
+    fn a_left_out_item_is_listed_with_its_kind_before_the_reason() {
         let mut snapshot = taken("listed", &ENTRIES);
         let check = |snapshot: &mut Snapshot, entry: &str, item: &str, reason: &str| {
             snapshot.leave_out(&item_of_entry(entry), "r");
@@ -1056,7 +1056,7 @@ mod tests {
     }
 
     #[test]
-    fn order_means_nothing_and_each_value_means_something() {
+    fn each_value_changes_the_digests_and_the_order_does_not() {
         let before = taken("order", &ENTRIES);
         let mut entries = ENTRIES;
         entries.reverse();
@@ -1080,7 +1080,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_mean_something_but_for_the_time_of_no_shared_ui() {
+    fn answers_change_the_digests_except_the_time_of_an_empty_shared_ui() {
         let of = |sides: SideAnswers| take("sides", &tar_of(&ENTRIES), sides).expect("a snapshot").digests;
         let before = of(sides());
         let ui = |body: &str| of(SideAnswers { shared_ui: answer(body), ..sides() });
@@ -1111,7 +1111,7 @@ mod tests {
     }
 
     #[test]
-    fn an_export_without_its_end_is_none() {
+    fn an_export_without_its_end_is_refused() {
         let whole = tar_of(&ENTRIES);
         taken("cut", &ENTRIES);
         let longer = [&whole[..], &[0; 4096]].concat();
@@ -1149,7 +1149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_elsewhere_is_left_out_by_item() {
+    fn items_with_unsafe_names_of_files_are_left_out() {
         let check = |name: &str, content: &str, item: &str| {
             let snapshot = taken("judged", &[ENTRIES[0], (name, content), ENTRIES[1]]);
             let left_out: Vec<_> = snapshot.left_out.named.keys().map(ToString::to_string).collect();
@@ -1252,7 +1252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_folder_of_a_scripts_modules_is_left_out_alone() {
+    fn only_the_items_in_the_folder_of_a_scripts_modules_are_left_out() {
         let script = ("f/x.script.json", r#"{"modules":{"m.ts":{"content":""}}}"#);
         let other =
             [("f/x__mod/script.script.json", "{}"), ("f/x__mod/script.ts", ""), ("f/x__mod/v.variable.json", "{}")];
@@ -1268,7 +1268,7 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_items_only_the_first_are_named() {
+    fn only_the_first_of_very_many_items_are_named() {
         let long = "x".repeat(120);
         let number = "1".repeat(4000);
         let all: Vec<_> = (0..NAMED_MAX + 50).map(|it| format!("f/{long}/n{it:05}.resource.json")).collect();
@@ -1293,7 +1293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_did_not_write_is_left_out_unless_a_pattern_may_be_why() {
+    fn items_that_wmill_did_not_write_are_left_out_unless_a_pattern_may_be_why() {
         let entries = [
             ("f/a.script.json", "{}"),
             ("f/a.ts", ""),
@@ -1352,7 +1352,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_do_not_stay_are_named_with_their_item() {
+    fn numbers_that_wmill_rounds_are_named_with_their_item() {
         let check = |number: &str, is_rounded: bool| {
             let content = format!("{{\"value\":{{\"a\":[{number}]}},\"resource_type\":\"any\"}}");
             let rounded = taken("numbers", &[("f/n.resource.json", &content)]).rounded;
@@ -1377,7 +1377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_has_what_was_asked_for_and_all_dependencies() {
+    fn a_part_has_the_wanted_entries_and_all_dependencies() {
         // A header holds 100 bytes of a name: the last one of the first name, and half of a letter of the second one.
         let [full, long] =
             [["f/", &"x".repeat(95), ".py"], ["f/x", &"é".repeat(75), ".py"]].map(|parts| parts.concat());
@@ -1402,7 +1402,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_named_as_people_know_them() {
+    fn entries_are_named_by_their_item() {
         for (entry, item) in [
             ("f/a.script.json", "script f/a"),
             ("f/a.pg.sql", "script f/a"),

@@ -229,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_that_does_not_ask_for_all_is_not_one() {
+    fn a_pull_without_all_its_questions_fails() {
         let (_run, server) = start("server-lacking");
         ask(&server, "/api/w/shop/workspaces/list_ws_specific", server.server.word().expose());
         assert_eq!(server.finish(), Err("wmill did not get the map of file endings".to_owned()));
     }
 
     #[test]
-    fn nobody_without_the_word_is_answered_or_counts() {
+    fn requests_without_the_word_are_refused_and_do_not_count() {
         let (_run, server) = start("server-word");
         let word = server.server.word().expose().to_owned();
         for wrong in ["", "x", &word[1..], &[&word, "0"].concat()] {
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_that_became_shorter_is_cut_off_within_its_length() {
+    fn an_archive_that_became_shorter_ends_before_its_length() {
         let (run, server) = start("server-shorter");
         run.write("export.tar", b"half").expect("a file");
         let word = server.server.word().expose();

@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_restrict_are_carried_over_and_named() {
+    fn patterns_that_restrict_are_carried_over_with_a_warning() {
         check("includes: ['f/**']", &["includes: [\"f/**\"]"], &[&narrowing("includes")]);
         check("includes: ['f/**', '**']", &[], &[]);
         check("includes: []", &[], &[]);
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_with_one_bad_pattern_is_not_heeded_at_all() {
+    fn a_list_with_one_bad_pattern_is_ignored() {
         check("includes: ['f/{a,b}/**']", &["includes: [\"f/{a,b}/**\"]"], &[&narrowing("includes")]);
         for bad in ["1", "''", "'f/{1..99999999}'", "'+(a|b)'", "'a*a*a*a*a*a'", "[a]", "{a: b}", "~", "\"a\\n\""] {
             check(&format!("includes: ['f/**', {bad}]"), &[], &[&unheeded("includes")]);
@@ -547,7 +547,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_win_over_the_repository() {
+    fn settings_override_the_repository() {
         let asked = KindSettings { includes: Some(vec!["users", "key"]), skips: Some(vec!["resource-types"]) };
         let lines = [
             "skipResourceTypes: true",
@@ -568,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn skipped_apps_are_skipped_raw_or_not() {
+    fn skipped_apps_include_raw_apps() {
         let raw = "excludes: [\"**/*{.,__}raw_app/**\", \"**/*{.,__}raw_app/**/.*\"]";
         let asked = KindSettings { includes: None, skips: Some(vec!["apps"]) };
         check_asked("", &asked, &[raw, "skipApps: true"], &[]);
@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_key_nor_plain_secrets_come_from_the_repository() {
+    fn the_repository_cannot_include_the_key_or_plain_secrets() {
         check("includeKey: true\nplainSecrets: true", &[], &[&unheeded("includeKey, plainSecrets")]);
         check("includeKey: false\nplainSecrets: false", &[], &[]);
         let hidden = "workspaces: {shop: {overrides: {plainSecrets: true}}}\ngitBranches: {main: {}}\nstateful: true\n\
@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_init_writes_gives_no_noise_but_what_it_leaves_out() {
+    fn the_file_of_wmill_init_gives_warnings_only_about_what_it_leaves_out() {
         let file = "defaultTs: bun\nincludes:\n  - \"f/**\"\nexcludes: []\nskipVariables: false\n\
                     skipResources: false\nskipResourceTypes: false\nskipSecrets: true\nskipScripts: false\n\
                     skipFlows: false\nskipApps: false\nskipFolders: false\nskipWorkspaceDependencies: false\n\
@@ -601,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_not_heeded_at_all() {
+    fn a_file_that_cannot_be_read_is_ignored() {
         check_unreadable(b"nonDottedPaths: true\n\xff: 1", "not UTF-8");
         check_unreadable(b"nonDottedPaths: true\n  x: [", "line 2");
         check_unreadable(b"- nonDottedPaths: true", "sequence");

@@ -189,7 +189,7 @@ fn drip(mut stream: TcpStream, byte: u8) -> String {
 }
 
 #[test]
-fn an_address_that_cannot_be_listened_on_is_named() {
+fn the_error_names_an_address_that_cannot_be_used() {
     let taken = Server::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let Err(error) = Server::bind(&address) else { panic!("listened twice on {address}") };
@@ -197,14 +197,14 @@ fn an_address_that_cannot_be_listened_on_is_named() {
 }
 
 #[test]
-fn a_head_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
+fn a_slow_head_ends_at_the_deadline_for_the_whole_head() {
     let fixture = start(Limits { timeout: SOON, ..patient() });
     assert_status(&drip(fixture.send("GET /health HTTP/1.1\r\nHost: a\r\nX: "), b'x'), 408);
     fixture.end();
 }
 
 #[test]
-fn a_body_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
+fn a_slow_body_ends_at_the_deadline_for_the_whole_body() {
     let fixture = start(Limits { timeout: SOON, ..patient() });
     let head = "POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
     assert_status(&drip(fixture.send(head), b' '), 408);
@@ -212,7 +212,7 @@ fn a_body_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
 }
 
 #[test]
-fn a_body_that_never_begins_is_cut_off_too() {
+fn a_body_that_never_begins_ends_at_its_deadline() {
     let fixture = start(Limits { timeout: SOON, ..patient() });
     let mut stream = fixture.send("POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
     let mut answer = [0; 13];
@@ -223,7 +223,7 @@ fn a_body_that_never_begins_is_cut_off_too() {
 }
 
 #[test]
-fn a_client_that_says_nothing_is_let_go_without_a_word() {
+fn a_client_that_sends_nothing_is_closed_without_an_answer() {
     let fixture = start(Limits { timeout: SOON, ..patient() });
     assert_eq!(answer_of(fixture.send("")), "");
     let gate = Arc::clone(&fixture.gate);
@@ -232,7 +232,7 @@ fn a_client_that_says_nothing_is_let_go_without_a_word() {
 }
 
 #[test]
-fn a_client_that_does_not_read_its_answer_is_cut_off() {
+fn a_client_that_does_not_read_its_answer_is_closed() {
     let mut fixture = start(Limits { timeout: SOON, ..patient() });
     let unread = fixture.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
     fixture.gate.await_state("the answer", |state| state.answered == [200]);
@@ -252,7 +252,7 @@ fn a_client_that_never_closes_is_closed() {
 }
 
 #[test]
-fn a_client_that_has_said_all_and_reads_is_not_waited_for() {
+fn the_server_does_not_wait_for_a_client_that_has_sent_everything() {
     let mut fixture = start(patient());
     let mut open = fixture.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut answer = String::new();
@@ -263,7 +263,7 @@ fn a_client_that_has_said_all_and_reads_is_not_waited_for() {
 }
 
 #[test]
-fn an_answer_reaches_a_client_that_sends_more_behind_its_request() {
+fn an_answer_reaches_a_client_that_sends_more_after_its_request() {
     let fixture = start(patient());
     for _ in 0..50 {
         let mut stream = fixture.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\n");
@@ -288,7 +288,7 @@ fn an_early_refusal_reaches_a_client_that_is_still_sending() {
 }
 
 #[test]
-fn a_body_is_asked_for_only_when_the_head_has_passed() {
+fn a_body_is_requested_only_after_the_head_is_accepted() {
     let fixture = start(patient());
     let expecting = |path: &str| {
         fixture.send(&format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"))
@@ -361,7 +361,7 @@ fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn the_crowd_of_one_neighbour_does_not_push_another_out() {
+fn many_connections_of_one_address_close_none_of_another() {
     let fixture = start(Limits { connections_max: 8, connections_per_peer_max: 7, ..patient() });
     let mut unhurried = fixture.send("GET /health HTTP/1.1\r\n");
     let mut crowd: Vec<TcpStream> = (0..40).map(|_| connect_from([127, 0, 0, 2], fixture.address)).collect();
@@ -376,7 +376,7 @@ fn the_crowd_of_one_neighbour_does_not_push_another_out() {
 }
 
 #[test]
-fn what_is_reserved_is_for_addresses_without_a_connection() {
+fn reserved_slots_are_for_addresses_without_a_connection() {
     let fixture = start(Limits { connections_max: 4, callers_max: 2, reserved: 1, ..patient() });
     let waiting = [fixture.post_sync(), fixture.post_sync()];
     fixture.gate.await_waiting(2);
@@ -399,7 +399,7 @@ fn what_is_reserved_is_for_addresses_without_a_connection() {
 }
 
 #[test]
-fn who_comes_when_nobody_can_leave_is_turned_away() {
+fn a_connection_is_rejected_if_no_other_can_close() {
     let fixture = start(Limits { connections_max: 2, callers_max: 2, ..patient() });
     let waiting = [fixture.post_sync(), fixture.post_sync()];
     fixture.gate.await_waiting(2);
@@ -414,7 +414,7 @@ fn who_comes_when_nobody_can_leave_is_turned_away() {
 }
 
 #[test]
-fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
+fn bodies_being_read_stay_within_their_total_limit() {
     let fixture = start(Limits { bytes_max: 100_000, ..patient() });
     let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\nExpect: 100-continue\r\n\r\n";
     let mut interim = [0; 25];
@@ -430,7 +430,7 @@ fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
 }
 
 #[test]
-fn answers_that_are_on_their_way_fit_into_their_limit_together() {
+fn answers_being_sent_stay_within_their_total_limit() {
     let fixture = start(Limits { bytes_max: 2 * LARGE_BYTES, ..patient() });
     let ask = |path: &str| fixture.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
     // The next one asks when the answer of this one has begun.
@@ -458,7 +458,7 @@ fn answers_that_are_on_their_way_fit_into_their_limit_together() {
 }
 
 #[test]
-fn clients_that_went_away_while_they_waited_leave_their_places_to_others() {
+fn callers_that_disconnect_while_they_wait_free_their_places() {
     let fixture = start(Limits { connections_max: 40, callers_max: 2, ..patient() });
     // As many callers as may wait come again and again, and each leaves at once.
     for number in 1..=20 {
@@ -479,7 +479,7 @@ fn clients_that_went_away_while_they_waited_leave_their_places_to_others() {
 }
 
 #[test]
-fn who_has_said_all_and_waits_gets_the_answer_unless_others_need_the_place() {
+fn a_half_closed_caller_gets_its_answer_unless_another_needs_its_place() {
     let fixture = start(Limits { connections_max: 4, callers_max: 2, ..patient() });
     let half_closed = |fixture: &Fixture| {
         let stream = fixture.post_sync();
@@ -501,7 +501,7 @@ fn who_has_said_all_and_waits_gets_the_answer_unless_others_need_the_place() {
 }
 
 #[test]
-fn a_crowd_leaves_no_threads_behind() {
+fn many_connections_leave_no_threads_behind() {
     let fixture = start(Limits { connections_max: 40, callers_max: 30, ..patient() });
     let waiting: Vec<TcpStream> = (0..30).map(|_| fixture.post_sync()).collect();
     fixture.gate.await_waiting(30);
@@ -523,7 +523,7 @@ fn a_crowd_leaves_no_threads_behind() {
 }
 
 #[test]
-fn who_is_turned_away_gets_no_body_for_a_head_request() {
+fn a_rejected_head_request_gets_no_body() {
     let fixture = start(Limits { connections_max: 1, callers_max: 1, ..patient() });
     let waiting = fixture.post_sync();
     fixture.gate.await_waiting(1);
@@ -543,7 +543,7 @@ fn who_is_turned_away_gets_no_body_for_a_head_request() {
 }
 
 #[test]
-fn closed_connections_whose_threads_go_on_are_few() {
+fn threads_of_closed_connections_are_limited() {
     let fixture = start(Limits { connections_max: 2, ..patient() });
     let held: Vec<_> =
         (0..2 + CLOSING_MAX + 2).map(|_| fixture.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
@@ -556,7 +556,7 @@ fn closed_connections_whose_threads_go_on_are_few() {
 }
 
 #[test]
-fn a_stop_ends_the_accepting_at_once_and_what_runs_goes_on() {
+fn a_stop_ends_accepting_at_once_and_requests_in_progress_continue() {
     let mut fixture = start(patient());
     let running = fixture.post_sync();
     fixture.gate.await_waiting(1);
@@ -587,7 +587,7 @@ fn a_stop_ends_the_accepting_at_once_and_what_runs_goes_on() {
 }
 
 #[test]
-fn a_stop_before_the_start_and_a_second_stop_are_stops() {
+fn a_stop_before_the_start_and_a_second_stop_take_effect() {
     let server = Server::bind("127.0.0.1:0").unwrap();
     let (address, stop) = (server.local_addr().unwrap(), server.stop_handle());
     stop.stop();
@@ -601,7 +601,7 @@ fn a_stop_before_the_start_and_a_second_stop_are_stops() {
 }
 
 #[test]
-fn a_panic_costs_its_own_connection_alone() {
+fn a_panic_ends_only_its_own_connection() {
     let fixture = start(Limits { connections_max: 2, callers_max: 1, ..patient() });
     for _ in 0..5 {
         let answer = fixture.get("/panic");

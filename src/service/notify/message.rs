@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_gets_what_happened_to_which_workspace() {
+    fn a_chat_message_names_the_workspace_and_the_result() {
         let link = Some("https://github.com/a/b/commit/0123".to_owned());
         let pushed = Notice { link, ..notice(Code::Pushed, "") };
         let said = "{\"text\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn no_notice_shows_how_the_content_differs() {
+    fn no_notice_shows_differences_of_content() {
         let difference = Difference { path: "f/a".to_owned(), kind: "differs", diff: vec!["- hunter2".to_owned()] };
         let result = SyncResult { differences: Some(vec![difference]), ..notice(Code::Differs, "").result };
         assert!(result.to_json().contains("hunter2"));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_gets_the_first_warnings_and_what_was_left_out() {
+    fn a_chat_message_lists_the_first_warnings_and_left_out_items() {
         let mut incomplete = notice(Code::Incomplete, "1 of 20 items");
         incomplete.result.warnings = (1..8).map(|number| format!("<warning> {number}")).collect();
         incomplete.result.left_out = vec![LeftOut { item: "f/ops/bad".to_owned(), reason: "no text".to_owned() }];
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_occasion_is_one_or_not() {
+    fn a_notice_is_sent_only_on_its_occasions() {
         let failures = Some((2, String::new()));
         let quiet = Notice { reports_failure: false, ..notice(Code::Timeout, "") };
         let recovery = Notice { failures: failures.clone(), ..notice(Code::Unchanged, "") };
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_has_a_page_where_the_forge_is_known() {
+    fn a_commit_has_a_page_if_the_forge_is_known() {
         #[track_caller]
         fn check(remote: &str, expected: Option<&str>) {
             assert_eq!(commit_page(&RemoteUrl::parse(remote).unwrap(), "c0ffee").as_deref(), expected, "{remote}");
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_fails_below_its_own_path() {
+    fn a_failure_is_sent_below_the_path_of_the_heartbeat() {
         assert_eq!(heartbeat_url("https://hc.example/abc", Code::Pushed), "https://hc.example/abc");
         assert_eq!(heartbeat_url("https://hc.example/abc", Code::Timeout), "https://hc.example/abc/fail");
         assert_eq!(heartbeat_url("https://hc.example/abc/?x=1", Code::Timeout), "https://hc.example/abc/fail?x=1");
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_of_ntfy_is_known_by_its_host_and_path() {
+    fn an_ntfy_topic_is_recognized_by_its_host_and_path() {
         for url in [
             "https://ntfy.sh/backups",
             "http://ntfy/b/",

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_heartbeats_of_a_workspace_only_the_newest_waits() {
+    fn only_the_newest_heartbeat_of_a_workspace_waits() {
         let target = busy(Channel::Heartbeat);
         for (id, workspace) in [(1, "shop"), (2, "lab"), (3, "shop"), (4, "shop")] {
             target.add(delivery(id, workspace, false));
