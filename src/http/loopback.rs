@@ -1,5 +1,5 @@
 //! A server on the loopback address, on a port that the system chooses. It serves one program that we start, as long as
-//! that program runs. The program gets a secret word in place of a token; nothing else is answered.
+//! that program runs. The program gets a secret word instead of a token. Requests without this word are refused.
 
 use std::io::{self, BufWriter, PipeWriter, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -23,7 +23,8 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// The largest body that is accepted. The largest one is the shared UI or a fileset: Windmill takes some megabytes at
 /// most.
 const BODY_BYTES_MAX: usize = 256 << 20;
-/// How long wmill may send no byte of a body, or take none of an answer. The end of the run stops wmill earlier.
+/// The longest pause in which wmill sends no byte of a body, or reads none of an answer. The end of the run stops wmill
+/// earlier.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// How much is received or sent at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -34,7 +35,7 @@ const END_TIME_MAX: Duration = Duration::from_secs(2);
 /// A request with its whole body.
 pub type Request = http::Request<Vec<u8>>;
 
-/// What is sent as an answer.
+/// An answer.
 pub struct Answer<'a> {
     /// The status.
     pub status: u16,
@@ -100,7 +101,7 @@ type AnswerRequest = dyn Fn(Request, &dyn Fn(Answer<'_>) -> io::Result<()>) -> i
 /// The server, which ends when it is dropped.
 pub struct LoopbackServer {
     address: SocketAddr,
-    /// One more reference for each connection that is served.
+    /// Has one more reference for each connection that is served.
     connections: Arc<()>,
     /// The accepting thread ends when this is closed. `None` only while the server is dropped.
     running: Option<(PipeWriter, JoinHandle<()>)>,
@@ -109,7 +110,7 @@ pub struct LoopbackServer {
 
 struct Shared {
     word: Secret,
-    /// The path that may be asked for without the word.
+    /// The path that is answered without the word.
     open_path: Option<&'static str>,
     answer: Box<AnswerRequest>,
 }
@@ -202,7 +203,7 @@ impl Shared {
         if !has_word && !is_open {
             return Answer::text(401, "Unauthorized").send(stream);
         }
-        // Another program on this machine must not fill our memory.
+        // Otherwise another program on this machine could fill our memory.
         let request = if has_word { read_body(stream, head, rest)? } else { head.map(|()| Vec::new()) };
         (self.answer)(request, &|answer| answer.send(stream))
     }
@@ -213,7 +214,7 @@ fn read_head(mut stream: &TcpStream) -> io::Result<Option<(http::Request<()>, Ve
     let deadline = Instant::now() + HEAD_TIME_MAX;
     let (mut received, mut chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
     while received.len() <= HEAD_BYTES_MAX {
-        // No time at all is an error.
+        // A timeout of zero is an error.
         stream.set_read_timeout(Some(deadline.saturating_duration_since(Instant::now())))?;
         match stream.read(&mut chunk)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -278,7 +279,7 @@ mod tests {
         stream
     }
 
-    /// Returns the answer to a request with this word; a part of it if the connection breaks.
+    /// Returns the answer to a request with this word, or the part that arrived before the connection broke.
     fn ask(server: &LoopbackServer, request: &str, word: &str, body: &str) -> String {
         let mut stream = connect(server);
         let head = format!("{request} HTTP/1.1\r\nAuthorization: Bearer {word}\r\n");

@@ -10,10 +10,10 @@ use crate::model::Code;
 use crate::model::run_result::error_json;
 use crate::util::redact::{shorten, visible};
 
-/// The largest size of an error message. Even a request with hundreds of faults does not need more.
+/// The largest size of an error message. This is enough for a request with hundreds of faults.
 pub const ERROR_BYTES_MAX: usize = 12 * 1024;
 
-/// When a caller that finds no room should try again.
+/// The `Retry-After` of a caller that was rejected.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// One answer.
@@ -35,7 +35,7 @@ impl Response {
 
     /// Returns an answer with a body of this media type.
     pub fn new(status: u16, content_type: &'static str, mut body: String) -> Self {
-        // A body that grew by doubling may take twice its length, for as long as a slow client is sent it.
+        // A body that grew by doubling may occupy twice its length for as long as it is sent to a slow client.
         body.shrink_to_fit();
         Self { status, headers: vec![("Content-Type", content_type)], body: body.into_bytes() }
     }

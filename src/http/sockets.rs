@@ -46,7 +46,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Waits for a connection or for a stop, and returns whether there is a stop: whether the other end of the pipe was
-/// written to or closed. It may also return without a reason.
+/// written to or closed. It may also return early.
 #[cfg(unix)]
 fn wait_for_stop(stopped: &PipeReader, listener: &TcpListener) -> bool {
     let mut watched = [PollFd::new(stopped, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
@@ -77,7 +77,7 @@ pub(super) struct SocketState {
 #[cfg(unix)]
 pub(super) fn look_at(stream: &TcpStream) -> SocketState {
     let mut watched = [PollFd::new(stream, PollFlags::IN | PollFlags::RDHUP)];
-    // This fails only if the kernel has no memory. The next look then has the result.
+    // This fails only if the kernel has no memory. The next call then has the result.
     let _ = poll(&mut watched, Some(&Timespec::default()));
     let seen = watched[0].revents();
     SocketState {

@@ -11,7 +11,7 @@ use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::Code;
 
-/// How many bytes are read at once: more than most requests have.
+/// The most bytes of one read: more than most requests have.
 const CHUNK_BYTES: usize = 2 * 1024;
 
 /// A client's socket.

@@ -18,20 +18,20 @@ pub struct Limits {
     /// How many connections may be open, each with a thread and a descriptor. Even if all clients are slow, the process
     /// stays under 8 MB, apart from what `bytes_max` permits.
     pub connections_max: usize,
-    /// How many of these one peer address may have: a third, so that most of them are left for the others.
+    /// The most connections of one peer address: a third, so that most of them are left for others.
     pub connections_per_peer_max: usize,
     /// How many callers may wait for a run: enough for 50 at once, while most connections remain for `/health`.
     pub callers_max: usize,
-    /// How many connections are reserved for peer addresses without a connection, and how many callers beyond
-    /// `callers_max` for peer addresses without a waiting caller.
+    /// This many connections are reserved for peer addresses without a connection. This many callers beyond
+    /// `callers_max` are reserved for peer addresses without a waiting caller.
     pub reserved: usize,
-    /// The total size of the bodies that are being read or sent, beside the newest one. They take milliseconds, and
-    /// most requests have none. `/status` may have some hundreds of kilobytes, and rarely megabytes; 384 requests of the
-    /// largest size would take 24 MB.
+    /// The total size of the bodies that are being read or sent, except the newest one. A transfer takes milliseconds,
+    /// and most requests have no body. `/status` may have some hundreds of kilobytes, and rarely megabytes; 384
+    /// requests of the largest size would take 24 MB.
     pub bytes_max: usize,
-    /// The time from the connection to the end of the head, from there to the end of the body, and for the whole answer.
-    /// The last one includes the wait for a client that still sends to close its side, so that no reset overtakes the
-    /// answer.
+    /// The time from the connection to the end of the head, from there to the end of the body, and for the whole
+    /// answer. The last one includes the wait for a client that still sends to close its side, so that no reset
+    /// overtakes the answer.
     pub timeout: Duration,
 }
 
@@ -48,10 +48,10 @@ impl Default for Limits {
     }
 }
 
-/// How many connections that were closed to make room may still have their threads, which end in a moment. Without this
-/// limit, a flood of connections makes threads faster than they end.
+/// The most connections that were closed to make room and whose threads have not ended yet. Without this limit, a flood
+/// of connections starts threads faster than they end.
 pub(super) const CLOSING_MAX: usize = 32;
-/// How long a new connection waits for the end of such a thread if there are more. No other connection is accepted
+/// The longest wait of a new connection for the end of such a thread above the limit. No other connection is accepted
 /// meanwhile.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
 
@@ -96,7 +96,7 @@ impl Slot {
         }
     }
 
-    /// Makes the connection close: its thread sees the end of its input at once, and then that it has no slot.
+    /// Makes the connection close: its thread reads the end of the input at once, and then finds that the slot is gone.
     fn close(self) {
         let side = if matches!(self.phase, Phase::Sending(_)) { Shutdown::Both } else { Shutdown::Read };
         // This fails if the peer is already gone.
@@ -136,7 +136,7 @@ impl Slots {
             return None;
         }
         drop(list);
-        // Each connection has one reference more.
+        // Each connection has one more reference.
         let are_too_many = || Arc::strong_count(self) > limits.connections_max + CLOSING_MAX;
         wait_while(CLOSE_TIME_MAX, are_too_many);
         if are_too_many() {
@@ -148,7 +148,7 @@ impl Slots {
         Some(Caller { connection, limits, slots: Arc::clone(self) })
     }
 
-    /// Closes the connections that have not sent their whole request: they are too late.
+    /// Closes the connections that have not sent their whole request. The server is stopping, so they are too late.
     pub(super) fn close_unfinished(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
         let is_unfinished = |slot: &mut Slot| matches!(slot.phase, Phase::Head | Phase::Body(_));
@@ -156,7 +156,7 @@ impl Slots {
     }
 }
 
-/// Closes the connection of these that has waited for its client the longest. Returns whether there is one.
+/// Closes the selected connection that has waited for its client the longest. Returns whether there is one.
 fn close_longest_waiting(list: &mut Vec<Slot>, is_one: impl Fn(&Slot) -> bool) -> bool {
     let waiting = list.iter().enumerate().filter(|(_, slot)| slot.phase.waits_for_client() && is_one(slot));
     let longest = waiting.min_by_key(|(_, slot)| slot.since).map(|(index, _)| index);
@@ -183,8 +183,8 @@ impl Caller {
         list.iter_mut().find(|slot| self.is_own(slot)).ok_or(reason)
     }
 
-    /// Enters the next phase. If the bodies of all connections, which are being read or sent, are together beyond their
-    /// limit, closes those that have taken the longest until the rest fits.
+    /// Enters the next phase. If the bodies that are being read or sent exceed their total limit, closes the
+    /// connections that have taken the longest until the rest fits.
     ///
     /// # Errors
     ///
@@ -206,8 +206,8 @@ impl Caller {
     }
 
     /// Counts this connection among the callers that wait. Has to be called before the answer waits for longer than a
-    /// moment. If the limit is reached, it takes the place of a caller whose client has ended its side, because that
-    /// client is most likely gone.
+    /// moment. If the limit is reached, it replaces a caller whose client has closed its side, because that client has
+    /// most likely gone.
     ///
     /// # Errors
     ///
@@ -228,7 +228,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
+    /// Whether the client has gone, or another caller has replaced it. Called repeatedly while the answer waits.
     pub fn is_gone(&self) -> bool {
         sockets::look_at(&self.connection.stream).has_ended
             || !self.own(&mut self.slots.lock()).is_ok_and(|own| own.phase == Phase::Waiting)

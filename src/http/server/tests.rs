@@ -1,4 +1,4 @@
-//! Tests of the listener with clients that are slow, many, gone or too early, and at shutdown. The limits are short
+//! Tests of the listener with slow, many, disconnected and early clients, and of its shutdown. The limits are short
 //! here.
 
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -14,7 +14,7 @@ use std::net::TcpStream;
 /// The longest time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Longer than any test, for a limit that must not end it.
+/// A limit that is longer than any test, so that it never takes effect.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// A limit that is short enough to wait for.
@@ -78,7 +78,7 @@ impl Gate {
     }
 }
 
-/// The size of an answer that no socket takes at once.
+/// The size of an answer that does not fit into the buffer of a socket.
 const LARGE_BYTES: usize = 32 * 1024 * 1024;
 
 impl Handler for Gate {
@@ -113,7 +113,7 @@ struct Fixture {
     serving: Option<JoinHandle<Draining>>,
 }
 
-/// Returns limits under which nothing ends by itself.
+/// Returns limits that no test reaches.
 fn patient() -> Limits {
     Limits { timeout: NEVER, reserved: 0, ..Limits::default() }
 }
@@ -156,7 +156,7 @@ impl Fixture {
     }
 }
 
-/// Returns everything that comes back. The server must close the connection.
+/// Returns everything that the server sends. The server must close the connection.
 #[track_caller]
 fn answer_of(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
@@ -267,7 +267,7 @@ fn an_answer_reaches_a_client_that_sends_more_after_its_request() {
     let fixture = start(patient());
     for _ in 0..50 {
         let mut stream = fixture.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\n");
-        // The connection may be closed by then. This test is not about that.
+        // The connection may be closed already, which this test does not check.
         let _ = stream.write_all(&[b'x'; 10_000]);
         let _ = stream.shutdown(Shutdown::Write);
         assert_status(&answer_of(stream), 200);
@@ -433,14 +433,14 @@ fn bodies_being_read_stay_within_their_total_limit() {
 fn answers_being_sent_stay_within_their_total_limit() {
     let fixture = start(Limits { bytes_max: 2 * LARGE_BYTES, ..patient() });
     let ask = |path: &str| fixture.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-    // The next one asks when the answer of this one has begun.
+    // The next client sends its request after the answer to this one has begun.
     let begin = |_| {
         let mut client = ask("/large");
         client.read_exact(&mut [0; 12]).unwrap();
         client
     };
     let mut clients: Vec<_> = (0..2).map(begin).collect();
-    // An answer without a body closes none.
+    // An answer without a body closes no connection.
     let head = answer_of(fixture.send("HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n"));
     assert!(head.contains(&format!("Content-Length: {LARGE_BYTES}\r\n")) && head.ends_with("\r\n\r\n"), "{head}");
     clients.push(begin(2));
@@ -460,7 +460,7 @@ fn answers_being_sent_stay_within_their_total_limit() {
 #[test]
 fn callers_that_disconnect_while_they_wait_free_their_places() {
     let fixture = start(Limits { connections_max: 40, callers_max: 2, ..patient() });
-    // As many callers as may wait come again and again, and each leaves at once.
+    // More callers than may wait connect, one after the other, and each disconnects at once.
     for number in 1..=20 {
         drop(fixture.post_sync());
         fixture.gate.await_state("one more came to the gate", |state| state.waiting == number.min(2));
@@ -575,7 +575,7 @@ fn a_stop_ends_accepting_at_once_and_requests_in_progress_continue() {
     let too_late = answer_of(unfinished);
     assert_status(&too_late, 503);
     assert!(too_late.contains(r#""code":"shutting_down""#), "{too_late}");
-    // A client that came too late may still be closing.
+    // A client that connected too late may still be closing.
     let deadline = Instant::now() + PATIENCE;
     while draining.wait(Duration::from_millis(1)) > 1 {
         assert!(Instant::now() < deadline, "the other one does not leave");
@@ -592,7 +592,7 @@ fn a_stop_before_the_start_and_a_second_stop_take_effect() {
     let (address, stop) = (server.local_addr().unwrap(), server.stop_handle());
     stop.stop();
     stop.stop();
-    // The kernel has taken this connection before the server accepts; the client learns why it gets no answer.
+    // The kernel accepts this connection before the server does, and the client gets a 503.
     let mut early = TcpStream::connect(address).unwrap();
     early.set_read_timeout(Some(PATIENCE)).unwrap();
     early.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
