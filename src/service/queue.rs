@@ -24,7 +24,7 @@ const RUNNING_MAX: usize = 3;
 const OTHERS_RUNNING_MAX: usize = 2;
 /// How many runs of one backup may wait for the running one. Each has a thread, and holds secrets of its request.
 const WAITING_MAX: usize = 8;
-/// How many runs there may be in all when one more would only wait. A container or a unit may limit threads to 512.
+/// The most runs in total if one more would only wait. A container or a unit may limit threads to 512.
 const RUNS_MAX: usize = 128;
 /// How many other backups may have a run in progress or waiting. The settings limit the configured backups.
 const OTHER_BACKUPS_MAX: usize = 16;
@@ -73,7 +73,7 @@ impl QueueState {
         firsts.map(|(_, run)| run).filter(move |run| run.request.configured == configured)
     }
 
-    /// Whether the run may begin. None that had to wait begins after the end was asked for.
+    /// Whether the run may begin. A run that had to wait does not begin after the service was asked to end.
     fn may_begin(&self, run: &Run) -> bool {
         let configured = run.request.configured;
         let running_max = if configured { RUNNING_MAX } else { OTHERS_RUNNING_MAX };
@@ -83,7 +83,7 @@ impl QueueState {
     }
 
     /// Returns when the waiting time of a run began: when it was requested, or, for the next run of its backup, when a
-    /// run of its kind last ended. So it may wait for as long as other runs of its kind keep ending.
+    /// run of its kind last ended. So it can wait as long as other runs of its kind keep ending.
     fn waits_since(&self, run: &Run) -> Instant {
         let is_first = self.first_runs(run.request.configured).any(|first| first.id == run.id);
         let last_end = self.last_end[usize::from(run.request.configured)].filter(|_| is_first);
@@ -105,7 +105,7 @@ pub struct Run {
 
 struct State {
     step: &'static str,
-    /// Whether it waits for a run of its backup, for room, or for another process, and so has read nothing yet.
+    /// Whether it waits for a run of its backup, for room, or for another process. It has then read nothing yet.
     waits: bool,
     has_begun: bool,
     result: Option<SyncResult>,
@@ -163,7 +163,7 @@ impl Serialize for Run {
 }
 
 impl Service {
-    /// Starts a run, or lets it wait for the one in progress. If a waiting run has an equal request, returns that run.
+    /// Starts a run, or queues it behind the one in progress. If a waiting run has an equal request, returns that run.
     ///
     /// # Errors
     /// [`Code::ShuttingDown`] or [`Code::TooManyRequests`].
@@ -202,7 +202,7 @@ impl Service {
             state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
             self.end(run, result, true);
             drop(state);
-            // Whatever happens, the run gives its place back.
+            // The run frees its place, even after a panic.
             let _ = catch_unwind(AssertUnwindSafe(|| self.recorder.flush()));
         }
         self.queue.state().runs.retain(|other| other.id != run.id);
@@ -258,7 +258,7 @@ impl Service {
                     (Code::Timeout, message)
                 };
                 log::error!("run {}: {message}", run.id);
-                // A run that was refused because the service ends says nothing about the backup.
+                // A run that was refused because the service is ending does not count for the backup.
                 self.end(run, run.failure(code, message), code != Code::ShuttingDown);
                 return false;
             }
@@ -271,7 +271,7 @@ impl Service {
     }
 
     /// Records the end, then ends the run for all its callers. If `counts` is false, the run does not change the status
-    /// of the backup. The queue's state is locked meanwhile, so that no caller begins to wait in between.
+    /// of the backup. The queue's state is locked meanwhile, so that no caller begins to wait meanwhile.
     fn end(&self, run: &Run, result: SyncResult, counts: bool) {
         self.recorder.record(&run.request, &result, counts);
         let mut state = run.state();
@@ -302,7 +302,7 @@ impl Queue {
         }
     }
 
-    /// Refuses new runs and makes those that wait end. Runs in progress continue.
+    /// Refuses new runs and ends those that wait. Runs in progress continue.
     pub fn close(&self) {
         self.state().is_closed = true;
         self.changed.notify_all();
@@ -315,13 +315,13 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Whether a run is there or has ended.
+    /// Whether there is or was a run.
     pub fn was_used(&self) -> bool {
         let state = self.state();
         !state.runs.is_empty() || state.last_end.iter().any(Option::is_some)
     }
 
-    /// Returns the runs in progress, at most one for each backup, and those that wait for the end of others.
+    /// Returns the runs in progress, at most one for each backup, and those that wait for others.
     pub fn overview(&self) -> (Vec<Arc<Run>>, Vec<Arc<Run>>) {
         // A run that has ended keeps its place until it is saved.
         let active: Vec<_> = self.state().runs.iter().filter(|run| run.state().result.is_none()).cloned().collect();

@@ -17,8 +17,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(20);
 const DELAY_MAX: Duration = Duration::from_secs(30);
 const DELAY_SHARE: u32 = 10;
 
-/// Starts syncs or verifications whenever `schedule` is due, until the process ends. If a time was missed since the last
-/// run, because no service was there, starts one at once.
+/// Starts syncs or verifications at the times of `schedule`, until the process ends. If a time was missed since the
+/// last run, because no service was running, starts one at once.
 pub fn follow(service: &Arc<Service>, purpose: Purpose, schedule: &Schedule) {
     let mut handled = last_run(service, purpose).unwrap_or_else(SystemTime::now);
     while let Some((due, wait)) = look(schedule, &mut handled, SystemTime::now()) {
@@ -28,7 +28,7 @@ pub fn follow(service: &Arc<Service>, purpose: Purpose, schedule: &Schedule) {
         }
         std::thread::park_timeout(random_delay(schedule, due));
         start(service, purpose);
-        // One run is enough for all times that were missed.
+        // One run is enough for all missed times.
         handled = SystemTime::now();
     }
 }
@@ -62,7 +62,7 @@ fn start(service: &Arc<Service>, purpose: Purpose) {
     }
 }
 
-/// Returns when a run is due, if each run up to `handled` was started, and how long to wait until the next look; a run
+/// Returns when a run is due, if each run up to `handled` was started, and how long to wait until the next check; a run
 /// that is due now does not wait. Returns `None` if the schedule has no further time.
 fn look(schedule: &Schedule, handled: &mut SystemTime, now: SystemTime) -> Option<(SystemTime, Duration)> {
     // If the clock was set back, the times after `now` are not handled yet.

@@ -7,11 +7,11 @@ use crate::config::Occasion;
 use crate::model::{Code, RemoteUrl, SyncResult};
 use crate::util::redact::first_chars;
 
-/// How much of a result's message a chat gets.
+/// The most characters of a result's message in a chat message.
 const MESSAGE_CHARS_MAX: usize = 1_000;
-/// How many warnings, and how many left out items, a chat gets. The others are in the log and at `/status`.
+/// The most warnings, and the most left out items, in a chat message. The others are in the log and at `/status`.
 const LISTED_MAX: usize = 5;
-/// How much of each of these a chat gets.
+/// The most characters of each of these in a chat message.
 const LISTED_CHARS_MAX: usize = 200;
 /// ntfy turns a longer message into a file.
 const NTFY_BYTES_MAX: usize = 4_000;
@@ -23,7 +23,7 @@ const DISCORD_CHARS_MAX: usize = 2_000;
 pub struct Notice {
     /// The result of the run.
     pub result: SyncResult,
-    /// What it was.
+    /// What the notice is about.
     pub subject: Subject,
     /// Whether this is a failure to report: the first one, one with another code or other left out items than the
     /// last one, or one a day after the last notice.
@@ -43,18 +43,19 @@ pub enum Subject {
     Backup,
     /// A verification of a backup.
     Verification,
-    /// The list of all workspaces, which Windmill gives again. No run was made, so the result says nothing.
+    /// Windmill lists all workspaces again. There was no run, so the result has no meaning.
     List,
 }
 
 impl Notice {
-    /// Returns the notice of a result that is not a failure to report. Differences show content of the workspace, so they are left out.
+    /// Returns the notice of a result that is not a failure to report. Differences show content of the workspace, so
+    /// they are left out.
     pub fn new(result: SyncResult, subject: Subject) -> Self {
         let result = SyncResult { differences: None, ..result };
         Self { result, subject, reports_failure: false, failures: None, overdue_since: None, link: None }
     }
 
-    /// Whether it is for one of these occasions.
+    /// Whether the notice is for one of these occasions.
     pub fn is_for(&self, occasions: &[Occasion]) -> bool {
         occasions.iter().any(|occasion| match occasion {
             Occasion::Failure => self.reports_failure,
@@ -68,7 +69,7 @@ impl Notice {
         self.result.code.is_success() && (self.failures.is_some() || self.overdue_since.is_some())
     }
 
-    /// Returns what happened, in one line. `escape` is applied to texts from elsewhere, `link` to the commit.
+    /// Returns what happened, in one line. `escape` is applied to texts from other sources, `link` to the commit.
     fn sentence(&self, escape: fn(&str) -> String, link: fn(&str, &str) -> String) -> String {
         let result = &self.result;
         let workspace = escape(&result.workspace);
@@ -139,7 +140,7 @@ impl Notice {
 }
 
 /// Whether an address is an ntfy topic: a part of the host name is `ntfy`, and the path is only the topic. ntfy shows a
-/// body as it is.
+/// body unchanged.
 pub fn is_ntfy_topic(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
     let topic = url.path().trim_matches('/');
@@ -193,7 +194,7 @@ fn listed(mark: &str, lines: &[String], escape: fn(&str) -> String) -> String {
     text
 }
 
-/// Escapes the three characters that Slack requires: then the text can contain no link and no mention.
+/// Escapes the three characters that Slack requires, so that the text contains no link and no mention.
 fn escaped_for_slack(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
