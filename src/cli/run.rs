@@ -55,8 +55,8 @@ fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Resul
     Ok(result.code.exit_code())
 }
 
-/// Does a run for each workspace, records it, and prints the results. A run that starts after a signal asked for the end
-/// does not count, because it says nothing about the backup.
+/// Does a run for each workspace, records it, and prints the results. A run that starts after a signal asked for the
+/// end does not count, because it says nothing about the backup.
 fn run_each(
     options: &Options,
     environment: &Environment,

@@ -26,8 +26,8 @@ const KILL_TIME_MAX: Duration = Duration::from_secs(5);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
 /// How long an ending service waits for its last notifications to be sent.
 const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
-/// How often a service looks for overdue backups, and for what killed commands left in its data folder. The clock may be
-/// changed, and a machine may sleep.
+/// How often a service looks for overdue backups, and for what killed commands left in its data folder. The clock may
+/// be changed, and a machine may sleep.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) fn serve(options: &Serve, environment: &Environment) -> u8 {

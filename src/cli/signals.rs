@@ -67,9 +67,9 @@ fn cancel_after(grace: Duration, cancel: CancelToken) -> bool {
     thread.spawn(wait).is_ok()
 }
 
-/// Returns a token that is cancelled after `grace` on SIGTERM and SIGHUP, and at once on SIGINT, which comes from a person at a
-/// keyboard, or on a second signal. Once there is an `exit_code`, only notifications are being sent, and any signal ends the
-/// process.
+/// Returns a token that is cancelled after `grace` on SIGTERM and SIGHUP, and at once on SIGINT, which comes from a
+/// person at a keyboard, or on a second signal. Once there is an `exit_code`, only notifications are being sent, and
+/// any signal ends the process.
 pub(super) fn cancel_after_grace(grace: Duration, exit_code: &Arc<OnceLock<u8>>) -> CancelToken {
     let (token, exit_code) = (CancelToken::default(), Arc::clone(exit_code));
     let cancel = token.clone();

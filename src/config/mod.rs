@@ -85,7 +85,8 @@ pub struct Config {
     pub ssh_known_hosts: Option<PathBuf>,
     /// `GIT_SSH_ACCEPT_NEW`
     pub ssh_accept_new: bool,
-    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that the documented default.
+    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that the documented
+    /// default.
     pub kinds_included: Option<Vec<&'static str>>,
     /// `WMILL_SKIP`. If it is `None`, the repository's `wmill.yaml` decides.
     pub kinds_skipped: Option<Vec<&'static str>>,
@@ -132,8 +133,8 @@ pub struct Config {
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
     /// Variables for `wmill`, `git` and our client: those for proxies as [`proxy::variables`] returns them, and
-    /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) adds to the certificates of git. A proxy's URL
-    /// may hold a password, see [`Config::proxy_secrets`].
+    /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) adds to the certificates of git. A proxy's
+    /// URL may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
 }
 
@@ -402,8 +403,8 @@ impl<'a> Reader<'a> {
             if name != "PATH" {
                 return Some((name.to_owned(), value.to_owned()));
             }
-            // Programs run in a folder with a repository's content, so a file in it must not be found as `git`. A folder
-            // that is not absolute is that folder, or lies below it.
+            // Programs run in a folder with a repository's content, so a file in it must not be found as `git`. A
+            // folder that is not absolute is that folder, or lies below it.
             let folders: Vec<_> = value.split(':').filter(|folder| folder.starts_with('/')).collect();
             Some((name.to_owned(), folders.join(":")))
         };

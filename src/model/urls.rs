@@ -252,8 +252,8 @@ fn check_ssh_user(user: &str) -> Result<(), &'static str> {
     ])
 }
 
-/// Whether this is a name of letters, digits and these characters that no program takes for an option. A percent sign is
-/// not permitted: git decodes it, and ssh would get the decoded text.
+/// Whether this is a name of letters, digits and these characters that no program takes for an option. A percent sign
+/// is not permitted: git decodes it, and ssh would get the decoded text.
 fn is_name(text: &str, others: &[u8]) -> bool {
     let is_permitted = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
     !text.is_empty() && !text.starts_with('-') && text.bytes().all(is_permitted)

@@ -94,8 +94,8 @@ fn parse(body: &[u8]) -> Result<(Object, &str), &'static str> {
     }
 }
 
-/// Returns the names of all members in a JSON text, each with its depth, in their order. The parser loses the order, and
-/// one of two members with the same name.
+/// Returns the names of all members in a JSON text, each with its depth, in their order. The parser loses the order,
+/// and one of two members with the same name.
 fn members(text: &str) -> Vec<(usize, String)> {
     let (mut names, mut depth, mut is_escaped) = (Vec::new(), 0_usize, false);
     let (mut string_begin, mut last_string) = (None, "");

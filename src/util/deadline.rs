@@ -94,8 +94,8 @@ impl Deadline {
 /// How often [`wait_while`] looks: what it waits for takes milliseconds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Waits at most `patience` for the end of something that no call can wait for with a time limit: a thread, or a process
-/// that is not our child. Looks at it again and again.
+/// Waits at most `patience` for the end of something that no call can wait for with a time limit: a thread, or a
+/// process that is not our child. Looks at it again and again.
 pub fn wait_while(patience: Duration, goes_on: impl Fn() -> bool) {
     let begun = Instant::now();
     while goes_on() && begun.elapsed() < patience {

@@ -96,8 +96,8 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
 }
 
 /// Opens a file of this service for reading and writing, and creates it with mode 0600 if it is missing. If it is
-/// overwritten, or is a folder, link, FIFO or device, it is removed first: a link, a hard link too, may lead to a file of
-/// someone else.
+/// overwritten, or is a folder, link, FIFO or device, it is removed first: a link, a hard link too, may lead to a file
+/// of someone else.
 ///
 /// # Errors
 /// Returns the system's error, with the path.

@@ -31,8 +31,8 @@ const KEY_CHARS_MAX: usize = 40;
 
 /// What begins a YAML file of some editors on Windows. Anywhere else, it is a character.
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// Characters that are line breaks, or nothing, for our parser, which reads YAML 1.1. For `wmill`, which reads YAML 1.2,
-/// they are part of the text. Each is parsed as its stand-in, a character for private use.
+/// Characters that are line breaks, or nothing, for our parser, which reads YAML 1.1. For `wmill`, which reads YAML
+/// 1.2, they are part of the text. Each is parsed as its stand-in, a character for private use.
 const STAND_INS: [(char, char); 4] =
     [('\u{85}', '\u{10fff0}'), ('\u{2028}', '\u{10fff1}'), ('\u{2029}', '\u{10fff2}'), (BYTE_ORDER_MARK, '\u{10fff3}')];
 /// How an escape for a stand-in begins.

@@ -19,8 +19,8 @@ use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
 
 /// How long the answer to one small question may take.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The largest answer to most questions. A list of items has a tenth of a megabyte a page; a script comes with its whole
-/// source.
+/// The largest answer to most questions. A list of items has a tenth of a megabyte a page; a script comes with its
+/// whole source.
 const ANSWER_BYTES_MAX: u64 = 2 << 20;
 /// The largest shared UI. Windmill keeps it as one JSON document. Parsed, it takes as much memory again.
 const SHARED_UI_BYTES_MAX: u64 = 8 << 20;
@@ -263,8 +263,8 @@ impl<'a> Windmill<'a> {
         taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
     }
 
-    /// Asks what wmill asks in addition to the export. An answer with a status other than 200 and 404 is an error, since
-    /// wmill would then delete files, and exit with 0.
+    /// Asks what wmill asks in addition to the export. An answer with a status other than 200 and 404 is an error,
+    /// since wmill would then delete files, and exit with 0.
     fn side(&self, path: &str, bytes_max: u64) -> Result<snapshot::Answer, WindmillError> {
         let answer = self.ask_by(&self.path(path), bytes_max, None)?;
         match answer.status {

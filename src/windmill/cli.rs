@@ -101,8 +101,8 @@ pub fn push(
     Err(push_failed(windmill, run_env, &finished, failed, refusal))
 }
 
-/// Returns what `wmill sync push` prints at its end: whether it succeeded, and the first file that it could not push, with
-/// the reason.
+/// Returns what `wmill sync push` prints at its end: whether it succeeded, and the first file that it could not push,
+/// with the reason.
 fn said_of_push(finished: &Finished) -> Option<(bool, Option<(String, String)>)> {
     // Warnings may come before the JSON.
     let text = String::from_utf8_lossy(&finished.stdout);
@@ -153,7 +153,8 @@ fn plain_lines(tail: &[String]) -> String {
     plain[plain.len().saturating_sub(PLAIN_LINES_MAX)..].join("; ")
 }
 
-/// Runs `wmill sync` in `folder`. `wmill` talks to our loopback server, with its secret word. `options` adds the subcommand and its options.
+/// Runs `wmill sync` in `folder`. `wmill` talks to our loopback server, with its secret word. `options` adds the
+/// subcommand and its options.
 fn sync(
     workspace: &WorkspaceId,
     run_env: &RunEnv,
@@ -310,8 +311,8 @@ pub fn version(run_env: &RunEnv) -> Result<(String, Vec<String>), String> {
     run_env.version("wmill", "--version", "CLI version: ")
 }
 
-/// Returns what is known about the `wmill` on the path, or `None` if it does not give its version. It is started only if
-/// it is not the `known` one.
+/// Returns what is known about the `wmill` on the path, or `None` if it does not give its version. It is started only
+/// if it is not the `known` one.
 pub fn program(run_env: &RunEnv, known: Option<&Program>) -> Option<Program> {
     let path = path(&run_env.environment)?;
     let metadata = path.metadata().ok()?;

@@ -51,7 +51,8 @@ pub fn fault_of_entry(name: &str) -> Option<&'static str> {
 }
 
 /// Whether wmill takes an entry of the export for the workspace's own settings or key, and so does not write it. The
-/// files of flows and apps have names of their own, and in the folder of a script's modules wmill does not look at names.
+/// files of flows and apps have names of their own, and in the folder of a script's modules wmill does not look at
+/// names.
 pub fn is_like_a_workspace_file(entry: &str) -> bool {
     let Some((_, file)) = entry.strip_suffix(".json").and_then(|path| path.rsplit_once('/')) else { return false };
     let mut parts = file.split('.');

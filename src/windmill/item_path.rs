@@ -70,7 +70,8 @@ impl fmt::Display for ItemKind {
 pub struct ItemId {
     /// The kind of the object.
     pub kind: ItemKind,
-    /// The path in Windmill. For users, groups and resource types it is the name. Settings, key and shared UI have none.
+    /// The path in Windmill. For users, groups and resource types it is the name. Settings, key and shared UI have
+    /// none.
     pub path: String,
 }
 

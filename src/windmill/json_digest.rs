@@ -30,8 +30,8 @@ pub type Hash = [u8; 32];
 /// array.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A key, which is the last one of the path. Keys are without escapes. One that is long or cannot be decoded has the
-    /// beginning of what is written, and then [`CUT`].
+    /// A key, which is the last one of the path. Keys are without escapes. One that is long or cannot be decoded has
+    /// the beginning of what is written, and then [`CUT`].
     Key,
     /// A string that is a value, in the same form as a key.
     Text(&'a str),
@@ -47,8 +47,8 @@ pub type Visitor<'v> = dyn FnMut(&[String], Event<'_>) + 'v;
 /// Returns the digest of the JSON text in `input`, which is read to its end.
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidData`] if the text is not JSON, or exceeds a limit. Any other error means that the text could
-/// not be read.
+/// [`io::ErrorKind::InvalidData`] if the text is not JSON, or exceeds a limit. Any other error means that the text
+/// could not be read.
 pub fn digest(input: &mut dyn BufRead, visitor: &mut Visitor<'_>) -> io::Result<Hash> {
     let mut reader = Reader { input, visitor, path: Vec::new(), members: 0, shown: Vec::new() };
     let hash = reader.value()?;

@@ -94,8 +94,8 @@ impl Groups {
         (count > 0).then(|| hash_of(&[entries[..count].as_flattened()]))
     }
 
-    /// Returns the groups that differ from those of an earlier export, or `None` if there are very many. `earlier` gives
-    /// the bytes of its groups, which have this digest.
+    /// Returns the groups that differ from those of an earlier export, or `None` if there are very many. `earlier`
+    /// gives the bytes of its groups, which have this digest.
     ///
     /// # Errors
     /// The error of `earlier`, or [`io::ErrorKind::InvalidData`] if it has another digest.

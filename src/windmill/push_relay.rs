@@ -3,8 +3,8 @@
 //! `wmill` gets a word that is valid only here, and never the token. It changes everything that differs in the whole
 //! workspace. So a change is forwarded only if it is one of the requests that are permitted for the chosen items. Every
 //! other change is answered here: of another item, of an unknown kind, of an item whose body names another one, and
-//! outside the workspace. Windmill's last refusal of a change is kept with its own words, which `wmill` hides in a dump of the
-//! request.
+//! outside the workspace. Windmill's last refusal of a change is kept with its own words, which `wmill` hides in a dump
+//! of the request.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -106,8 +106,8 @@ fn subjects(item: &ItemId, deletes: bool) -> Vec<String> {
 }
 
 /// Returns what a request changes, in the form of [`subjects`], and whether the request deletes it. Windmill takes the
-/// name of what it creates from the query or the body. Returns `None` for a request that wmill does not need, that lacks
-/// its name, or that has two.
+/// name of what it creates from the query or the body. Returns `None` for a request that wmill does not need, that
+/// lacks its name, or that has two.
 fn subject_of(path: &str, query: &str, body: &[u8]) -> Option<(String, bool)> {
     let field = |name| text(&fields(body)?, name).map(str::to_owned);
     Some(match path.split('/').collect::<Vec<_>>()[..] {

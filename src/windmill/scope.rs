@@ -46,8 +46,8 @@ impl Scope {
         self.is_all() || self.has(file) == Some(true)
     }
 
-    /// Whether the patterns take in a file; `None` if that is not certain. To minimatch, a star does not match names that
-    /// begin with a dot.
+    /// Whether the patterns take in a file; `None` if that is not certain. To minimatch, a star does not match names
+    /// that begin with a dot.
     fn has(&self, file: &str) -> Option<bool> {
         if file.split('/').any(|name| name.starts_with('.')) {
             return None;

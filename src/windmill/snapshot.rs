@@ -140,8 +140,8 @@ pub struct Archive {
     pub bytes: u64,
 }
 
-/// Creates the empty file for an export in `folder`, and the folder if it is missing. This happens before the thread that
-/// reads into the file, because the thread may outlive the folder.
+/// Creates the empty file for an export in `folder`, and the folder if it is missing. This happens before the thread
+/// that reads into the file, because the thread may outlive the folder.
 ///
 /// # Errors
 /// Returns the error of the disk.
@@ -151,8 +151,8 @@ pub fn create_file(folder: &Path) -> io::Result<File> {
 }
 
 impl Snapshot {
-    /// Reads an export to its end, into the file that [`create_file`] created in `folder`. `query` is the query with which
-    /// it was requested.
+    /// Reads an export to its end, into the file that [`create_file`] created in `folder`. `query` is the query with
+    /// which it was requested.
     ///
     /// # Errors
     /// [`SnapshotError`].
@@ -338,8 +338,8 @@ impl Snapshot {
         Ok(digests)
     }
 
-    /// Leaves out the items that wmill was to write, and did not. Returns whether there are any. If more than half of all
-    /// items are missing, it is not about single items: the pull counts as it is, for the guards to judge.
+    /// Leaves out the items that wmill was to write, and did not. Returns whether there are any. If more than half of
+    /// all items are missing, it is not about single items: the pull counts as it is, for the guards to judge.
     ///
     /// # Errors
     /// Returns the error of the disk.
@@ -377,8 +377,8 @@ impl Snapshot {
         self.part(|_| true)
     }
 
-    /// Makes an archive with the entries that are wanted, except the items that are left out, and all of `dependencies/`.
-    /// It replaces an earlier part.
+    /// Makes an archive with the entries that are wanted, except the items that are left out, and all of
+    /// `dependencies/`. It replaces an earlier part.
     ///
     /// # Errors
     /// Returns the error of the disk.
@@ -498,8 +498,8 @@ fn folder_item(path: &str) -> ItemId {
     ItemId { kind: ItemKind::Folder, path: path.to_owned() }
 }
 
-/// Returns the item of an entry of the export: `script f/ops/a`, `flow f/ops/b`. If the entry belongs to no item, this is
-/// the entry itself.
+/// Returns the item of an entry of the export: `script f/ops/a`, `flow f/ops/b`. If the entry belongs to no item, this
+/// is the entry itself.
 pub fn item_of_entry(name: &str) -> ItemId {
     known_item(name).unwrap_or_else(|| ItemId { kind: ItemKind::File, path: name.to_owned() })
 }
