@@ -14,7 +14,7 @@ const MASS_DELETION_ITEMS_MIN: usize = 10;
 pub struct Deletions {
     /// The number of objects before the change, of the kinds that are covered.
     pub total: usize,
-    /// The objects that are gone and did not reappear elsewhere, in order.
+    /// The objects that were deleted and did not reappear elsewhere, in order.
     pub deleted: Vec<ItemId>,
 }
 
@@ -27,16 +27,16 @@ impl Deletions {
     }
 }
 
-/// Gets a file: its path, and its content before and after (git's object id, or any other text that is equal for equal
-/// content).
+/// A function that gets a file: its path, and its content before and after. The content is an object id of git, or any
+/// other text that is equal for equal content.
 pub type Visitor<'v> = dyn FnMut(&str, Option<&str>, Option<&str>) + 'v;
 
 /// Returns the objects that existed before and do not exist after. `each` passes all files, in the order of their
-/// paths. It is called a second time if something is gone. For each object that stays, only one number is kept.
+/// paths. It is called a second time if something was deleted. Memory holds only one number for each other object.
 ///
-/// An object exists if one of its main files does (a script's content or metadata, `flow.yaml`, …). Files that wmill
-/// leaves in the folder of a deleted flow, because it does not know them, do not keep the flow alive. A deleted object
-/// that reappears elsewhere with the same content was moved. Each new object can stand for only one deleted object.
+/// An object exists if one of its main files does (a script's content or metadata, `flow.yaml`, …). Unknown files,
+/// which wmill leaves in the folder of a deleted flow, do not prove that the flow exists. A deleted object that
+/// reappears elsewhere with the same content was moved. Each new object can stand for only one deleted object.
 ///
 /// # Errors
 /// Returns the errors of `each`.
@@ -87,7 +87,7 @@ fn covered<'a>(path: &'a str, kinds: &Kinds) -> Option<Part<'a>> {
     locate(path).filter(|part| covers(&part.id(), kinds))
 }
 
-/// What two copies of one object at different paths have in common.
+/// The properties that two copies of one object at different paths have in common.
 type ItemIdentity<'a> = (ItemKind, &'a [(String, String)]);
 
 #[derive(Default)]
@@ -113,8 +113,7 @@ impl Object {
 
     fn identity(&self, kind: ItemKind) -> ItemIdentity<'_> {
         let files = if self.comparable.is_empty() { &self.naming } else { &self.comparable };
-        // The files are in the order of their paths, like in a tree. So their order does not depend on the object's
-        // path.
+        // The files are in the order of their paths, as in a tree. So their order does not depend on the object's path.
         (kind, files)
     }
 }
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn many_deletions_exceed_from_ten_on_and_all_objects_always() {
+    fn ten_deletions_can_exceed_the_limit_and_all_objects_always_do() {
         let exceeds = |deleted: usize, total: usize, percent: u8| {
             let item = item_of("f/a.py").unwrap();
             Deletions { total, deleted: vec![item; deleted] }.exceeds(percent)

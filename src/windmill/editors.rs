@@ -1,4 +1,4 @@
-//! Finds out who edited which item last, as far as Windmill says.
+//! Finds the last editor of each item, as far as Windmill reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -10,18 +10,18 @@ use crate::util::{Deadline, percent, redact, time};
 use crate::windmill::api::{self, Account, Windmill, two_texts};
 use crate::windmill::item_path::{ItemId, ItemKind};
 
-/// How long all questions together may take. Names are not worth a sync that takes noticeably longer.
+/// The time limit of all questions together. A sync should not take noticeably longer because of names.
 const TIME_MAX: Duration = Duration::from_secs(5);
-/// How many entries one page of a list has. Each entry has half a kilobyte.
+/// The entries on one page of a list. Each entry has half a kilobyte.
 const PER_PAGE: usize = 200;
-/// How many pages of a list are read. Lists begin with the latest edits, so changed items are on the first pages.
+/// The most pages of a list that are read. Lists begin with the latest edits, so changed items are on the first pages.
 const PAGES_MAX: usize = 5;
-/// How many items of a list are asked for one by one, because the list does not name their editor.
+/// The most items of a list that are requested one by one, because the list does not name their editor.
 const SINGLE_QUESTIONS_MAX: usize = 50;
-/// The domain of the address if Windmill gives no address for an editor. No mail can go there (RFC 2606).
+/// The domain of the address if Windmill gives no address for an editor. No mail can be sent to it (RFC 2606).
 const NO_ADDRESS: &str = "windmill.invalid";
 
-/// The kinds, the path of their list, and the path of one item. In Windmill 1.491, the lists of scripts and apps give
+/// The kinds, the path of their list, and the path of one item. In Windmill 1.491, the lists of scripts and apps have
 /// the time only.
 const LISTS: [(&[ItemKind], &str, &str); 3] = [
     (&[ItemKind::Script], "scripts/list?include_without_main=true&", "scripts/get/p/"),

@@ -1,10 +1,10 @@
-//! Reads JSON as a stream. It computes the digest of what the JSON means, and passes keys and texts to the code that
-//! checks them.
+//! Reads JSON as a stream. It computes a digest of the meaning of the JSON, and passes keys and strings to the code
+//! that checks them.
 //!
-//! Windmill keeps some objects in hash maps, so the same workspace comes in another order each time. The digest ignores
-//! the order of keys and the space between tokens, and nothing else: the order of an array, each character of a string
-//! and each digit of a number count. Two texts with the same digest mean the same to every JSON parser, even if a key
-//! occurs twice. The limits below bound the memory, whatever the size of the text.
+//! Windmill keeps some objects in hash maps, so each export of the same workspace can have another order. The digest
+//! ignores the order of keys and the space between tokens, and nothing else: the order of an array, each character of a
+//! string and each digit of a number count. Two texts with the same digest mean the same to every JSON parser, even if
+//! a key occurs twice. The limits below bound the memory for a text of any size.
 
 use std::io::{self, BufRead};
 
@@ -13,21 +13,22 @@ use miniserde::json;
 use crate::util::hash::hash_of;
 use crate::util::{Algorithm, Digest};
 
-/// How many objects and arrays may be open. Windmill's own parser stops at 128; a value of a database may be deeper.
+/// The most open objects and arrays. Windmill's own parser stops at 128; a value of a database may be deeper.
 const DEPTH_MAX: usize = 500;
-/// How many members all open objects together may have, at 64 bytes each: 16 MB.
+/// The most members of all open objects together, at 64 bytes each: 16 MB.
 const MEMBERS_MAX: usize = 250_000;
-/// How much of a key or a text the visitor gets. No file system accepts a name of this length.
+/// The most bytes of a key or a string that the visitor gets. No file system accepts a name of this length.
 const SHOWN_BYTES_MAX: usize = 4096;
 
-/// Ends a text that the visitor does not get whole or cannot be decoded, so that the text does not pass for harmless.
+/// The end of a string that the visitor gets only in part, or that cannot be decoded. So the string is not treated as
+/// harmless.
 pub const CUT: &str = "\0";
 
 /// The digest of a value.
 pub type Hash = [u8; 32];
 
-/// What is read, in the order of the text. Its path has a key for each object around it, and an empty text for each
-/// array.
+/// An event of the reader, in the order of the text. Its path has a key for each object around it, and an empty string
+/// for each array.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A key, which is the last one of the path. Keys are without escapes. One that is long or cannot be decoded has
@@ -41,7 +42,7 @@ pub enum Event<'a> {
     Open,
 }
 
-/// Gets the path and the event.
+/// A function that gets the path and the event.
 pub type Visitor<'v> = dyn FnMut(&[String], Event<'_>) + 'v;
 
 /// Returns the digest of the JSON text in `input`, which is read to its end.
@@ -62,7 +63,7 @@ fn strange(why: &str) -> io::Error {
 struct Reader<'a, 'v> {
     input: &'a mut dyn BufRead,
     visitor: &'a mut Visitor<'v>,
-    /// The last key of each open object, and an empty text for each open array.
+    /// The last key of each open object, and an empty string for each open array.
     path: Vec<String>,
     /// How many members the open objects have.
     members: usize,
@@ -70,7 +71,7 @@ struct Reader<'a, 'v> {
 }
 
 impl Reader<'_, '_> {
-    /// Reads a value, and returns its digest. The depth is bounded, so recursion is.
+    /// Reads a value, and returns its digest. The limit of the depth bounds the recursion.
     fn value(&mut self) -> io::Result<Hash> {
         match self.token()?.ok_or_else(|| strange("it ends early"))? {
             b'{' => self.object(),
@@ -190,7 +191,7 @@ impl Reader<'_, '_> {
     /// Returns the string that was read last, as far as the visitor gets it.
     fn shown(&self) -> String {
         let text = String::from_utf8_lossy(&self.shown);
-        // JSON.parse also takes half of a surrogate pair, which no Rust text can hold.
+        // JSON.parse also accepts half of a surrogate pair, which a Rust string cannot hold.
         let decoded = match text.contains('\\') {
             true => json::from_str(&["\"", &text, "\""].concat()).ok(),
             false => Some(text.to_string()),
@@ -222,7 +223,7 @@ impl Reader<'_, '_> {
         Ok(self.input.fill_buf()?.first().copied())
     }
 
-    /// Returns the next byte that is not space, without consuming it.
+    /// Returns the next byte that is not white space, without consuming it.
     fn peek_token(&mut self) -> io::Result<Option<u8>> {
         loop {
             match self.peek()? {
@@ -239,7 +240,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Begins a digest that no value of another kind can have.
+/// Begins a digest that differs from those of all values of other kinds.
 fn begin(kind: u8) -> Digest {
     let mut digest = Digest::new(Algorithm::Sha256);
     digest.update(&[kind]);

@@ -10,7 +10,7 @@ use crate::util::{Node, yaml};
 use crate::windmill::item_path::{self, ItemId};
 use crate::windmill::scope::Scope;
 
-/// The name of the file, both of the repository's and of the one that a run writes.
+/// The name of the repository's file and of the file that a run writes.
 pub const WMILL_YAML: &str = "wmill.yaml";
 /// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
@@ -26,7 +26,7 @@ const PATTERN_BRACES_MAX: usize = 4;
 /// How many characters of the names of keys a warning has.
 const NAMED_CHARS_MAX: usize = 800;
 
-/// The kinds of items that one sync exports. Each is decided.
+/// The kinds of items that one sync exports. There is a decision for each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the key of wmill.yaml of the same name")]
 pub struct Kinds {
@@ -55,7 +55,7 @@ impl Kinds {
     }
 }
 
-/// What the settings ask for, in the words of `WMILL_INCLUDE` and `WMILL_SKIP`.
+/// The kinds in the settings, in the words of `WMILL_INCLUDE` and `WMILL_SKIP`.
 ///
 /// `None`: the setting is not set, and the repository may decide. `Some`: the setting decides, for all kinds that are
 /// included or for all that are skipped.
@@ -67,7 +67,7 @@ pub struct KindSettings {
     pub skips: Option<Vec<&'static str>>,
 }
 
-/// What one run of wmill has to do.
+/// The task of one run of wmill.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The kinds that are exported.
@@ -82,10 +82,9 @@ pub struct Plan {
     pub query: String,
     /// The `wmill.yaml` to write for this run.
     pub text: String,
-    /// The same without the repository's patterns, for a pull into an empty folder.
+    /// This `wmill.yaml` without the repository's patterns, for a pull into an empty folder.
     pub text_without_patterns: String,
-    /// The warnings about keys that are ignored, and about keys that are used but make the backup smaller. They have no
-    /// line breaks.
+    /// The warnings about ignored keys, and about used keys that make the backup smaller. They have no line breaks.
     pub warnings: Vec<String>,
 }
 
@@ -122,7 +121,8 @@ const KINDS: [Kind; 16] = [
     Kind { key: INCLUDE_KEY, setting: "key", field: |kinds| &mut kinds.include_key },
 ];
 
-/// The key of the one kind that a repository never decides: encryption key and ciphertext together are plain text.
+/// The key of the only kind that a repository never decides, because the encryption key decrypts the ciphertext beside
+/// it.
 const INCLUDE_KEY: &str = "includeKey";
 
 impl Kind {
@@ -130,7 +130,7 @@ impl Kind {
         self.key.starts_with("include")
     }
 
-    /// Returns what the settings say about this kind, if they say anything.
+    /// Returns the decision of the settings about this kind, if there is one.
     fn asked(&self, asked: &KindSettings) -> Option<bool> {
         let words = if self.is_include() { &asked.includes } else { &asked.skips };
         words.as_ref().map(|words| words.contains(&self.setting))
@@ -161,11 +161,11 @@ const SCOPE: [&str; 3] = ["includes", "extraIncludes", "excludes"];
 const WITHOUT_RUN_AS: &str = "the repository's `wmill.yaml` sets `syncBehavior: v1`, so on behalf of whom flows, scripts, \
                               schedules and triggers run is not in the backup";
 
-/// The patterns of raw apps. wmill's `skipApps` does not skip them, although everyone else counts them as apps. `**`
+/// The patterns of raw apps. wmill's `skipApps` does not skip them, although they count as apps everywhere else. `**`
 /// alone does not match names that begin with a dot.
 const RAW_APPS: [&str; 2] = ["**/*{.,__}raw_app/**", "**/*{.,__}raw_app/**/.*"];
 
-/// Decides what this run exports: by the settings, then by the repository's own file as far as it may decide, then by
+/// Decides what this run exports. The settings come first, then the repository's own file as far as it may decide, then
 /// the defaults. It never fails: a file that cannot be read is ignored, with a warning.
 pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
     let mut draft = YamlDraft::default();
@@ -207,12 +207,12 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
     }
 }
 
-/// What has been read so far.
+/// The result of the reading so far.
 #[derive(Default)]
 struct YamlDraft {
     plan: Plan,
     deno: bool,
-    /// `None` is not `v0` in every version of wmill, so an absent key stays absent.
+    /// An absent key does not mean `v0` in every version of wmill, so it stays absent.
     sync_behavior: Option<&'static str>,
     /// The patterns, in the order of [`SCOPE`].
     scope: [Vec<String>; 3],
@@ -263,7 +263,7 @@ impl YamlDraft {
             ("dedupeLockfiles", Node::Bool(value)) => self.plan.dedupes_lockfiles = *value,
             ("defaultTs", Node::Text(text)) if text == "bun" => self.deno = false,
             ("defaultTs", Node::Text(text)) if text == "deno" => self.deno = true,
-            // wmill exits if the version is above its own, and takes every other value for v0.
+            // wmill exits if the version is above its own, and treats every other value as v0.
             ("syncBehavior", Node::Text(text)) if text == "v0" => self.sync_behavior = Some("v0"),
             ("syncBehavior", Node::Text(text)) if text == "v1" => self.sync_behavior = Some("v1"),
             _ => return false,
@@ -271,7 +271,7 @@ impl YamlDraft {
         true
     }
 
-    /// Takes the whole list or nothing: half of the includes would leave out what the other half includes.
+    /// Uses the whole list or ignores it: with only some of the includes, items of the others would be missing.
     fn take_patterns(&mut self, index: usize, node: Node) -> bool {
         let patterns = match node {
             _ if node.is_empty() => return true,
@@ -337,7 +337,7 @@ impl YamlDraft {
             scope[2].extend(RAW_APPS.map(str::to_owned));
         }
         for (key, patterns) in SCOPE.iter().zip(&scope) {
-            // A text of JSON is one of YAML 1.2, which wmill reads.
+            // JSON is valid YAML 1.2, which wmill reads.
             if !patterns.is_empty() {
                 let patterns: Vec<String> = patterns.iter().map(|pattern| json::to_string(pattern.as_str())).collect();
                 line(key, &format_args!("[{}]", patterns.join(", ")));
@@ -353,7 +353,7 @@ impl YamlDraft {
     }
 }
 
-/// Returns the parameter of a kind: `skip_resource_types` for `skipResourceTypes`.
+/// Returns the query parameter of a kind: `skip_resource_types` for `skipResourceTypes`.
 fn in_query(key: &str) -> String {
     let of = |char: char| if char.is_uppercase() { format!("_{}", char.to_lowercase()) } else { char.to_string() };
     key.chars().map(of).collect()
@@ -391,7 +391,7 @@ fn is_known(key: &str) -> bool {
 /// Returns the lines of a `wmill.yaml` that declare the resources and variables in these files as items that only this
 /// workspace has.
 pub fn own_items(files: &BTreeSet<String>) -> String {
-    // wmill takes these paths for patterns.
+    // wmill treats these paths as patterns.
     let is_plain = |char: char| char.is_alphanumeric() || "_-/.@".contains(char);
     let of = |ending: &str| {
         let files = files.iter().filter(|file| file.ends_with(ending));
@@ -425,7 +425,7 @@ mod tests {
         let unusual: Vec<&str> = plan.text.lines().filter(|line| !usual.contains(line)).collect();
         assert_eq!(unusual, lines);
         assert_eq!(plan.warnings, warnings);
-        // Each line that is written is read as one key.
+        // Each written line is read as one key.
         assert_eq!(entries(plan.text.as_bytes()).unwrap().len(), plan.text.lines().count() - 1);
     }
 
@@ -625,7 +625,7 @@ mod tests {
             bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [&alias[..]; 9].join(",")));
         }
         bomb.push_str("includes: *a199\nnonDottedPaths: true\n");
-        // Following the aliases to their ends would never finish, and no memory would be enough.
+        // Resolving all aliases would never end, and would exceed any memory.
         let plan = read(Some(bomb.as_bytes()), &NOTHING);
         assert!(plan.non_dotted_paths && plan.scope.is_all());
         let wide = format!("x: &a [{}]\nincludes: [{}]", vec!["y"; 60_000].join(","), vec!["*a"; 40_000].join(","));
