@@ -75,8 +75,8 @@ impl Deadline {
         Ok(self.remaining()?.min(STOP_POLL_INTERVAL))
     }
 
-    /// Waits until the deadline. The cancel is a flag that other threads set, such as those of signal handlers, so it
-    /// is checked after each short sleep.
+    /// Waits until the deadline. The cancel is a flag that other threads set, such as those of signal handlers. It is
+    /// checked after each short sleep.
     ///
     /// # Errors
     /// Returns [`Expired::Cancelled`] as soon as the cancel is seen.
@@ -91,11 +91,11 @@ impl Deadline {
     }
 }
 
-/// How often [`wait_while`] looks: what it waits for takes milliseconds.
+/// The interval of the checks of [`wait_while`]. Its conditions end within milliseconds.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Waits at most `patience` for the end of something that no call can wait for with a time limit: a thread, or a
-/// process that is not our child. Looks at it again and again.
+/// Waits while a condition holds, at most `patience`, by repeated checks. It is for events for which no call waits with
+/// a time limit: the end of a thread, or of a process that is not our child.
 pub fn wait_while(patience: Duration, goes_on: impl Fn() -> bool) {
     let begun = Instant::now();
     while goes_on() && begun.elapsed() < patience {

@@ -1,4 +1,4 @@
-//! Paths held against patterns: `*` and `?` match within a name, `**` matches any number of folders.
+//! Matches paths with patterns: `*` and `?` match within a name, `**` matches any number of folders.
 
 /// Returns whether the pattern matches the whole path.
 pub fn matches(pattern: &str, path: &str) -> bool {
@@ -8,7 +8,7 @@ pub fn matches(pattern: &str, path: &str) -> bool {
 /// Does the same with another comparison of a pattern's name with a path's name.
 pub fn matches_by(pattern: &str, path: &str, name_is: impl Fn(&str, &str) -> bool) -> bool {
     let mut names: Vec<&str> = pattern.split('/').collect();
-    // A folder is not within itself.
+    // A folder does not contain itself.
     if names.last() == Some(&"**") {
         names.insert(names.len() - 1, "*");
     }
@@ -22,8 +22,8 @@ pub fn name_is(pattern: &str, name: &str) -> bool {
     is_like(&pattern, &name, |one| *one == '*', |one, other| *one == '?' || one == other)
 }
 
-/// Returns whether the parts match the pattern, in which a star stands for any number of parts. Going back to the last
-/// star is enough, since an earlier star could take up no more than the last one can.
+/// Returns whether the parts match the pattern, in which a star stands for any number of parts. Backtracking to the
+/// last star is enough, because the last star can match everything that an earlier one can.
 fn is_like<P, T>(pattern: &[P], parts: &[T], is_star: impl Fn(&P) -> bool, is_same: impl Fn(&P, &T) -> bool) -> bool {
     let (mut at, mut part, mut star) = (0, 0, None);
     while part < parts.len() {

@@ -10,7 +10,7 @@ pub struct Limits {
     pub depth: usize,
     /// How many values there may be, not counting the first of each array and object.
     pub values: usize,
-    /// How many arrays and objects there may be. An object takes 700 bytes, whatever its content.
+    /// How many arrays and objects there may be. An object takes 700 bytes for any content.
     pub containers: usize,
 }
 
@@ -38,7 +38,7 @@ pub fn outline_fault(text: &str, limits: Limits) -> Option<&'static str> {
     None
 }
 
-/// Returns the value of a text, if its outline keeps the limits and it is JSON.
+/// Returns the value of a text, if it is JSON and its outline is within the limits.
 pub fn parse(text: &str, limits: Limits) -> Option<Value> {
     if outline_fault(text, limits).is_some() {
         return None;

@@ -1,4 +1,4 @@
-//! Runs two functions at the same time; if no thread can be started, one after the other.
+//! Runs two functions at the same time; if no thread can be started, it runs them one after the other.
 
 use std::panic;
 use std::thread;

@@ -10,7 +10,7 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, NOT_RESERVED).to_string()
 }
 
-/// Encodes a path: as [`encode`], but keeps the slashes.
+/// Encodes a path: as [`encode`] does, but keeps the slashes.
 pub fn encode_path(text: &str) -> String {
     utf8_percent_encode(text, IN_A_PATH).to_string()
 }

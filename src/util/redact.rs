@@ -1,12 +1,12 @@
-//! Makes foreign text fit to be shown: without known secrets, without characters that hide or reorder others, and not
-//! too long.
+//! Prepares text from other sources for output: removes known secrets and characters that hide or reorder others, and
+//! shortens it.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use crate::util::{Secret, percent};
 
-/// Shorter strings are not replaced: replacing every `ab` would destroy the text and reveal the secret.
+/// Shorter strings are not replaced: replacing every `ab` would make the text unreadable and reveal the secret.
 const SCRUBBED_BYTES_MIN: usize = 4;
 
 /// Returns whether a character is invisible, or changes the direction or the place of others, so that a text looks like
@@ -49,12 +49,12 @@ pub fn first_chars(text: &str, chars_max: usize) -> Cow<'_, str> {
 /// Replaces known secrets in text that a tool or a server wrote.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    /// The strings to replace, longest first, so that a secret within another one does not break the longer one up.
+    /// The strings to replace, longest first, so that a secret within a longer one does not break up the longer one.
     needles: Vec<Secret>,
 }
 
 impl Redactor {
-    /// Makes a redactor for each line of `secrets`, as it is and percent-encoded, as tools may print it.
+    /// Makes a redactor for each line of `secrets`, unchanged and percent-encoded, because tools may print both.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut needles: Vec<Secret> = Vec::new();
         for secret in secrets {
