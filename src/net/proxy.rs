@@ -1,5 +1,5 @@
 //! Proxies from the usual environment variables, in one form for git and for our client, because tools support
-//! different forms. Other programs have no need of a proxy: they talk only to this process.
+//! different forms. Other programs need no proxy: they send requests only to this process.
 
 use std::net::IpAddr;
 
@@ -8,8 +8,7 @@ use ipnet::IpNet;
 
 use crate::util::Secret;
 
-/// The variables that git and our client read, each with the names under which it may be set. The first one that is set
-/// is used.
+/// The variables that git and our client read, each with the names that may be set. The first name that is set is used.
 const VARIABLES: [(&str, &[&str]); 3] = [
     ("http_proxy", &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
     ("https_proxy", &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
