@@ -1,4 +1,4 @@
-//! The settings: options and environment to a [`Config`], or one error that names all that is wrong.
+//! The settings: turns options and environment into a [`Config`], or into one error that lists all faults.
 //!
 //! Only [`SecretSource::read`] reads files.
 
@@ -36,8 +36,8 @@ pub(crate) use secret_source::{checked_token, checked_windmill_token};
 pub use variables::{Environment, Options, Required, Variable};
 
 const MESSAGE_DEFAULT: &str = "Automated Windmill workspace backup - {workspace}";
-/// What is included if neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` decides; `windmill::wmill_yaml` has it
-/// in another form.
+/// The kinds that are included if `WMILL_INCLUDE` and the repository's `wmill.yaml` do not decide.
+/// `windmill::wmill_yaml` has them in another form.
 const KINDS_DEFAULT: &str = "schedules,triggers,groups";
 
 /// The folder that systemd made for a unit with `StateDirectory=`. If it is set, it is the default of `DATA_DIR`. If it
@@ -138,7 +138,7 @@ pub struct Config {
     pub tool_environment: Vec<(String, String)>,
 }
 
-/// All that is wrong with the settings.
+/// All faults of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The faults; each begins with the name of the variable or option.
@@ -229,7 +229,7 @@ pub fn variables() -> Vec<Variable> {
     reader.declared
 }
 
-/// Reads one setting after the other, and continues after a fault.
+/// Reads all settings one by one, and continues after a fault.
 struct Reader<'a> {
     options: &'a Options,
     environment: &'a Environment,
@@ -346,9 +346,9 @@ impl<'a> Reader<'a> {
         parse(text).map_err(|why| self.fault(name, &why)).ok()
     }
 
-    /// Checks the branch and the folder of each listed workspace, or of `admins` if none is listed. Several workspaces
-    /// need `{workspace}` in one of the two templates: then no workspace uses the branch and folder of another, and no
-    /// folder lies within another, because an id has no slash.
+    /// Checks the branch and the folder of each listed workspace, or of `admins` if no workspace is listed. Several
+    /// workspaces need `{workspace}` in one of the two templates: then no workspace uses the branch and folder of
+    /// another, and no folder lies within another, because an id has no slash.
     fn check_places(&mut self, config: &Config) {
         let listed = match &config.workspaces {
             Workspaces::Listed(listed) => listed.clone(),
@@ -404,14 +404,14 @@ impl<'a> Reader<'a> {
                 return Some((name.to_owned(), value.to_owned()));
             }
             // Programs run in a folder with a repository's content, so a file in it must not be found as `git`. A
-            // folder that is not absolute is that folder, or lies below it.
+            // relative path in `PATH` means that folder, or one below it.
             let folders: Vec<_> = value.split(':').filter(|folder| folder.starts_with('/')).collect();
             Some((name.to_owned(), folders.join(":")))
         };
         TOOL_VARIABLES.into_iter().filter_map(found).chain(proxies).collect()
     }
 
-    /// Adds a fault for each missing setting. A malformed setting is not missing: there is a fault that begins with its
+    /// Adds a fault for each missing setting. A malformed setting is not missing: it has a fault that begins with its
     /// name already.
     fn refuse_lacking(&mut self, config: &Config, need: Required) {
         for fault in config.lacking() {
@@ -700,7 +700,7 @@ mod tests {
             assert!(error.contains("WINDMILL_WORKSPACE: several workspaces need {workspace} in GIT_BRANCH"), "{error}");
         }
         assert_eq!(listed(&with("a", "GIT_SUBDIR", "backup").ok().unwrap()), (vec!["a"], false));
-        // A template is checked with each of them.
+        // A template is checked with each workspace.
         let error = with("a,HEAD,wm-fork-b", "GIT_BRANCH", "{workspace}").err().unwrap().to_string();
         assert!(error.contains("GIT_BRANCH: branch name \"HEAD\"") && error.contains("\"wm-fork-b\""), "{error}");
         let error = with("a,b", "GIT_SUBDIR", "..").err().unwrap().to_string();

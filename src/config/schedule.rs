@@ -7,10 +7,10 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-/// The longest expression; a longer one is a mistake.
+/// The longest expression. A longer one is a mistake.
 const TEXT_BYTES_MAX: usize = 200;
 const FIELDS: usize = 5;
-/// The time from which [`Schedule::parse`] searches for an occurrence. Any time would do.
+/// The time from which [`Schedule::parse`] searches for an occurrence. Any time is suitable.
 const SOME_TIME: Duration = Duration::from_secs(1_700_000_000);
 
 /// A schedule: minute, hour, day of the month, month, day of the week, in UTC. If both days are given, one match is
