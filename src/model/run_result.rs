@@ -75,7 +75,7 @@ impl LeftOut {
         all
     }
 
-    /// The last entry of a list that lacks `count` items.
+    /// Returns the last entry of a list that lacks `count` items.
     pub fn more(count: usize) -> Self {
         Self { item: format!("{count}{MORE}"), reason: NOT_LISTED.to_owned() }
     }
@@ -247,7 +247,7 @@ pub fn first_warnings(warnings: Vec<String>, bytes_max: usize) -> Vec<String> {
 pub fn code_of_all(results: &[SyncResult]) -> Code {
     let codes: Vec<_> = results.iter().map(|result| result.code).collect();
     let failure = codes.iter().find(|code| !code.is_success());
-    // The code of a success that changed something has the most information.
+    // A success that changed something has the most information.
     let change = || [Code::Restored, Code::Pushed, Code::DryRun].into_iter().find(|code| codes.contains(code));
     failure.copied().or_else(change).unwrap_or(Code::Unchanged)
 }
