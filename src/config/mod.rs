@@ -244,7 +244,7 @@ impl<'a> Reader<'a> {
         Config {
             base_url: self.take("WINDMILL_BASE_URL", "http://windmill_server:8000", BaseUrl::parse),
             windmill_token: self.secret("WINDMILL_TOKEN"),
-            workspace_is_default: self.given("WINDMILL_WORKSPACE").is_none(),
+            workspace_is_default: self.option_or_variable("WINDMILL_WORKSPACE").is_none(),
             workspaces: self.take("WINDMILL_WORKSPACE", "admins", parse_workspaces),
             remote: self.take_optional("GIT_REMOTE_URL", None, RemoteUrl::parse),
             git_token: self.secret("GIT_TOKEN"),
@@ -303,7 +303,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the name and value of the option, or of the variable if the option is not given.
-    fn given(&mut self, variable: &'static str) -> Option<(&'static str, &'a str)> {
+    fn option_or_variable(&mut self, variable: &'static str) -> Option<(&'static str, &'a str)> {
         if let Some(option) = self.options.instead_of(variable) {
             return Some(option);
         }
@@ -342,7 +342,7 @@ impl<'a> Reader<'a> {
         parse: fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         self.declared.push(Variable { name: variable, default, secret: false });
-        let (name, text) = self.given(variable)?;
+        let (name, text) = self.option_or_variable(variable)?;
         parse(text).map_err(|why| self.fault(name, &why)).ok()
     }
 
@@ -502,15 +502,15 @@ mod tests {
 
     #[test]
     fn the_default_kinds_are_valid_words_of_the_setting() {
-        let text = variables().iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
+        let text = variables().iter().find(|variable| variable.name == "WMILL_INCLUDE").unwrap().default.unwrap();
         assert_eq!(parse_kinds_included(text).unwrap(), ["schedules", "triggers", "groups"]);
     }
 
     #[test]
     fn every_variable_is_declared_once() {
         let all = variables();
-        for (index, one) in all.iter().enumerate() {
-            assert!(all[index + 1..].iter().all(|other| other.name != one.name), "{}", one.name);
+        for (index, variable) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other.name != variable.name), "{}", variable.name);
         }
     }
 

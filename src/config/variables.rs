@@ -63,7 +63,7 @@ impl Options {
 
     /// Returns the name and value of the option that overrides a variable, if it was given.
     pub(super) fn instead_of(&self, variable: &str) -> Option<(&'static str, &str)> {
-        let (name, _, value) = self.0.iter().find(|(_, beaten, _)| *beaten == variable)?;
+        let (name, _, value) = self.0.iter().find(|(_, overridden, _)| *overridden == variable)?;
         Some((name, value))
     }
 }

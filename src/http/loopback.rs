@@ -267,8 +267,8 @@ mod tests {
 
     fn start() -> LoopbackServer {
         LoopbackServer::start(Some("/open"), |request, send| {
-            let said = [request.uri().path().as_bytes(), request.body()].concat();
-            send(Answer::text(201, &String::from_utf8_lossy(&said)))
+            let echo = [request.uri().path().as_bytes(), request.body()].concat();
+            send(Answer::text(201, &String::from_utf8_lossy(&echo)))
         })
         .expect("a server")
     }
@@ -294,9 +294,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn eventually(mut is_so: impl FnMut() -> bool) {
+    fn eventually(mut is_true: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !is_so() {
+        while !is_true() {
             assert!(Instant::now() < deadline, "not in 20 s");
             thread::yield_now();
         }

@@ -75,19 +75,19 @@ pub(super) struct SocketState {
 
 /// Returns the state of a socket, without waiting.
 #[cfg(unix)]
-pub(super) fn look_at(stream: &TcpStream) -> SocketState {
+pub(super) fn state_of(stream: &TcpStream) -> SocketState {
     let mut watched = [PollFd::new(stream, PollFlags::IN | PollFlags::RDHUP)];
     // This fails only if the kernel has no memory. The next call then has the result.
     let _ = poll(&mut watched, Some(&Timespec::default()));
-    let seen = watched[0].revents();
+    let events = watched[0].revents();
     SocketState {
-        is_readable: seen.contains(PollFlags::IN),
-        has_peer_ended: seen.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR),
-        has_ended: seen.intersects(PollFlags::HUP | PollFlags::ERR),
+        is_readable: events.contains(PollFlags::IN),
+        has_peer_ended: events.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR),
+        has_ended: events.intersects(PollFlags::HUP | PollFlags::ERR),
     }
 }
 
 #[cfg(not(unix))]
-pub(super) fn look_at(_: &TcpStream) -> SocketState {
+pub(super) fn state_of(_: &TcpStream) -> SocketState {
     SocketState::default()
 }

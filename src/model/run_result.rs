@@ -224,8 +224,8 @@ pub fn keep_first<T>(
     more: impl Fn(usize) -> T,
 ) -> Vec<T> {
     let mut total = 0;
-    let fits = |one: &&T| {
-        total += bytes(one);
+    let fits = |entry: &&T| {
+        total += bytes(entry);
         total <= bytes_max
     };
     let kept = list.iter().take_while(fits).count();

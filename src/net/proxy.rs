@@ -24,7 +24,9 @@ const NO_PROXY: &str = "no_proxy";
 pub fn variables(mut found: impl FnMut(&str) -> Option<String>) -> Result<Vec<(String, String)>, Vec<String>> {
     let (mut all, mut faults) = (Vec::new(), Vec::new());
     for (name, spellings) in VARIABLES {
-        let Some((spelling, value)) = spellings.iter().find_map(|one| Some((one, found(one)?))) else { continue };
+        let Some((spelling, value)) = spellings.iter().find_map(|spelling| Some((spelling, found(spelling)?))) else {
+            continue;
+        };
         if name == NO_PROXY {
             all.push((name.to_owned(), without_wildcards(&value)));
         } else if is_usable(&value) {

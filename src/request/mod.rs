@@ -818,9 +818,10 @@ mod tests {
         let draft = Draft::from_json(b"{\"dry_run\":true}", &config).ok().unwrap();
         let Ok(Target::Several(listed)) = draft.wanted() else { panic!("two are listed") };
         let requests: Vec<_> = listed.iter().map(|workspace| draft.request(workspace).ok().unwrap()).collect();
-        let places: Vec<_> = requests.iter().map(|one| (one.workspace.as_str(), one.subdir.as_str())).collect();
+        let places: Vec<_> =
+            requests.iter().map(|request| (request.workspace.as_str(), request.subdir.as_str())).collect();
         assert_eq!(places, [("shop", "shop"), ("lab", "lab")]);
-        assert!(requests.iter().all(|one| one.configured && one.flags.dry_run));
+        assert!(requests.iter().all(|request| request.configured && request.flags.dry_run));
         // One of them can also be requested by name. Another workspace is not configured.
         assert!(accepted(SEVERAL, r#"{"workspace":"lab"}"#).configured);
         check(SEVERAL, r#"{"workspace":"other"}"#, &["changes the workspace, and lacks"]);

@@ -113,7 +113,7 @@ impl Record {
             left_out: Some(keep_first(
                 result.left_out.clone(),
                 LIST_BYTES_MAX,
-                |one| one.item.len() + one.reason.len(),
+                |left_out| left_out.item.len() + left_out.reason.len(),
                 LeftOut::more,
             )),
             items: result.items,
@@ -223,13 +223,14 @@ type Change = Box<dyn Fn(&mut SavedHistory) -> bool + Send>;
 impl SavedHistory {
     /// Returns the status of one backup.
     pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
-        self.statuses.iter().find(|one| one.workspace == workspace && one.destination == destination)
+        self.statuses.iter().find(|status| status.workspace == workspace && status.destination == destination)
     }
 
     /// Returns the status of one backup, to change it. It becomes the first entry, so that backups of former settings
     /// are dropped first.
     fn status_mut(&mut self, workspace: &str, destination: &str) -> &mut BackupStatus {
-        let known = self.statuses.iter().position(|one| one.workspace == workspace && one.destination == destination);
+        let known =
+            self.statuses.iter().position(|status| status.workspace == workspace && status.destination == destination);
         let (workspace, destination) = (workspace.to_owned(), destination.to_owned());
         let new = || BackupStatus { workspace, destination, ..Default::default() };
         let status = known.map_or_else(new, |index| self.statuses.remove(index));
@@ -434,9 +435,9 @@ impl History {
         let now = SystemTime::now();
         let sent = time::to_text(now.checked_sub(ALERT_INTERVAL - LOST_ALERT_INTERVAL).unwrap_or(now));
         self.current().change(move |saved| {
-            for one in &mut saved.statuses {
-                one.last_alert.take_if(|alert| alert.run_id == run_id);
-                if let Some(alert) = one.overdue.as_mut().filter(|_| is_overdue && one.workspace == workspace) {
+            for status in &mut saved.statuses {
+                status.last_alert.take_if(|alert| alert.run_id == run_id);
+                if let Some(alert) = status.overdue.as_mut().filter(|_| is_overdue && status.workspace == workspace) {
                     alert.sent.clone_from(&sent);
                 }
             }
@@ -451,7 +452,7 @@ impl History {
         let recovery =
             memory.saved.status(ALL, "").and_then(|all| Some((all.consecutive_failures, all.failing_since.clone()?)));
         memory.change(move |saved| {
-            saved.statuses.retain(|one| one.workspace != ALL);
+            saved.statuses.retain(|status| status.workspace != ALL);
             saved.list = Some(list.clone());
             true
         });
@@ -575,7 +576,7 @@ mod tests {
         let overdue = SyncResult { code: Code::Overdue, ..lost };
         history.forget_alert(&overdue);
         let alert =
-            history.read(|saved| saved.status("shop", "d").and_then(|one| one.overdue.clone())).expect("overdue");
+            history.read(|saved| saved.status("shop", "d").and_then(|status| status.overdue.clone())).expect("overdue");
         let soon = SystemTime::now() + LOST_ALERT_INTERVAL;
         assert!(!is_a_day_between(&alert.sent, &time::to_text(soon - Duration::from_secs(60))));
         assert!(is_a_day_between(&alert.sent, &time::to_text(soon + Duration::from_secs(2))));

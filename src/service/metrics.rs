@@ -229,7 +229,7 @@ mod tests {
     #[track_caller]
     fn has(text: &str, lines: &[&str]) {
         for line in lines {
-            assert!(text.lines().any(|one| one == *line), "no `{line}` in\n{text}");
+            assert!(text.lines().any(|actual| actual == *line), "no `{line}` in\n{text}");
         }
     }
 

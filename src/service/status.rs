@@ -101,16 +101,17 @@ pub fn place(config: &Config) -> String {
 /// listed last, and those that were backed up since then, by name. Before Windmill was asked, they are those in the
 /// history.
 pub fn configured_workspaces(config: &Config, saved: &SavedHistory) -> Vec<Workspace> {
-    let one = |workspace: &WorkspaceId| {
+    let with_status = |workspace: &WorkspaceId| {
         let destination = request::configured_destination(config, workspace);
         let status = |destination: &str| saved.status(workspace.as_str(), destination);
-        let mut one = Workspace::configured(workspace.as_str(), status(&destination), status(&verified(&destination)));
-        let commit = one.backup.last_success.as_ref().and_then(|run| run.commit.as_ref());
-        one.commit_url = config.remote.as_ref().zip(commit).and_then(|(remote, commit)| commit_page(remote, commit));
-        one
+        let mut entry =
+            Workspace::configured(workspace.as_str(), status(&destination), status(&verified(&destination)));
+        let commit = entry.backup.last_success.as_ref().and_then(|run| run.commit.as_ref());
+        entry.commit_url = config.remote.as_ref().zip(commit).and_then(|(remote, commit)| commit_page(remote, commit));
+        entry
     };
     if let Workspaces::Listed(listed) = &config.workspaces {
-        return listed.iter().map(one).collect();
+        return listed.iter().map(with_status).collect();
     }
     let in_history = |status: &BackupStatus| {
         let id = WorkspaceId::parse(&status.workspace).ok()?;
@@ -122,7 +123,7 @@ pub fn configured_workspaces(config: &Config, saved: &SavedHistory) -> Vec<Works
     };
     let mut known: BTreeSet<_> = saved.statuses.iter().filter(is_since).filter_map(in_history).collect();
     known.extend(list.iter().flat_map(|list| &list.workspaces).filter_map(|id| WorkspaceId::parse(id).ok()));
-    let mut all: Vec<_> = known.iter().map(one).collect();
+    let mut all: Vec<_> = known.iter().map(with_status).collect();
     // If the workspaces cannot be listed, none of them is backed up.
     let failing = saved.status(ALL, "");
     if failing.is_some_and(|status| status.last_run.is_some()) || all.is_empty() && config.expect_sync_every.is_some() {
@@ -268,7 +269,7 @@ mod tests {
         let list = WorkspaceList { place: place(&here), workspaces: vec!["shop".to_owned()], time: String::new() };
         let saved = SavedHistory { list: Some(list), ..SavedHistory::default() };
         let names = |config: &Config| -> Vec<_> {
-            configured_workspaces(config, &saved).iter().map(|one| one.id.clone()).collect()
+            configured_workspaces(config, &saved).iter().map(|workspace| workspace.id.clone()).collect()
         };
         assert_eq!(names(&here), ["shop"]);
         assert!(names(&elsewhere).is_empty());

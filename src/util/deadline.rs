@@ -92,14 +92,14 @@ impl Deadline {
 }
 
 /// The interval of the checks of [`wait_while`]. Its conditions end within milliseconds.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Waits while a condition holds, at most `patience`, by repeated checks. It is for events for which no call waits with
 /// a time limit: the end of a thread, or of a process that is not our child.
-pub fn wait_while(patience: Duration, goes_on: impl Fn() -> bool) {
+pub fn wait_while(patience: Duration, condition: impl Fn() -> bool) {
     let begun = Instant::now();
-    while goes_on() && begun.elapsed() < patience {
-        std::thread::sleep(LOOK_INTERVAL);
+    while condition() && begun.elapsed() < patience {
+        std::thread::sleep(CHECK_INTERVAL);
     }
 }
 

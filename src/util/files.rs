@@ -264,7 +264,7 @@ mod tests {
     fn a_link_or_folder_is_replaced_and_the_target_of_a_link_is_unchanged() {
         let run = RunDir::for_test("files").unwrap();
         let (path, outside) = (run.path().join("own"), run.path().join("outside"));
-        let stays = || assert_eq!(fs::read(&outside).unwrap(), b"outside");
+        let check_outside = || assert_eq!(fs::read(&outside).unwrap(), b"outside");
         fs::write(&outside, "outside").unwrap();
         let places: [(&str, &dyn Fn()); 4] = [
             ("link", &|| symlink(&outside, &path).unwrap()),
@@ -276,12 +276,12 @@ mod tests {
             put();
             write_file(&path, b"ours").unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(read_file(&path, 100).unwrap(), b"ours", "{name}");
-            stays();
+            check_outside();
             remove_file(&path).unwrap();
             put();
             replace_file(&path, b"ours").unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(read_file(&path, 100).unwrap(), b"ours", "{name}");
-            stays();
+            check_outside();
             remove_file(&path).unwrap();
         }
     }

@@ -19,7 +19,7 @@ pub fn matches_by(pattern: &str, path: &str, name_is: impl Fn(&str, &str) -> boo
 /// Returns whether the pattern of a name matches the whole name.
 pub fn name_is(pattern: &str, name: &str) -> bool {
     let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    is_like(&pattern, &name, |one| *one == '*', |one, other| *one == '?' || one == other)
+    is_like(&pattern, &name, |pattern| *pattern == '*', |pattern, char| *pattern == '?' || pattern == char)
 }
 
 /// Returns whether the parts match the pattern, in which a star stands for any number of parts. Backtracking to the
@@ -30,7 +30,7 @@ fn is_like<P, T>(pattern: &[P], parts: &[T], is_star: impl Fn(&P) -> bool, is_sa
         if pattern.get(at).is_some_and(&is_star) {
             star = Some((at, part));
             at += 1;
-        } else if pattern.get(at).is_some_and(|one| is_same(one, &parts[part])) {
+        } else if pattern.get(at).is_some_and(|part_pattern| is_same(part_pattern, &parts[part])) {
             at += 1;
             part += 1;
         } else if let Some((of, taken)) = star {

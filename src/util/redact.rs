@@ -22,8 +22,8 @@ pub fn is_invisible(character: char) -> bool {
 
 /// Replaces each [invisible](is_invisible) character by U+FFFD, except `\n` and tabs.
 pub fn visible(text: &str) -> String {
-    let seen = |one: char| if is_invisible(one) && !matches!(one, '\n' | '\t') { '\u{fffd}' } else { one };
-    text.chars().map(seen).collect()
+    let replaced = |char: char| if is_invisible(char) && !matches!(char, '\n' | '\t') { '\u{fffd}' } else { char };
+    text.chars().map(replaced).collect()
 }
 
 /// Returns the text, or its beginning (a third of `bytes_max`) and its end: the beginning says what was tried, and the

@@ -194,13 +194,13 @@ impl<'a> Windmill<'a> {
         // Both are asked at once, each over its own connection, so that they take as long as the slower one.
         let (server, user) = both("greet", || self.greet(), || self.user());
         let (server_version, user) = (server?.version, user?);
-        let owned = |name: &str| text(&user, name).map(str::to_owned);
-        let seen = || Some(self.workspaces().ok()?.iter().map(WorkspaceId::to_string).collect());
+        let field = |name: &str| text(&user, name).map(str::to_owned);
+        let visible = || Some(self.workspaces().ok()?.iter().map(WorkspaceId::to_string).collect());
         Ok(Account {
-            user: owned("username").zip(owned("email")),
+            user: field("username").zip(field("email")),
             server_version,
             is_admin: is_true(&user, "is_admin"),
-            workspaces: if list_workspaces { seen() } else { None },
+            workspaces: if list_workspaces { visible() } else { None },
         })
     }
 
@@ -413,9 +413,9 @@ impl<'a> Windmill<'a> {
 
     fn strange_answer(&self, answer: &Answer) -> WindmillError {
         // Secrets are removed before the text is cut to its start, so that no part of a repeated token is left.
-        let said = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
-        let said = self.redactor().scrub_cut(&output::clean_line(said.as_bytes()));
-        let start: String = said.chars().take(200).collect();
+        let body = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
+        let body = self.redactor().scrub_cut(&output::clean_line(body.as_bytes()));
+        let start: String = body.chars().take(200).collect();
         self.answered(Code::WindmillUnreachable, answer, &[", and the answer is not Windmill's: ", &start].concat())
     }
 
@@ -481,9 +481,9 @@ pub fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
 }
 
 /// Returns two fields of an object, if both exist and are strings.
-pub fn two_texts(object: &Value, [one, other]: [&str; 2]) -> Option<(String, String)> {
+pub fn two_texts(object: &Value, [first, second]: [&str; 2]) -> Option<(String, String)> {
     let Value::Object(object) = object else { return None };
-    Some((text(object, one)?.to_owned(), text(object, other)?.to_owned()))
+    Some((text(object, first)?.to_owned(), text(object, second)?.to_owned()))
 }
 
 type Response = ureq::http::Response<ureq::Body>;

@@ -95,7 +95,7 @@ pub fn push(
     };
     let finished = sync(windmill.workspace, run_env, folder, &server, options, &mut |_| {})?;
     let refusal = relay.refusal().clone();
-    let (is_success, failed) = said_of_push(&finished).unwrap_or_default();
+    let (is_success, failed) = result_of_push(&finished).unwrap_or_default();
     if finished.is_success() && is_success {
         return Ok(refusal);
     }
@@ -104,13 +104,13 @@ pub fn push(
 
 /// Returns what `wmill sync push` prints at its end: whether it succeeded, and the first file that it could not push,
 /// with the reason.
-fn said_of_push(finished: &Finished) -> Option<(bool, Option<(String, String)>)> {
+fn result_of_push(finished: &Finished) -> Option<(bool, Option<(String, String)>)> {
     // Warnings may come before the JSON.
     let text = String::from_utf8_lossy(&finished.stdout);
     let (start, end) = (text.find("{\n")?, text.rfind('}')?);
     let Ok(Value::Object(answer)) = json::from_str(text.get(start..=end)?) else { return None };
     let failed = match answer.get("failed") {
-        Some(Value::Array(list)) => list.iter().find_map(|one| two_texts(one, ["path", "error"])),
+        Some(Value::Array(list)) => list.iter().find_map(|failure| two_texts(failure, ["path", "error"])),
         _ => None,
     };
     Some((matches!(answer.get("success"), Some(Value::Bool(true))), failed))
@@ -272,7 +272,7 @@ fn retry_of_pull(tail: &[String]) -> Retry {
     let has = |signs: &[&str]| {
         tail[start..].iter().any(|line| {
             let sign = BEFORE_SIGN.iter().fold(line.trim_start(), |line, word| line.strip_prefix(word).unwrap_or(line));
-            signs.iter().any(|one| sign.starts_with(one))
+            signs.iter().any(|known| sign.starts_with(known))
         })
     };
     if has(&FULL) {

@@ -68,12 +68,12 @@ pub fn deletions<E>(each: &dyn Fn(&mut Visitor<'_>) -> Result<(), E>, kinds: &Ki
             return;
         };
         let object: &mut Object = objects.entry(id).or_default();
-        object.stays |= part.exists() && after.is_some();
+        object.exists |= part.exists() && after.is_some();
         object.add(&part, blob);
     })?;
     let mut arrived: Vec<_> =
-        arrived.iter().filter(|(_, object)| object.stays).map(|(id, object)| object.identity(id.kind)).collect();
-    for (id, object) in lost.iter().filter(|(_, object)| !object.stays) {
+        arrived.iter().filter(|(_, object)| object.exists).map(|(id, object)| object.identity(id.kind)).collect();
+    for (id, object) in lost.iter().filter(|(_, object)| !object.exists) {
         let identity = object.identity(id.kind);
         match arrived.iter().position(|other| *other == identity) {
             Some(at) => drop(arrived.swap_remove(at)),
@@ -93,7 +93,7 @@ type ItemIdentity<'a> = (ItemKind, &'a [(String, String)]);
 #[derive(Default)]
 struct Object {
     /// Whether it exists after the change.
-    stays: bool,
+    exists: bool,
     /// The name within the object and the content of each file.
     comparable: Vec<(String, String)>,
     /// The same for files that can contain their own path.

@@ -49,11 +49,11 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
     let Ok(left) = windmill.deadline.remaining() else { return edits };
     let deadline = Deadline::after(left.min(TIME_MAX), windmill.deadline.cancel_token());
     let windmill = Windmill { deadline: &deadline, agent: windmill.agent.clone(), ..*windmill };
-    for (kinds, list, one) in LISTS {
+    for (kinds, list, single) in LISTS {
         ask_list(&windmill, list, kinds, items, &mut edits);
         let silent = edits.iter_mut().filter(|(item, edit)| edit.name.is_none() && kinds.contains(&item.kind));
         for (item, edit) in silent.take(SINGLE_QUESTIONS_MAX) {
-            let question = question(one, item);
+            let question = question(single, item);
             let Some(Value::Object(answer)) = windmill.ask_for_names(&question) else {
                 // A gateway may refuse an encoded path. Any other failure would repeat for every item, because the
                 // server has no such endpoint or is slow.
@@ -76,8 +76,8 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
 }
 
 /// Returns the API path that asks for one item. The item's path may contain any character.
-fn question(one: &str, item: &ItemId) -> String {
-    [one, &percent::encode_path(&item.path)].concat()
+fn question(single: &str, item: &ItemId) -> String {
+    [single, &percent::encode_path(&item.path)].concat()
 }
 
 /// Adds the edits of the items of these kinds that the list gives.

@@ -148,7 +148,7 @@ fn subject_of(path: &str, query: &str, body: &[u8]) -> Option<(String, bool)> {
 /// Does the same for a part of the API with uniform requests.
 fn usual_subject(part: &str, verb: &str, item: &str, body: &[u8]) -> Option<(String, bool)> {
     // Windmill moves an item to the path in the body.
-    let is_about_item = |value: &Value| match value {
+    let is_item_name = |value: &Value| match value {
         Value::Null => true,
         Value::String(name) => name == item,
         _ => false,
@@ -160,8 +160,8 @@ fn usual_subject(part: &str, verb: &str, item: &str, body: &[u8]) -> Option<(Str
         }
         "update" | "setenabled" | "setmode" | "adduser" | "removeuser" => {
             let fields = if body.is_empty() { Object::new() } else { fields(body)? };
-            let is_one = ["path", "name"].iter().filter_map(|name| fields.get(*name)).all(is_about_item);
-            is_one.then(|| (format!("{part}/{item}"), false))
+            let is_about_item = ["path", "name"].iter().filter_map(|name| fields.get(*name)).all(is_item_name);
+            is_about_item.then(|| (format!("{part}/{item}"), false))
         }
         "delete" | "archive" => Some((format!("{part}/{}", item.strip_prefix("p/").unwrap_or(item)), true)),
         _ => None,
@@ -357,15 +357,15 @@ mod tests {
     /// Checks that a request changes the item with this file, and does not delete it.
     #[track_caller]
     fn check(file: &str, target: &str, body: &str) {
-        let is_one = |deletes| is_permitted(&permits(file, deletes), target, body);
-        assert_eq!((is_one(false), is_one(true)), (true, false), "{file} {target} {body}");
+        let is_allowed = |deletes| is_permitted(&permits(file, deletes), target, body);
+        assert_eq!((is_allowed(false), is_allowed(true)), (true, false), "{file} {target} {body}");
     }
 
     /// Checks that a request deletes the item with this file, and is permitted for no other change.
     #[track_caller]
     fn check_deletion(file: &str, target: &str) {
-        let is_one = |deletes| is_permitted(&permits(file, deletes), target, "");
-        assert_eq!((is_one(false), is_one(true)), (false, true), "{file} {target}");
+        let is_allowed = |deletes| is_permitted(&permits(file, deletes), target, "");
+        assert_eq!((is_allowed(false), is_allowed(true)), (false, true), "{file} {target}");
     }
 
     #[test]

@@ -84,7 +84,7 @@ fn can_match(pattern: &str, file: &str) -> bool {
         let Some(start) = name.strip_suffix(ANY) else { return glob::name_is(pattern, name) };
         // A star matches the rest of the start, and the unknown rest of the name can match the rest of the pattern.
         let before_star = pattern.split('*').next().unwrap_or_default();
-        let is_same = |(one, other): (char, char)| one == '?' || one == other;
+        let is_same = |(pattern, name): (char, char)| pattern == '?' || pattern == name;
         before_star.chars().zip(start.chars()).all(is_same)
             && (pattern.contains('*') || pattern.chars().count() > start.chars().count())
     })
@@ -126,7 +126,7 @@ fn expand(pattern: &str, room: &mut usize) -> Vec<Option<String>> {
     if !alternatives.contains(',') {
         return vec![None];
     }
-    alternatives.split(',').flat_map(|one| expand(&[start, one, end].concat(), room)).collect()
+    alternatives.split(',').flat_map(|alternative| expand(&[start, alternative, end].concat(), room)).collect()
 }
 
 /// Whether minimatch reads the pattern as [`glob`] does.

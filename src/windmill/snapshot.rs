@@ -217,7 +217,7 @@ impl Snapshot {
     /// Returns the items that are left out as a list for the result: the path of each item, and its kind with the
     /// reason. Items that a sync skips by their kind or by a pattern are not in the list.
     pub fn left_out_list(&self) -> Vec<LeftOut> {
-        let one = |(item, reason): (&ItemId, &String)| match item {
+        let listed = |(item, reason): (&ItemId, &String)| match item {
             item if self.plan.as_ref().is_some_and(|plan| plan.keeps_out(item)) => None,
             ItemId { kind, path } if !path.is_empty() && *kind != ItemKind::File => {
                 Some(LeftOut { item: path.clone(), reason: format!("{kind}: {reason}") })
@@ -226,7 +226,7 @@ impl Snapshot {
         };
         let more = self.left_out.all.len() - self.left_out.named.len();
         let more = (more > 0).then(|| LeftOut::more(more));
-        self.left_out.named.iter().filter_map(one).chain(more).collect()
+        self.left_out.named.iter().filter_map(listed).chain(more).collect()
     }
 
     /// Whether there are files in the shared UI that `wmill` gets. `None` if the server has no shared UI, or if it is
@@ -274,10 +274,10 @@ impl Snapshot {
     /// # Errors
     /// Returns the error of the disk.
     pub fn unchanged<'a>(&self, found: &'a [FoundItem]) -> io::Result<Vec<(ItemId, &'a FoundItem)>> {
-        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
-        let unchanged = found.iter().filter_map(|one| {
-            let (item, _) = now.get(&one.item).filter(|(_, digest)| *digest == one.digest)?;
-            Some((item.clone(), one))
+        let now = self.digests_of(&found.iter().map(|item| item.item.clone()).collect())?;
+        let unchanged = found.iter().filter_map(|found| {
+            let (item, _) = now.get(&found.item).filter(|(_, digest)| *digest == found.digest)?;
+            Some((item.clone(), found))
         });
         Ok(unchanged.collect())
     }
@@ -449,9 +449,9 @@ impl WrittenFiles {
 fn item_in_modules(path: &str) -> ItemId {
     let Some((base, ending, rest)) = file_names::module_folder(path) else { return item_of_entry(path) };
     // A folder with another name does not belong to a script.
-    let other = [base, "__/"].concat();
-    let item = item_of_entry(&[&other, rest].concat());
-    ItemId { path: item.path.replacen(&other, &[base, ending, "/"].concat(), 1), ..item }
+    let other_folder = [base, "__/"].concat();
+    let item = item_of_entry(&[&other_folder, rest].concat());
+    ItemId { path: item.path.replacen(&other_folder, &[base, ending, "/"].concat(), 1), ..item }
 }
 
 /// Items, each with a note, such as why it is left out. Names and notes are kept only for the first items.
@@ -746,7 +746,7 @@ impl Children {
     fn take(&mut self, path: &[String], event: Event<'_>) {
         if let Event::Word(word) = event
             && self.number.is_none()
-            && !stays(word)
+            && !is_exact(word)
         {
             self.number = Some(word.to_owned());
         }
@@ -859,7 +859,7 @@ fn is_not_written(file: &str) -> bool {
 }
 
 /// Whether wmill keeps a whole number as it is. wmill reads numbers as JavaScript does.
-fn stays(word: &str) -> bool {
+fn is_exact(word: &str) -> bool {
     let digits = word.strip_prefix('-').unwrap_or(word);
     if digits.len() < SAFE_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return true;

@@ -185,8 +185,8 @@ pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
         }
     }
     draft.settle_scope();
-    if !draft.unheeded.is_empty() {
-        warnings.push(format!("ignored in the repository's `wmill.yaml`: {}", named(&draft.unheeded)));
+    if !draft.ignored.is_empty() {
+        warnings.push(format!("ignored in the repository's `wmill.yaml`: {}", named(&draft.ignored)));
     }
     if draft.sync_behavior == Some("v1") {
         warnings.push(WITHOUT_RUN_AS.to_owned());
@@ -216,7 +216,7 @@ struct YamlDraft {
     sync_behavior: Option<&'static str>,
     /// The patterns, in the order of [`SCOPE`].
     scope: [Vec<String>; 3],
-    unheeded: Vec<String>,
+    ignored: Vec<String>,
     narrowing: Vec<String>,
 }
 
@@ -232,7 +232,7 @@ impl YamlDraft {
             NEVER_HEEDED.contains(&key.as_str()) && (node.is_empty() || node == Node::Bool(false))
         };
         if !heeded {
-            self.unheeded.push(key);
+            self.ignored.push(key);
         }
     }
 
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn unheeded(keys: &str) -> String {
+    fn ignored(keys: &str) -> String {
         format!("ignored in the repository's `wmill.yaml`: {keys}")
     }
 
@@ -471,17 +471,17 @@ mod tests {
     #[test]
     fn the_layout_is_carried_over() {
         check("defaultTs: deno", &["defaultTs: \"deno\""], &[]);
-        check("defaultTs: node", &[], &[&unheeded("defaultTs")]);
+        check("defaultTs: node", &[], &[&ignored("defaultTs")]);
         check("nonDottedPaths: true", &["nonDottedPaths: true"], &[]);
-        check("nonDottedPaths: 'true'", &[], &[&unheeded("nonDottedPaths")]);
-        check("nonDottedPaths: yes", &[], &[&unheeded("nonDottedPaths")]);
+        check("nonDottedPaths: 'true'", &[], &[&ignored("nonDottedPaths")]);
+        check("nonDottedPaths: yes", &[], &[&ignored("nonDottedPaths")]);
         check("dedupeLockfiles: true", &["dedupeLockfiles: true"], &[]);
-        check("dedupeLockfiles: 1", &[], &[&unheeded("dedupeLockfiles")]);
+        check("dedupeLockfiles: 1", &[], &[&ignored("dedupeLockfiles")]);
         check("syncBehavior: v1", &["syncBehavior: \"v1\""], &[WITHOUT_RUN_AS]);
         check("\u{feff}syncBehavior: v1", &["syncBehavior: \"v1\""], &[WITHOUT_RUN_AS]);
         check("syncBehavior: v0", &["syncBehavior: \"v0\""], &[]);
-        check("syncBehavior: v2", &[], &[&unheeded("syncBehavior")]);
-        check("syncBehavior: 1", &[], &[&unheeded("syncBehavior")]);
+        check("syncBehavior: v2", &[], &[&ignored("syncBehavior")]);
+        check("syncBehavior: 1", &[], &[&ignored("syncBehavior")]);
         check("syncBehavior:", &[], &[]);
     }
 
@@ -490,7 +490,7 @@ mod tests {
         check("includes: ['f/**']", &["includes: [\"f/**\"]"], &[&narrowing("includes")]);
         check("includes: ['f/**', '**']", &[], &[]);
         check("includes: []", &[], &[]);
-        check("includes: f/**", &[], &[&unheeded("includes")]);
+        check("includes: f/**", &[], &[&ignored("includes")]);
         check("excludes: [f/tmp/**]", &["excludes: [\"f/tmp/**\"]"], &[&narrowing("excludes")]);
         // For wmill, an empty list of includes with excludes matches no file.
         check("includes: []\nexcludes: [a]", &["excludes: [\"a\"]"], &[&narrowing("excludes")]);
@@ -509,14 +509,14 @@ mod tests {
     fn a_list_with_one_bad_pattern_is_ignored() {
         check("includes: ['f/{a,b}/**']", &["includes: [\"f/{a,b}/**\"]"], &[&narrowing("includes")]);
         for bad in ["1", "''", "'f/{1..99999999}'", "'+(a|b)'", "'a*a*a*a*a*a'", "[a]", "{a: b}", "~", "\"a\\n\""] {
-            check(&format!("includes: ['f/**', {bad}]"), &[], &[&unheeded("includes")]);
+            check(&format!("includes: ['f/**', {bad}]"), &[], &[&ignored("includes")]);
         }
         let fits = "a".repeat(PATTERN_BYTES_MAX);
         check(&format!("excludes: [{fits}]"), &[&format!("excludes: [\"{fits}\"]")], &[&narrowing("excludes")]);
-        check(&format!("excludes: [{fits}a]"), &[], &[&unheeded("excludes")]);
+        check(&format!("excludes: [{fits}a]"), &[], &[&ignored("excludes")]);
         let many = vec!["a"; PATTERNS_MAX];
         assert!(!read(Some(format!("excludes: [{}]", many.join(",")).as_bytes()), &NOTHING).scope.is_all());
-        check(&format!("excludes: [{},a]", many.join(",")), &[], &[&unheeded("excludes")]);
+        check(&format!("excludes: [{},a]", many.join(",")), &[], &[&ignored("excludes")]);
     }
 
     #[test]
@@ -536,7 +536,7 @@ mod tests {
     fn the_repository_decides_kinds_that_no_setting_decides() {
         check("skipSecrets: true", &["skipSecrets: true"], &[&narrowing("skipSecrets")]);
         check("skipSecrets: false", &[], &[]);
-        check("skipSecrets: 'true'", &[], &[&unheeded("skipSecrets")]);
+        check("skipSecrets: 'true'", &[], &[&ignored("skipSecrets")]);
         check("includeSchedules: false", &["includeSchedules: false"], &[&narrowing("includeSchedules")]);
         check("includeUsers: true\nincludeSettings: false", &["includeUsers: true"], &[]);
         check(
@@ -559,12 +559,12 @@ mod tests {
         ];
         check_asked("", &asked, &lines, &[]);
         check_asked("includeUsers: true\nskipScripts: false", &asked, &lines, &[]);
-        let overruled = unheeded("includeGroups, skipScripts, skipWorkspaceDependencies");
+        let overruled = ignored("includeGroups, skipScripts, skipWorkspaceDependencies");
         let file = "includeGroups: true\nskipScripts: true\nskipWorkspaceDependencies: true";
         check_asked(file, &asked, &lines, &[&overruled]);
         // If only one of the two is set, the repository decides the kinds of the other.
         let asked = KindSettings { includes: None, skips: Some(Vec::new()) };
-        check_asked("includeUsers: true\nskipFlows: true", &asked, &["includeUsers: true"], &[&unheeded("skipFlows")]);
+        check_asked("includeUsers: true\nskipFlows: true", &asked, &["includeUsers: true"], &[&ignored("skipFlows")]);
     }
 
     #[test]
@@ -577,12 +577,12 @@ mod tests {
 
     #[test]
     fn the_repository_cannot_include_the_key_or_plain_secrets() {
-        check("includeKey: true\nplainSecrets: true", &[], &[&unheeded("includeKey, plainSecrets")]);
+        check("includeKey: true\nplainSecrets: true", &[], &[&ignored("includeKey, plainSecrets")]);
         check("includeKey: false\nplainSecrets: false", &[], &[]);
         let hidden = "workspaces: {shop: {overrides: {plainSecrets: true}}}\ngitBranches: {main: {}}\nstateful: true\n\
                       codebases: [{customBundler: ./x}]\nworkspaceId: other\n<<: {includeKey: true}";
         let keys = "workspaces, gitBranches, stateful, codebases, workspaceId, <<";
-        check(hidden, &[], &[&unheeded(keys)]);
+        check(hidden, &[], &[&ignored(keys)]);
         check("workspaces: {}\noverrides: {}\ncodebases: []\nstateful: false\nenvironments:", &[], &[]);
     }
 
@@ -618,7 +618,7 @@ mod tests {
 
     #[test]
     fn aliases_do_not_make_a_small_file_large() {
-        check("x: &a [f/**]\nincludes: *a", &["includes: [\"f/**\"]"], &[&unheeded("x"), &narrowing("includes")]);
+        check("x: &a [f/**]\nincludes: *a", &["includes: [\"f/**\"]"], &[&ignored("x"), &narrowing("includes")]);
         let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
         for level in 1..200 {
             let alias = format!("*a{}", level - 1);
@@ -637,9 +637,9 @@ mod tests {
 
     #[test]
     fn warnings_are_escaped_and_bounded() {
-        check("\"a\\e[31m\\nb\": 1", &[], &[&unheeded("a\\u{1b}[31m\\nb")]);
+        check("\"a\\e[31m\\nb\": 1", &[], &[&ignored("a\\u{1b}[31m\\nb")]);
         let long = "x".repeat(1000);
-        check(&format!("{long}: 1\ny: 1"), &[], &[&unheeded(&format!("{}…", &long[..NAMED_CHARS_MAX]))]);
-        check("includes: !tag [a]\nx: !t {a: 1}\n1: a\n~: b", &[], &[&unheeded("includes, x, 1, ~")]);
+        check(&format!("{long}: 1\ny: 1"), &[], &[&ignored(&format!("{}…", &long[..NAMED_CHARS_MAX]))]);
+        check("includes: !tag [a]\nx: !t {a: 1}\n1: a\n~: b", &[], &[&ignored("includes, x, 1, ~")]);
     }
 }

@@ -114,7 +114,7 @@ impl Caller {
         let (stream, deadline) = (self.stream(), Instant::now() + self.limits.timeout);
         let parts = [head.as_bytes(), &response.body];
         let sent = parts.iter().try_for_each(|part| write_by(stream, part, deadline));
-        let is_done = sent.is_err() || request.is_all && !sockets::look_at(stream).is_readable;
+        let is_done = sent.is_err() || request.is_all && !sockets::state_of(stream).is_readable;
         // The kernel holds no bytes back: closing our side, here or by the return, sends the rest.
         if is_done || stream.shutdown(Shutdown::Write).is_err() {
             return;

@@ -128,9 +128,9 @@ impl Slots {
     pub(super) fn open(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Caller> {
         let (peer, limits) = (connection.peer.ip(), self.limits);
         let mut list = self.lock();
-        let own = list.iter().filter(|slot| slot.peer() == peer).count();
-        let reserved = if own == 0 { 0 } else { limits.reserved };
-        let is_peer_full = own >= limits.connections_per_peer_max;
+        let of_peer = list.iter().filter(|slot| slot.peer() == peer).count();
+        let reserved = if of_peer == 0 { 0 } else { limits.reserved };
+        let is_peer_full = of_peer >= limits.connections_per_peer_max;
         let is_full = is_peer_full || list.len() + reserved >= limits.connections_max;
         if is_full && !close_longest_waiting(&mut list, |slot| !is_peer_full || slot.peer() == peer) {
             return None;
@@ -157,8 +157,8 @@ impl Slots {
 }
 
 /// Closes the selected connection that has waited for its client the longest. Returns whether there is one.
-fn close_longest_waiting(list: &mut Vec<Slot>, is_one: impl Fn(&Slot) -> bool) -> bool {
-    let waiting = list.iter().enumerate().filter(|(_, slot)| slot.phase.waits_for_client() && is_one(slot));
+fn close_longest_waiting(list: &mut Vec<Slot>, is_selected: impl Fn(&Slot) -> bool) -> bool {
+    let waiting = list.iter().enumerate().filter(|(_, slot)| slot.phase.waits_for_client() && is_selected(slot));
     let longest = waiting.min_by_key(|(_, slot)| slot.since).map(|(index, _)| index);
     longest.map(|index| list.swap_remove(index).close()).is_some()
 }
@@ -177,7 +177,7 @@ impl Caller {
     }
 
     /// Returns the slot in the list, or the reason why the connection has to close.
-    fn own<'a>(&self, list: &'a mut [Slot]) -> Result<&'a mut Slot, Code> {
+    fn find_slot<'a>(&self, list: &'a mut [Slot]) -> Result<&'a mut Slot, Code> {
         let is_stopped = self.slots.is_stopped.load(Ordering::SeqCst);
         let reason = if is_stopped { Code::ShuttingDown } else { Code::TooManyRequests };
         list.iter_mut().find(|slot| self.is_own(slot)).ok_or(reason)
@@ -191,8 +191,8 @@ impl Caller {
     /// The reason why the connection has to close instead.
     pub(super) fn enter(&self, phase: Phase) -> Result<(), Code> {
         let mut list = self.slots.lock();
-        let own = self.own(&mut list)?;
-        (own.phase, own.since) = (phase, Instant::now());
+        let slot = self.find_slot(&mut list)?;
+        (slot.phase, slot.since) = (phase, Instant::now());
         let is_other = |slot: &Slot| slot.bytes() > 0 && !self.is_own(slot);
         while list.iter().map(Slot::bytes).sum::<usize>() > self.slots.limits.bytes_max
             && close_longest_waiting(&mut list, is_other)
@@ -202,7 +202,7 @@ impl Caller {
 
     /// Returns an error with the reason if the connection has to close.
     pub(super) fn check(&self) -> Result<(), Code> {
-        self.own(&mut self.slots.lock()).map(|_| ())
+        self.find_slot(&mut self.slots.lock()).map(|_| ())
     }
 
     /// Counts this connection among the callers that wait. Has to be called before the answer waits for longer than a
@@ -221,17 +221,17 @@ impl Caller {
         let reserved = if callers.contains(&self.connection.peer.ip()) { 0 } else { limits.reserved };
         if callers.len() >= limits.callers_max + reserved {
             let mut waiting = list.iter_mut().filter(|slot| slot.phase == Phase::Waiting);
-            let gone = waiting.find(|slot| sockets::look_at(&slot.connection.stream).has_peer_ended);
+            let gone = waiting.find(|slot| sockets::state_of(&slot.connection.stream).has_peer_ended);
             gone.ok_or(Code::TooManyRequests)?.phase = Phase::Answering;
         }
-        self.own(&mut list)?.phase = Phase::Waiting;
+        self.find_slot(&mut list)?.phase = Phase::Waiting;
         Ok(())
     }
 
     /// Whether the client has gone, or another caller has replaced it. Called repeatedly while the answer waits.
     pub fn is_gone(&self) -> bool {
-        sockets::look_at(&self.connection.stream).has_ended
-            || !self.own(&mut self.slots.lock()).is_ok_and(|own| own.phase == Phase::Waiting)
+        sockets::state_of(&self.connection.stream).has_ended
+            || !self.find_slot(&mut self.slots.lock()).is_ok_and(|own| own.phase == Phase::Waiting)
     }
 }
 

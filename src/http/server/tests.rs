@@ -469,7 +469,7 @@ fn callers_that_disconnect_while_they_wait_free_their_places() {
     let (staying, other) = (fixture.post_sync(), fixture.post_sync());
     fixture
         .gate
-        .await_state("the two who stay", |state| state.answered.iter().filter(|one| **one == 503).count() == 20);
+        .await_state("the two who stay", |state| state.answered.iter().filter(|status| **status == 503).count() == 20);
     fixture.gate.await_waiting(2);
     assert_status(&answer_of(fixture.post_sync()), 503);
     fixture.gate.open();

@@ -112,7 +112,7 @@ impl Notice {
             sentence += &self.link.as_ref().map_or_else(|| short.to_owned(), |page| link(page, short));
         }
         let left_out: Vec<_> =
-            result.left_out.iter().map(|one| format!("left out: {}: {}", one.item, one.reason)).collect();
+            result.left_out.iter().map(|left| format!("left out: {}: {}", left.item, left.reason)).collect();
         sentence += &listed("❌", &left_out, escape);
         sentence += &listed("⚠️", &result.warnings, escape);
         sentence
@@ -161,7 +161,7 @@ pub fn heartbeat_url(url: &str, code: Code) -> String {
 
 /// Returns the web page of a commit, if the host's name shows which forge it is.
 pub fn commit_page(remote: &RemoteUrl, commit: &str) -> Option<String> {
-    let is_labelled = |label: &str| remote.host().split('.').any(|one| one == label);
+    let is_labelled = |label: &str| remote.host().split('.').any(|part| part == label);
     let words = match remote.host() {
         "bitbucket.org" => "commits",
         "codeberg.org" => "commit",
@@ -224,17 +224,17 @@ mod tests {
     fn a_chat_message_names_the_workspace_and_the_result() {
         let link = Some("https://github.com/a/b/commit/0123".to_owned());
         let pushed = Notice { link, ..notice(Code::Pushed, "") };
-        let said = "{\"text\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
+        let expected = "{\"text\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
                     <https://github.com/a/b/commit/0123|0123456789>\",\"mrkdwn\":false}";
-        assert_eq!(pushed.for_slack(), said);
-        let said = "{\"content\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
+        assert_eq!(pushed.for_slack(), expected);
+        let expected = "{\"content\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
                     [0123456789](<https://github.com/a/b/commit/0123>)\",\"allowed_mentions\":{\"parse\":[]}}";
-        assert_eq!(pushed.for_discord(), said);
+        assert_eq!(pushed.for_discord(), expected);
         let failing = Some((3, "2026-11-22T18:00:00Z".to_owned()));
         let failed = Notice { failures: failing.clone(), ..notice(Code::GitRejected, "<!channel> & *x*\nend") };
-        let said = "{\"text\":\"❌ The backup of workspace shop failed (git_rejected, 3 in a row since \
+        let expected = "{\"text\":\"❌ The backup of workspace shop failed (git_rejected, 3 in a row since \
                     2026-11-22T18:00:00Z): &lt;!channel&gt; &amp; *x* | end\",\"mrkdwn\":false}";
-        assert_eq!(failed.for_slack(), said);
+        assert_eq!(failed.for_slack(), expected);
         assert!(failed.for_discord().contains("\\\\<\\\\!channel\\\\> \\\\& \\\\*x\\\\*"), "{}", failed.for_discord());
         let healed = Notice { failures: failing, ..notice(Code::Unchanged, "") };
         assert!(healed.for_slack().contains("works again (failures since 2026-11-22T18:00:00Z: 3): nothing has"));
@@ -304,7 +304,8 @@ mod tests {
             (&notice(Code::Pushed, ""), [false, false, true, true]),
         ] {
             let occasions = [Occasion::Failure, Occasion::Recovery, Occasion::Change, Occasion::Always];
-            assert_eq!(occasions.map(|one| notice.is_for(&[one])), expected, "{}", notice.result.code.as_str());
+            let is_for = occasions.map(|occasion| notice.is_for(&[occasion]));
+            assert_eq!(is_for, expected, "{}", notice.result.code.as_str());
             assert!(!notice.is_for(&[]));
         }
     }

@@ -141,14 +141,14 @@ impl Target {
         if self.channel == Channel::Heartbeat {
             // Only the newest heartbeat of each workspace is needed.
             let workspace = &delivery.notice.result.workspace;
-            queue.retain(|one| one.notice.result.workspace != *workspace);
+            queue.retain(|waiting| waiting.notice.result.workspace != *workspace);
         }
         queue.push_back(delivery);
         if queue.len() > WAITING_MAX {
             log::warn!("{}: a notice is dropped, {WAITING_MAX} others wait to be sent", self.setting);
             // The first one is being sent. The notice of a failure is more important than any other.
-            let other = queue.iter().skip(1).position(|one| !one.notice.reports_failure);
-            queue.remove(1 + other.unwrap_or_default());
+            let droppable = queue.iter().skip(1).position(|waiting| !waiting.notice.reports_failure);
+            queue.remove(1 + droppable.unwrap_or_default());
         }
         if !has_thread {
             let target = Arc::clone(self);
@@ -172,7 +172,7 @@ impl Target {
             delivery.is_accepted.fetch_or(sent, Ordering::Relaxed);
             let mut queue = self.queue();
             // A newer heartbeat may have replaced it already.
-            queue.retain(|one| !Arc::ptr_eq(one, &delivery));
+            queue.retain(|waiting| !Arc::ptr_eq(waiting, &delivery));
             next = queue.front().cloned();
         }
     }
@@ -272,14 +272,15 @@ mod tests {
 
     /// Returns the ids of the waiting notices.
     fn ids(target: &Target) -> Vec<String> {
-        target.queue().iter().skip(1).map(|one| one.notice.result.run_id.clone()).collect()
+        target.queue().iter().skip(1).map(|waiting| waiting.notice.result.run_id.clone()).collect()
     }
 
     #[test]
     fn a_failure_is_lost_if_no_address_accepts_its_notice() {
         let history = Arc::new(History::new(Path::new("/none")));
         history.record(Record::new(&failed(1)), Some("d".to_owned()), None);
-        let is_lost = || history.read(|saved| saved.status("shop", "d").is_some_and(|one| one.last_alert.is_none()));
+        let is_lost =
+            || history.read(|saved| saved.status("shop", "d").is_some_and(|status| status.last_alert.is_none()));
         let accepted = delivery_of(&history, failed(1), true);
         accepted.is_accepted.store(true, Ordering::Relaxed);
         drop((accepted, delivery_of(&history, failed(1), false)));
@@ -304,7 +305,7 @@ mod tests {
             target.add(delivery(id, "shop", true));
         }
         assert_eq!(target.queue().len(), WAITING_MAX);
-        assert!(target.queue().iter().skip(1).all(|one| one.notice.reports_failure));
+        assert!(target.queue().iter().skip(1).all(|waiting| waiting.notice.reports_failure));
     }
 
     #[test]
