@@ -11,7 +11,8 @@ use crate::util::{CancelToken, files};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// How long a running sync may take to end its programs after a second signal; programs that take longer are killed.
+/// The longest time in which a running sync ends its programs after a second signal. Programs that take longer are
+/// killed.
 const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
 /// The exit code with which shells report a process that SIGTERM ended.
 const ENDED_BY_SIGNAL: u8 = 143;

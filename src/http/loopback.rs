@@ -13,12 +13,12 @@ use super::sockets;
 use crate::util::deadline::wait_while;
 use crate::util::{Secret, hash};
 
-/// How many connections are served at once. wmill opens two; the server is for no other program.
+/// The most simultaneous connections. wmill opens two, and no other program uses the server.
 const CONNECTIONS_MAX: usize = 8;
 /// The largest head of a request. wmill sends a few headers of its own.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 64;
-/// How long the head of a request may take. wmill sends it in one piece, also on a busy machine.
+/// The time limit for the head of a request. wmill sends it in one piece, also on a busy machine.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// The largest body that is accepted. The largest one is the shared UI or a fileset: Windmill takes some megabytes at
 /// most.
@@ -26,9 +26,9 @@ const BODY_BYTES_MAX: usize = 256 << 20;
 /// The longest pause in which wmill sends no byte of a body, or reads none of an answer. The end of the run stops wmill
 /// earlier.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
-/// How much is received or sent at once.
+/// The most bytes of one read or write.
 const CHUNK_BYTES: usize = 64 << 10;
-/// How long to wait at the end for connections that are being served. Their program has ended, so they end at once,
+/// The longest wait at the end for connections that are being served. Their program has ended, so they end at once,
 /// unless the server waits for an answer of Windmill.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
 

@@ -62,7 +62,7 @@ fn wait_for_stop(_: &PipeReader, _: &TcpListener) -> bool {
     true
 }
 
-/// What a socket shows at this moment.
+/// The state of a socket at one moment.
 #[derive(Default)]
 pub(super) struct SocketState {
     /// Whether bytes have arrived that are not read yet, or the peer has ended its side.

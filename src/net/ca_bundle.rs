@@ -80,7 +80,7 @@ fn system(environment: &[(String, String)]) -> Option<Vec<u8>> {
 /// Returns all certificates that our own client trusts, as DER. A system certificate that cannot be read is skipped.
 ///
 /// # Errors
-/// The same as those of [`bundle`].
+/// Returns the errors of [`bundle`].
 #[cfg(not(target_family = "wasm"))]
 pub fn roots(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
     let own = bundle(environment)?;
@@ -93,8 +93,8 @@ pub fn roots(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
 }
 
 /// Returns the environment for the programs of a run and for our own requests. If `environment` has a bundle, whose
-/// certificates are `own`, git gets a file in the run's folder with what it would trust without the bundle, followed by
-/// the bundle. `wmill` talks only to this process, without TLS.
+/// certificates are `own`, git gets a file in the run's folder with the certificates that it trusts without the bundle,
+/// followed by the bundle. `wmill` talks only to this process, without TLS.
 ///
 /// # Errors
 /// The file cannot be written.

@@ -48,7 +48,7 @@ pub struct SyncRequest {
     pub list_warnings: Vec<String>,
 }
 
-/// What a run is for.
+/// The purpose of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
     /// The run backs up the workspace.
@@ -311,7 +311,7 @@ fn destination(base_url: &BaseUrl, remote: &RemoteUrl, branch: &BranchName, subd
 struct Faults {
     code: Code,
     list: Vec<String>,
-    /// How many faults are about the settings alone.
+    /// The number of faults that are about the settings alone.
     of_config: usize,
     /// Whether a field is unknown, occurs twice, or has a wrong type, so that the request is not understood.
     is_malformed: bool,

@@ -20,7 +20,7 @@ use crate::util::{files, time};
 /// Stands for the list of all workspaces, in place of a workspace's name.
 pub const ALL: &str = "*";
 
-/// How many runs are kept, over all workspaces.
+/// The most runs that are kept, over all workspaces.
 const RUNS_MAX: usize = 50;
 /// The most runs of these that count for no backup (dry runs, and runs with other settings), if there is no room for
 /// all. Anyone may request dry runs.
@@ -35,9 +35,9 @@ const PICTURE_RUNS_MAX: usize = 40;
 const ALERT_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
 /// An overdue backup is reported again after this time if its notice was lost.
 const LOST_ALERT_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// How much of a message is kept. The longest expected messages list some tens of paths.
+/// The most bytes of a message. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
-/// How much of a message is kept if the file would be too long.
+/// The most bytes of a message if the file would be too long.
 const SHORT_MESSAGE_BYTES_MAX: usize = 500;
 /// The most bytes of all warnings of a run, and of all its left out items.
 const LIST_BYTES_MAX: usize = 8 << 10;
@@ -46,7 +46,7 @@ const UNSAVED_MAX: usize = 128;
 /// The largest size of the file. A longer history loses the details of old runs when it is written, so a larger file is
 /// not a history.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// How often a file lock is tried. The kernel's lock has no wait with a timeout.
+/// The interval of the attempts to get a file lock. The kernel's lock has no wait with a timeout.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// One ended run, as `/status` shows it.
@@ -58,7 +58,7 @@ pub struct Record {
     pub workspace: String,
     /// Whether it ran with the configured settings. Other runs count for no backup's status.
     pub configured: bool,
-    /// Whether it only showed what it would commit. Such a run counts for no backup's status.
+    /// Whether it was a dry run. Such a run does not count for the status of a backup.
     pub dry_run: bool,
     /// Whether it was a verification. It does not count for the backup's last success.
     pub verify: bool,
@@ -464,7 +464,7 @@ impl History {
         read(&self.current().saved)
     }
 
-    /// Writes what is only in memory to the file. Waits for other writers, at most `patience`, and for the disk; other
+    /// Writes the unsaved changes to the file. Waits for other writers, at most `patience`, and for the disk; other
     /// calls that read or record do not wait meanwhile. A failure is logged, and a later call tries again.
     pub fn save(&self, patience: Duration) {
         if !self.memory().unsaved.is_empty()

@@ -18,17 +18,17 @@ use crate::model::{Code, SyncResult, run_result};
 use crate::request::{Purpose, SyncRequest};
 use crate::service::Service;
 
-/// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
+/// The most simultaneous runs of configured backups. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
-/// The same for all other runs, so that they never make a configured one wait.
+/// The most simultaneous other runs. They have their own limit, so that they never make a configured run wait.
 const OTHERS_RUNNING_MAX: usize = 2;
-/// How many runs of one backup may wait for the running one. Each has a thread, and holds secrets of its request.
+/// The most runs of one backup that wait for the running one. Each has a thread, and holds secrets of its request.
 const WAITING_MAX: usize = 8;
 /// The most runs in total if one more would only wait. A container or a unit may limit threads to 512.
 const RUNS_MAX: usize = 128;
-/// How many other backups may have a run in progress or waiting. The settings limit the configured backups.
+/// The most other backups with a run in progress or waiting. The settings limit the configured backups.
 const OTHER_BACKUPS_MAX: usize = 16;
-/// How often a wait checks whether its caller is gone.
+/// The interval at which a wait checks whether its caller is gone.
 const CALLER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The step of a run that has not begun.

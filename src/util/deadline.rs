@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a wait checks whether it is cancelled.
+/// The interval at which a wait checks whether it is cancelled.
 pub const STOP_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A token that cancels runs of this process; clones share one flag.

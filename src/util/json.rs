@@ -6,15 +6,15 @@ use miniserde::json::{self, Value};
 /// The limits for the outline of a text.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many brackets may be open at the same time.
+    /// The most open brackets at the same time.
     pub depth: usize,
-    /// How many values there may be, not counting the first of each array and object.
+    /// The most values, not counting the first of each array and object.
     pub values: usize,
-    /// How many arrays and objects there may be. An object takes 700 bytes for any content.
+    /// The most arrays and objects. An object takes 700 bytes for any content.
     pub containers: usize,
 }
 
-/// Says which limit the outline breaks first. The content of strings does not count.
+/// Returns the limit that the outline breaks first. The content of strings does not count.
 pub fn outline_fault(text: &str, limits: Limits) -> Option<&'static str> {
     let (mut depth, mut values, mut containers) = (0_usize, 1_usize, 0_usize);
     let (mut in_string, mut escaped) = (false, false);

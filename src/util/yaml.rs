@@ -195,9 +195,9 @@ fn has_too_many_values(text: &str) -> bool {
 /// small file large. The target of an alias is then read at most once for each level.
 struct Seed<'a> {
     source: &'a Source<'a>,
-    /// How many values and bytes of texts may still be read.
+    /// The number of values and bytes of texts that may still be read.
     room: &'a mut usize,
-    /// How many levels of lists and mappings may still be read.
+    /// The number of levels of lists and mappings that may still be read.
     levels: usize,
     /// The fields to read of a mapping of which other fields are skipped.
     wanted: Option<fn(&str) -> bool>,

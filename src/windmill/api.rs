@@ -17,7 +17,7 @@ use crate::util::parallel::both;
 use crate::util::{Deadline, Expired, Failure, Limits, Redactor, Retry, Secret, hash, percent, retry};
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
 
-/// How long the answer to one small question may take.
+/// The time limit for the answer to one small question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// The largest answer to most questions. A page of a list of items has 0.1 MB; a script includes its whole source.
 const ANSWER_BYTES_MAX: u64 = 2 << 20;
@@ -31,7 +31,7 @@ const SHORT_BYTES_MAX: u64 = 16 << 10;
 const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 12 << 10 };
 /// The most bytes of an answer that is not Windmill's in a message.
 const ECHOED_BYTES_MAX: usize = 4 << 10;
-/// How many characters of a redirect's target a message shows.
+/// The most characters of a redirect's target in a message.
 const LOCATION_CHARS_MAX: usize = 200;
 const VERSION: &str = "api/version";
 /// The export as a tar file, which servers of all versions make. A query is appended.

@@ -64,7 +64,7 @@ pub fn pull(
     if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
 }
 
-/// What a push does with items that the folder does not have.
+/// The action of a push on items that the folder does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletions {
     /// It keeps them.
@@ -291,7 +291,7 @@ pub fn is_progress(line: &str) -> bool {
     ["+ ", "- ", "~ ", "Writing ", "Editing ", "Deleting ", APPLIES].iter().any(|start| line.starts_with(start))
 }
 
-/// What is known about a `wmill`.
+/// The known properties of a `wmill`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// Path, size and time of its file. They differ for another version.
@@ -306,7 +306,7 @@ pub struct Program {
 /// Returns the version of the `wmill` on the path, and the lines that it printed.
 ///
 /// # Errors
-/// The same as for [`RunEnv::version`].
+/// Returns the errors of [`RunEnv::version`].
 pub fn version(run_env: &RunEnv) -> Result<(String, Vec<String>), String> {
     run_env.version("wmill", "--version", "CLI version: ")
 }

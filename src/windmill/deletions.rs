@@ -9,7 +9,7 @@ use crate::windmill::wmill_yaml::Kinds;
 /// Fewer deletions than this are never a mass deletion, unless everything is deleted.
 const MASS_DELETION_ITEMS_MIN: usize = 10;
 
-/// What a change does to the objects that existed before it.
+/// The effect of a change on the objects that existed before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deletions {
     /// The number of objects before the change, of the kinds that are covered.
@@ -96,7 +96,7 @@ struct Object {
     exists: bool,
     /// The name within the object and the content of each file.
     comparable: Vec<(String, String)>,
-    /// The same for files that can contain their own path.
+    /// The name and the content of each file that can contain its own path.
     naming: Vec<(String, String)>,
 }
 

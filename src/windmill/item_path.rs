@@ -152,7 +152,8 @@ pub(super) struct Part<'a> {
 pub(super) enum Role {
     /// The object exists if this file does. The content of the file is compared with that of other objects.
     Main,
-    /// The same, but the file can contain its own path, so it differs between two copies of one object.
+    /// The object exists if this file does. The file can contain its own path, so it differs between two copies of one
+    /// object.
     NamesItself,
     /// The file belongs to the object, and may stay when the object is deleted: wmill leaves files that it does not
     /// know.

@@ -65,7 +65,7 @@ struct Reader<'a, 'v> {
     visitor: &'a mut Visitor<'v>,
     /// The last key of each open object, and an empty string for each open array.
     path: Vec<String>,
-    /// How many members the open objects have.
+    /// The number of members of the open objects.
     members: usize,
     shown: Vec<u8>,
 }

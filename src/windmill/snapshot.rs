@@ -81,7 +81,7 @@ pub struct Digests {
 pub enum SnapshotError {
     /// The export is incomplete. Another try may help.
     CutOff(String),
-    /// The answer is not an export, or it exceeds a limit. The text says which.
+    /// The answer is not an export, or it exceeds a limit. The text names the reason.
     Strange(String),
     /// The disk failed.
     Disk(io::Error),
@@ -491,7 +491,7 @@ impl ItemNotes {
         self.contains(item) || (!self.is_empty() && path.match_indices('/').any(has_folder))
     }
 
-    /// Whether an entry or a file belongs to an item that is left out since it lies in the folder of another script's
+    /// Whether an entry or a file belongs to an item that is left out because it lies in the folder of another script's
     /// modules.
     pub fn has_in_modules(&self, path: &str) -> bool {
         file_names::module_folder(path).is_some() && self.contains(&item_in_modules(path))
@@ -726,7 +726,7 @@ struct Children {
     passed_over: Option<String>,
     /// Why the first bad file must not or cannot be written. For a resource, this applies if the resource is a fileset.
     fault: Option<String>,
-    /// The same for a resource that is a file.
+    /// Why the content cannot be written, for a resource that is a file.
     fault_of_content: Option<&'static str>,
     /// The first number that wmill would change.
     number: Option<String>,
@@ -939,7 +939,7 @@ struct Saved<'a, R> {
     export: R,
     file: File,
     bytes: u64,
-    /// How many zeros the export ends with so far.
+    /// The number of zeros at the end of the export so far.
     zeros: u64,
     unwanted: &'a CancelToken,
     /// Why the disk failed.

@@ -14,16 +14,16 @@ use crate::windmill::scope::Scope;
 pub const WMILL_YAML: &str = "wmill.yaml";
 /// A larger `wmill.yaml` is not read: the parser holds an event for every two bytes. `wmill init` writes 6 KiB.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;
-/// How many patterns one list of the scope may have.
+/// The most patterns of one list of the scope.
 const PATTERNS_MAX: usize = 100;
-/// How many bytes one pattern may have.
+/// The longest pattern.
 const PATTERN_BYTES_MAX: usize = 256;
 /// wmill turns patterns into regular expressions that backtrack, and expands braces one by one. With these limits, a
 /// pattern cannot stall it.
 const PATTERN_STARS_MAX: usize = 10;
 const PATTERN_STARS_PER_SEGMENT_MAX: usize = 4;
 const PATTERN_BRACES_MAX: usize = 4;
-/// How many characters of the names of keys a warning has.
+/// The most characters of the names of keys in a warning.
 const NAMED_CHARS_MAX: usize = 800;
 
 /// The kinds of items that one sync exports. There is a decision for each kind.

@@ -15,12 +15,12 @@ use crate::util::deadline::wait_while;
 /// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many connections may be open, each with a thread and a descriptor. Even if all clients are slow, the process
-    /// stays under 8 MB, apart from what `bytes_max` permits.
+    /// The most open connections. Each has a thread and a descriptor. Even if all clients are slow, the process stays
+    /// under 8 MB, apart from what `bytes_max` permits.
     pub connections_max: usize,
     /// The most connections of one peer address: a third, so that most of them are left for others.
     pub connections_per_peer_max: usize,
-    /// How many callers may wait for a run: enough for 50 at once, while most connections remain for `/health`.
+    /// The most callers that wait for a run: enough for 50 at once, while most connections remain for `/health`.
     pub callers_max: usize,
     /// This many connections are reserved for peer addresses without a connection. This many callers beyond
     /// `callers_max` are reserved for peer addresses without a waiting caller.
@@ -55,7 +55,7 @@ pub(super) const CLOSING_MAX: usize = 32;
 /// meanwhile.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The head is being read.

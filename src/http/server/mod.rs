@@ -43,8 +43,8 @@ const STACK_BYTES: usize = 64 * 1024;
 /// started. No other connection is accepted meanwhile.
 const IN_TURN_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// How many connections the kernel holds until they are accepted. If there are more, clients try again after a second.
-/// A burst of this size is accepted in a few hundredths of a second. After a stop, the clients in it get a 503.
+/// The most connections that the kernel holds until they are accepted. If there are more, clients try again after a
+/// second. A burst of this size is accepted in a few hundredths of a second. After a stop, the clients in it get a 503.
 const BACKLOG_MAX: i32 = 1024;
 
 /// A listening socket that is not served yet.

@@ -364,13 +364,13 @@ fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
 fn many_connections_of_one_address_close_none_of_another() {
     let fixture = start(Limits { connections_max: 8, connections_per_peer_max: 7, ..patient() });
     let mut unhurried = fixture.send("GET /health HTTP/1.1\r\n");
-    let mut crowd: Vec<TcpStream> = (0..40).map(|_| connect_from([127, 0, 0, 2], fixture.address)).collect();
-    fixture.gate.await_state("most of the crowd was sent away", |state| state.answered.len() >= 33);
+    let mut connections: Vec<TcpStream> = (0..40).map(|_| connect_from([127, 0, 0, 2], fixture.address)).collect();
+    fixture.gate.await_state("most of the connections are rejected", |state| state.answered.len() >= 33);
     unhurried.write_all(b"Host: a\r\n\r\n").unwrap();
     assert_status(&answer_of(unhurried), 200);
-    crowd.iter().for_each(|stream| stream.shutdown(Shutdown::Write).unwrap());
+    connections.iter().for_each(|stream| stream.shutdown(Shutdown::Write).unwrap());
     let sent_away =
-        crowd.drain(..).filter(|stream| answer_of(stream.try_clone().unwrap()).starts_with("HTTP/1.1 503 "));
+        connections.drain(..).filter(|stream| answer_of(stream.try_clone().unwrap()).starts_with("HTTP/1.1 503 "));
     assert_eq!(sent_away.count(), 33, "all but those for whom there are connections");
     fixture.end();
 }
@@ -384,7 +384,7 @@ fn reserved_slots_are_for_addresses_without_a_connection() {
     let mut other = connect_from([127, 0, 0, 2], fixture.address);
     other.write_all(b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
     fixture.gate.await_waiting(3);
-    // Of four connections, the fourth is reserved, and the slow one makes room for its neighbour.
+    // Of four connections, the fourth is reserved, and the slow one makes room for another one of its address.
     let slow = fixture.send("GET");
     assert_status(&fixture.get("/health"), 503);
     let mut third = connect_from([127, 0, 0, 3], fixture.address);
@@ -403,9 +403,9 @@ fn a_connection_is_rejected_if_no_other_can_close() {
     let fixture = start(Limits { connections_max: 2, callers_max: 2, ..patient() });
     let waiting = [fixture.post_sync(), fixture.post_sync()];
     fixture.gate.await_waiting(2);
-    let turned_away = fixture.get("/health");
-    assert_status(&turned_away, 503);
-    assert!(turned_away.contains("\r\nRetry-After: 5\r\n"));
+    let rejected = fixture.get("/health");
+    assert_status(&rejected, 503);
+    assert!(rejected.contains("\r\nRetry-After: 5\r\n"));
     fixture.gate.open();
     for stream in waiting {
         assert_status(&answer_of(stream), 200);
@@ -463,13 +463,13 @@ fn callers_that_disconnect_while_they_wait_free_their_places() {
     // More callers than may wait connect, one after the other, and each disconnects at once.
     for number in 1..=20 {
         drop(fixture.post_sync());
-        fixture.gate.await_state("one more came to the gate", |state| state.waiting == number.min(2));
+        fixture.gate.await_state("one more handler at the gate", |state| state.waiting == number.min(2));
         assert_status(&fixture.get("/health"), 200);
     }
     let (staying, other) = (fixture.post_sync(), fixture.post_sync());
-    fixture
-        .gate
-        .await_state("the two who stay", |state| state.answered.iter().filter(|status| **status == 503).count() == 20);
+    fixture.gate.await_state("20 rejected callers", |state| {
+        state.answered.iter().filter(|status| **status == 503).count() == 20
+    });
     fixture.gate.await_waiting(2);
     assert_status(&answer_of(fixture.post_sync()), 503);
     fixture.gate.open();
@@ -489,7 +489,9 @@ fn a_half_closed_caller_gets_its_answer_unless_another_needs_its_place() {
     let early = [half_closed(&fixture), half_closed(&fixture)];
     fixture.gate.await_waiting(2);
     let newest = fixture.post_sync();
-    fixture.gate.await_state("one of them gave way", |state| state.answered == [503] && state.waiting == 2);
+    fixture
+        .gate
+        .await_state("one half-closed caller is rejected", |state| state.answered == [503] && state.waiting == 2);
     fixture.gate.open();
     let mut answers = early.map(answer_of);
     answers.sort_unstable();
@@ -518,7 +520,7 @@ fn many_connections_leave_no_threads_behind() {
         thread::sleep(Duration::from_millis(20));
         threads = own_threads();
     }
-    assert!(threads <= crowded.saturating_sub(15), "{threads} threads, {crowded} in the crowd");
+    assert!(threads <= crowded.saturating_sub(15), "{threads} threads, {crowded} with all connections");
     fixture.end();
 }
 

@@ -28,7 +28,7 @@ pub struct Notice {
     /// Whether this is a failure to report: the first one, one with another code or other left out items than the
     /// last one, or one a day after the last notice.
     pub reports_failure: bool,
-    /// How many runs in a row failed up to this run, and since when.
+    /// The number of failed runs in a row up to this run, and when the first ended.
     pub failures: Option<(u64, String)>,
     /// Since when the backup was overdue, if a notice said so and this run succeeded.
     pub overdue_since: Option<String>,
