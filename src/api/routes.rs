@@ -1,4 +1,4 @@
-//! Routes: turns the head and the body of a request into a response. It decides which path takes which method, which
+//! Routes: turns the head and the body of a request into a response. It decides which path has which methods and which
 //! request needs `SYNC_API_TOKEN`, and refuses web pages.
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct App {
     process_start: SystemTime,
 }
 
-/// What the service answers on one path.
+/// The requests that the service answers on one path.
 struct Route {
     path: &'static str,
     /// The methods, as `Allow` lists them.
@@ -62,7 +62,7 @@ impl Route {
 }
 
 impl App {
-    /// Returns the answers of a service, which started now.
+    /// Returns the answers of a service that starts now.
     pub fn new(service: Arc<Service>) -> Self {
         Self { service, token_check: TokenCheck::default(), process_start: SystemTime::now() }
     }
@@ -81,7 +81,8 @@ impl App {
         }
     }
 
-    /// Answers `/status`. One report is made at a time, so that many requests at once do not take memory for each.
+    /// Answers `/status`. Only one report is made at a time, which limits the memory if there are many requests at
+    /// once.
     fn status(&self) -> Response {
         let runs = self.service.queue.overview();
         let history = &self.service.recorder.history;
@@ -107,8 +108,8 @@ impl App {
         caller.begin_wait().map_err(|code| not_taken(code, "too many callers wait for a sync"))?;
         let requests = self.requests(&draft)?;
         let mut runs = Vec::with_capacity(requests.list.len());
-        // All syncs start at once, and one that fails does not stop the others. If one is not taken, those that were
-        // accepted continue, as they do when a caller leaves.
+        // All syncs start at once, and one that fails does not stop the others. If one is refused, those that were
+        // accepted continue, as they do if a caller disconnects.
         for request in requests.list {
             runs.push(self.service.submit(request).map_err(|code| not_taken(code, "too many syncs wait already"))?);
         }
@@ -144,7 +145,7 @@ impl App {
     fn check_sender(&self, route: &Route, head: &Head) -> Result<(), Response> {
         let token = self.service.config.api_token.as_ref().zip(route.challenge);
         let expected = token.map(|(source, _)| source.read()).transpose().map_err(|message| {
-            // A token that cannot be read lets no request in.
+            // If the token cannot be read, every request is refused.
             log::error!("{message}");
             refused(Code::Internal, "the service cannot read its own token; its log says why")
         })?;
@@ -167,8 +168,8 @@ impl App {
     }
 
     /// Refuses a request whose `Host` is not our loopback address or localhost: a web page under a foreign DNS name
-    /// that resolves to this machine could read our answers as its own. A token keeps such a page out too, so nothing
-    /// is checked if one is set.
+    /// that resolves to this machine could read our answers as its own. A token excludes such a page too, so nothing is
+    /// checked if one is set.
     fn check_host(&self, head: &Head) -> Result<(), Response> {
         let listens_on = self.service.config.listen.ip();
         let Some(name) = head.host_name.as_deref() else { return Ok(()) };
@@ -210,7 +211,7 @@ fn refused(code: Code, message: &str) -> Response {
     Response::error(code.http_status(), code, message)
 }
 
-/// Returns the error of a request that was not taken, for this reason or because the service is shutting down.
+/// Returns the error of a request that was refused, for this reason or because the service is ending.
 fn not_taken(code: Code, why: &str) -> RequestError {
     let message = if code == Code::ShuttingDown { "the service is shutting down" } else { why };
     RequestError { code, message: message.to_owned() }
@@ -219,7 +220,7 @@ fn not_taken(code: Code, why: &str) -> RequestError {
 /// Returns the answer to a request that does not wait for its runs.
 fn accepted(runs: &[Arc<Run>], is_single: bool) -> Response {
     let ids: Vec<_> = runs.iter().map(|run| &run.id).collect();
-    // Callers that know only one run get the first.
+    // The first run is for callers that expect only one.
     let first = json::to_string(&ids.first());
     let (message, all) = if is_single {
         ("the sync continues", String::new())

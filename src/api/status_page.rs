@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_takes_nothing_from_elsewhere_and_makes_no_markup_of_texts() {
+    fn the_page_loads_nothing_from_elsewhere_and_inserts_no_markup() {
         for absent in [" style=", " onclick=", " onload=", " src=", "innerHTML", "outerHTML", "insertAdjacent", "eval("]
         {
             assert!(!PAGE.contains(absent), "{absent}");

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_is_told_in_its_largest_unit() {
+    fn a_span_is_shown_in_its_largest_unit() {
         for (seconds, words) in [
             (0, "0 seconds"),
             (1, "1 second"),

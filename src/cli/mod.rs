@@ -1,4 +1,5 @@
-//! The command line: options to a run, a run to an exit code. It alone reads arguments and environment, and prints.
+//! The command line: turns options into a run, and its result into an exit code. It alone reads arguments and
+//! environment, and prints.
 
 mod args;
 mod check;
@@ -82,7 +83,8 @@ fn own_program() -> PathBuf {
     std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
 }
 
-/// Returns the settings of a command. The error names all that is wrong with them, and the `faults` of other options.
+/// Returns the settings of a command. The error lists everything that is wrong with them, and the `faults` of other
+/// options.
 fn config(
     options: &Options,
     environment: &Environment,
@@ -100,8 +102,8 @@ fn service_config(options: &Options, environment: &Environment) -> Option<Config
     config.map_err(|error| eprint_line(&format!("{PROGRAM}: {error}"))).ok()
 }
 
-/// Starts the log, and returns the token that a signal cancels. What the command prints is its result, so lines below
-/// `level` are shown only if `LOG_LEVEL` is set.
+/// Starts the log, and returns the token that a signal cancels. The output of the command is its result, so log lines
+/// below `level` are shown only if `LOG_LEVEL` is set.
 fn start(config: &Config, environment: &Environment, level: LevelFilter) -> CancelToken {
     let level = if environment.get("LOG_LEVEL").is_none() { level } else { config.log_level };
     logging::start(level, config.log_format);

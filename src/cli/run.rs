@@ -21,7 +21,7 @@ use crate::request::{Draft, Flags, Purpose, SyncRequest};
 use crate::service::recorder::Recorder;
 use crate::util::{logging, time};
 
-/// How long a command waits for its notifications to be sent, after it printed its result.
+/// The longest wait of a command until its notifications are sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
 
 pub(super) fn sync(options: &Sync, environment: &Environment) -> Result<u8, BackupError> {
@@ -55,8 +55,8 @@ fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Resul
     Ok(result.code.exit_code())
 }
 
-/// Does a run for each workspace, records it, and prints the results. A run that starts after a signal asked for the end
-/// does not count, because it says nothing about the backup.
+/// Does a run for each workspace, records it, and prints the results. A run that starts after a signal does not count,
+/// because it shows nothing about the backup.
 fn run_each(
     options: &Options,
     environment: &Environment,
@@ -116,7 +116,7 @@ fn restore_options(options: &Restore, faults: &mut Vec<String>) -> RestoreOption
     }
 }
 
-/// Does what the commands on workspaces have in common: settings, logs, signals, notifications. `faults` is what is
+/// Runs the common part of the commands on workspaces: settings, logs, signals, notifications. `faults` lists what is
 /// wrong with other options. `work` does the rest and prints its result.
 fn command(
     options: &Options,

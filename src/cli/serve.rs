@@ -20,14 +20,14 @@ use crate::service::{Service, recorder, scheduler};
 use crate::util::deadline::wait_while;
 use crate::util::{CancelToken, logging};
 
-/// How long a cancelled sync may take to end its programs.
+/// The longest time in which a cancelled sync ends its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long callers may take to read their last answer.
+/// The longest time in which callers read their last answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
-/// How long an ending service waits for its last notifications to be sent.
+/// The longest wait of an ending service until its last notifications are sent.
 const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
-/// How often a service looks for overdue backups, and for what killed commands left in its data folder. The clock may be
-/// changed, and a machine may sleep.
+/// The interval at which a service looks for overdue backups, and for files that killed commands left in its data
+/// folder. The clock may be changed, and a machine may sleep.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) fn serve(options: &Serve, environment: &Environment) -> u8 {
@@ -72,7 +72,7 @@ fn serve_until_stopped(server: Server, config: Config) -> u8 {
     check_cancel.cancel();
     let check_end = Instant::now() + KILL_TIME_MAX;
     drain(&service, &draining);
-    // The programs and the scratch folder of the start check have to be gone.
+    // The start check must have ended its programs and removed its scratch folder.
     let left = check_end.saturating_duration_since(Instant::now());
     wait_while(left, || check.as_ref().is_some_and(|check| !check.is_finished()));
     // This ends the programs of a start check that did not end in time.
@@ -94,7 +94,7 @@ fn start_schedules(service: &Arc<Service>) {
     }
 }
 
-/// Starts a thread. `lack` says what is missing without it.
+/// Starts a thread. `lack` describes what does not work without it.
 fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     thread.map_err(|error| log::error!("{lack}: {error}")).ok()
@@ -109,7 +109,7 @@ fn start_housekeeping(service: &Arc<Service>) {
         "files of killed commands stay and overdue backups cause no notice, since there is no thread for it",
         move || {
             while !service.cancel.is_cancelled() {
-                // A panic costs one look. Its text is in the log.
+                // After a panic, only this check is missing. The text of the panic is in the log.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     paths::remove_leftovers(&service.config);
                     recorder::report_overdue(&service);

@@ -11,7 +11,8 @@ use crate::util::{CancelToken, files};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// How long a running sync may take to end its programs after a second signal; programs that take longer are killed.
+/// The longest time in which a running sync ends its programs after a second signal. Programs that take longer are
+/// killed.
 const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
 /// The exit code with which shells report a process that SIGTERM ended.
 const ENDED_BY_SIGNAL: u8 = 143;
@@ -27,15 +28,15 @@ fn listen(handle: impl FnOnce(Signals) + Send + 'static) {
     }
 }
 
-/// Returns whether this process ignores the signal, which it inherits from the process that started it.
+/// Returns whether this process ignores the signal. It inherits this from the process that started it.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// On the first signal, stops accepting connections; the caller then gives running syncs their grace. On the second,
-/// ends everything here, unless the service ends by itself before. The exit code that was decided first is used.
+/// On the first signal, stops accepting connections; the caller then lets running syncs continue for the grace period.
+/// On the second, ends everything here, unless the service ends before. The exit code that was decided first is used.
 pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>, exit_code: &Arc<OnceLock<u8>>) {
     let (stop, service, exit_code) = (stop.clone(), Arc::clone(service), Arc::clone(exit_code));
     listen(move |mut signals| {
@@ -48,7 +49,7 @@ pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>, exit_code: &Arc<
         service.cancel.cancel();
         let _ = service.queue.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
         orphans::end_all_programs();
-        // A run that did not end by itself did not remove its keys.
+        // A run that is still in progress has not removed its keys.
         for run in service.queue.overview().0 {
             let _ = files::remove_folder(&paths::run_folder(&service.config, &run.request));
         }
@@ -67,9 +68,9 @@ fn cancel_after(grace: Duration, cancel: CancelToken) -> bool {
     thread.spawn(wait).is_ok()
 }
 
-/// Returns a token that is cancelled after `grace` on SIGTERM and SIGHUP, and at once on SIGINT, which comes from a person at a
-/// keyboard, or on a second signal. Once there is an `exit_code`, only notifications are being sent, and any signal ends the
-/// process.
+/// Returns a token that is cancelled after `grace` on SIGTERM and SIGHUP. On SIGINT, which comes from a person at a
+/// keyboard, and on a second signal, it is cancelled at once. After there is an `exit_code`, only notifications are
+/// being sent, and any signal ends the process.
 pub(super) fn cancel_after_grace(grace: Duration, exit_code: &Arc<OnceLock<u8>>) -> CancelToken {
     let (token, exit_code) = (CancelToken::default(), Arc::clone(exit_code));
     let cancel = token.clone();

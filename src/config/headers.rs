@@ -4,9 +4,9 @@ use ureq::http::HeaderName;
 
 use crate::util::Secret;
 
-/// The most headers in the setting; an access proxy needs two or three.
+/// The most headers in the setting. An access proxy needs two or three.
 const HEADERS_MAX: usize = 20;
-/// Headers that we set ourselves, and headers that control how a message is framed or forwarded.
+/// Headers that this program sets itself, and headers that control how a message is framed or forwarded.
 const REFUSED: [&str; 12] = [
     "authorization",
     "connection",
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ours_to_set_and_what_is_no_header_is_refused() {
+    fn reserved_and_malformed_headers_are_refused() {
         let twenty_one: Vec<_> = (0..21).map(|number| format!("X-{number}: y")).collect();
         for text in [
             "",

@@ -1,4 +1,4 @@
-//! The settings: options and environment to a [`Config`], or one error that names all that is wrong.
+//! The settings: turns options and environment into a [`Config`], or into one error that lists all faults.
 //!
 //! Only [`SecretSource::read`] reads files.
 
@@ -36,8 +36,8 @@ pub(crate) use secret_source::{checked_token, checked_windmill_token};
 pub use variables::{Environment, Options, Required, Variable};
 
 const MESSAGE_DEFAULT: &str = "Automated Windmill workspace backup - {workspace}";
-/// What is included if neither `WMILL_INCLUDE` nor the repository's `wmill.yaml` decides; `windmill::wmill_yaml` has it
-/// in another form.
+/// The kinds that are included if `WMILL_INCLUDE` and the repository's `wmill.yaml` do not decide.
+/// `windmill::wmill_yaml` has them in another form.
 const KINDS_DEFAULT: &str = "schedules,triggers,groups";
 
 /// The folder that systemd made for a unit with `StateDirectory=`. If it is set, it is the default of `DATA_DIR`. If it
@@ -85,7 +85,8 @@ pub struct Config {
     pub ssh_known_hosts: Option<PathBuf>,
     /// `GIT_SSH_ACCEPT_NEW`
     pub ssh_accept_new: bool,
-    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that the documented default.
+    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that the documented
+    /// default.
     pub kinds_included: Option<Vec<&'static str>>,
     /// `WMILL_SKIP`. If it is `None`, the repository's `wmill.yaml` decides.
     pub kinds_skipped: Option<Vec<&'static str>>,
@@ -132,12 +133,12 @@ pub struct Config {
     /// `LOG_FORMAT`
     pub log_format: LogFormat,
     /// Variables for `wmill`, `git` and our client: those for proxies as [`proxy::variables`] returns them, and
-    /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) adds to the certificates of git. A proxy's URL
-    /// may hold a password, see [`Config::proxy_secrets`].
+    /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) adds to the certificates of git. A proxy's
+    /// URL may hold a password, see [`Config::proxy_secrets`].
     pub tool_environment: Vec<(String, String)>,
 }
 
-/// All that is wrong with the settings.
+/// All faults of the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The faults; each begins with the name of the variable or option.
@@ -228,7 +229,7 @@ pub fn variables() -> Vec<Variable> {
     reader.declared
 }
 
-/// Reads one setting after the other, and continues after a fault.
+/// Reads all settings one by one, and continues after a fault.
 struct Reader<'a> {
     options: &'a Options,
     environment: &'a Environment,
@@ -243,7 +244,7 @@ impl<'a> Reader<'a> {
         Config {
             base_url: self.take("WINDMILL_BASE_URL", "http://windmill_server:8000", BaseUrl::parse),
             windmill_token: self.secret("WINDMILL_TOKEN"),
-            workspace_is_default: self.given("WINDMILL_WORKSPACE").is_none(),
+            workspace_is_default: self.option_or_variable("WINDMILL_WORKSPACE").is_none(),
             workspaces: self.take("WINDMILL_WORKSPACE", "admins", parse_workspaces),
             remote: self.take_optional("GIT_REMOTE_URL", None, RemoteUrl::parse),
             git_token: self.secret("GIT_TOKEN"),
@@ -302,7 +303,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the name and value of the option, or of the variable if the option is not given.
-    fn given(&mut self, variable: &'static str) -> Option<(&'static str, &'a str)> {
+    fn option_or_variable(&mut self, variable: &'static str) -> Option<(&'static str, &'a str)> {
         if let Some(option) = self.options.instead_of(variable) {
             return Some(option);
         }
@@ -341,13 +342,13 @@ impl<'a> Reader<'a> {
         parse: fn(&str) -> Result<T, String>,
     ) -> Option<T> {
         self.declared.push(Variable { name: variable, default, secret: false });
-        let (name, text) = self.given(variable)?;
+        let (name, text) = self.option_or_variable(variable)?;
         parse(text).map_err(|why| self.fault(name, &why)).ok()
     }
 
-    /// Checks the branch and the folder of each listed workspace, or of `admins` if none is listed. Several workspaces
-    /// need `{workspace}` in one of the two templates: then no workspace uses the branch and folder of another, and no
-    /// folder lies within another, because an id has no slash.
+    /// Checks the branch and the folder of each listed workspace, or of `admins` if no workspace is listed. Several
+    /// workspaces need `{workspace}` in one of the two templates: then no workspace uses the branch and folder of
+    /// another, and no folder lies within another, because an id has no slash.
     fn check_places(&mut self, config: &Config) {
         let listed = match &config.workspaces {
             Workspaces::Listed(listed) => listed.clone(),
@@ -402,15 +403,15 @@ impl<'a> Reader<'a> {
             if name != "PATH" {
                 return Some((name.to_owned(), value.to_owned()));
             }
-            // Programs run in a folder with a repository's content, so a file in it must not be found as `git`. A folder
-            // that is not absolute is that folder, or lies below it.
+            // Programs run in a folder with a repository's content, so a file in it must not be found as `git`. A
+            // relative path in `PATH` means that folder, or one below it.
             let folders: Vec<_> = value.split(':').filter(|folder| folder.starts_with('/')).collect();
             Some((name.to_owned(), folders.join(":")))
         };
         TOOL_VARIABLES.into_iter().filter_map(found).chain(proxies).collect()
     }
 
-    /// Adds a fault for each missing setting. A malformed setting is not missing: there is a fault that begins with its
+    /// Adds a fault for each missing setting. A malformed setting is not missing: it has a fault that begins with its
     /// name already.
     fn refuse_lacking(&mut self, config: &Config, need: Required) {
         for fault in config.lacking() {
@@ -475,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_set_gives_the_defaults_of_the_contract() {
+    fn without_variables_the_settings_are_the_documented_defaults() {
         let config = config(&[]);
         assert_eq!(config.base_url.as_str(), "http://windmill_server:8000");
         assert_eq!(listed(&config), (vec!["admins"], true));
@@ -500,21 +501,21 @@ mod tests {
     }
 
     #[test]
-    fn the_default_kinds_are_words_of_the_setting() {
-        let text = variables().iter().find(|one| one.name == "WMILL_INCLUDE").unwrap().default.unwrap();
+    fn the_default_kinds_are_valid_words_of_the_setting() {
+        let text = variables().iter().find(|variable| variable.name == "WMILL_INCLUDE").unwrap().default.unwrap();
         assert_eq!(parse_kinds_included(text).unwrap(), ["schedules", "triggers", "groups"]);
     }
 
     #[test]
     fn every_variable_is_declared_once() {
         let all = variables();
-        for (index, one) in all.iter().enumerate() {
-            assert!(all[index + 1..].iter().all(|other| other.name != one.name), "{}", one.name);
+        for (index, variable) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other.name != variable.name), "{}", variable.name);
         }
     }
 
     #[test]
-    fn an_option_beats_the_environment_and_an_empty_variable_is_unset() {
+    fn an_option_overrides_the_environment_and_an_empty_variable_is_unset() {
         let [workspace, subdir, listen] = ["shop", "", "127.0.0.1:0"].map(|value| Some(value.to_owned()));
         let options = Options::new([
             ("--workspace", "WINDMILL_WORKSPACE", &workspace),
@@ -530,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_names_the_option_it_came_by() {
+    fn a_fault_of_an_option_names_the_option() {
         let options = Options::new([
             ("--workspace", "WINDMILL_WORKSPACE", &Some("a/b".to_owned())),
             ("--branch", "GIT_BRANCH", &Some(String::new())),
@@ -545,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_needs_what_a_server_may_lack() {
+    fn a_sync_requires_settings_that_a_server_does_not() {
         check(&[], Required::Serve, &[]);
         check(&[], Required::Sync, &["WINDMILL_TOKEN is not set", "GIT_REMOTE_URL is not set"]);
         check(COMPLETE, Required::Sync, &[]);
@@ -563,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_malformed_are_told_at_once_and_none_twice() {
+    fn missing_and_malformed_settings_are_reported_together_and_once() {
         let variables = [("GIT_REMOTE_URL", "https://h"), ("SYNC_TIMEOUT", "0"), ("LOG_FORMAT", "xml")];
         let expected = ["GIT_REMOTE_URL: remote URL", "SYNC_TIMEOUT: ", "LOG_FORMAT: ", "WINDMILL_TOKEN is not set"];
         check(&variables, Required::Sync, &expected);
@@ -571,7 +572,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_variable_of_ours_that_is_not_utf8_is_named_and_others_are_let_be() {
+    fn a_setting_that_is_not_utf8_is_named_and_other_variables_are_ignored() {
         use std::ffi::OsString;
         use std::os::unix::ffi::OsStringExt as _;
         let bytes = || OsString::from_vec(vec![b'x', 0xff]);
@@ -641,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_for_a_header_has_characters_that_a_header_takes() {
+    fn a_token_for_a_header_has_only_characters_of_a_header() {
         check_values("WINDMILL_TOKEN", &["aZ09_-.~+/="], &["t\u{f6}ken", "to ken", "to\u{200b}ken"]);
         check_values("GIT_TOKEN", &["t\u{f6}ken"], &[]);
         check_values(
@@ -666,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_have_their_nearest_refused_neighbour() {
+    fn each_valid_value_has_a_similar_invalid_one() {
         check_values("WINDMILL_WORKSPACE", &["shop"], &["a,b", "*", "a b"]);
         check_values("WINDMILL_BASE_URL", &["http://h/w/"], &["h"]);
         check_values("GIT_USERNAME", &["oauth2"], &["a:b", "a\nb"]);
@@ -687,7 +688,7 @@ mod tests {
     }
 
     #[test]
-    fn several_workspaces_need_a_place_each() {
+    fn several_workspaces_need_different_places() {
         let with =
             |workspaces, name, template| read(&[("WINDMILL_WORKSPACE", workspaces), (name, template)], Required::Serve);
         for workspaces in ["a,b", " a , b ", "*"] {
@@ -699,7 +700,7 @@ mod tests {
             assert!(error.contains("WINDMILL_WORKSPACE: several workspaces need {workspace} in GIT_BRANCH"), "{error}");
         }
         assert_eq!(listed(&with("a", "GIT_SUBDIR", "backup").ok().unwrap()), (vec!["a"], false));
-        // A template is checked with each of them.
+        // A template is checked with each workspace.
         let error = with("a,HEAD,wm-fork-b", "GIT_BRANCH", "{workspace}").err().unwrap().to_string();
         assert!(error.contains("GIT_BRANCH: branch name \"HEAD\"") && error.contains("\"wm-fork-b\""), "{error}");
         let error = with("a,b", "GIT_SUBDIR", "..").err().unwrap().to_string();
@@ -713,7 +714,7 @@ mod tests {
     }
 
     #[test]
-    fn all_workspaces_are_all_but_windmills_own() {
+    fn all_workspaces_are_all_except_admins() {
         let id = |id| WorkspaceId::parse(id).unwrap();
         assert!(Workspaces::All.hold(&id("a")) && !Workspaces::All.hold(&id("admins")));
         let listed = Workspaces::Listed(vec![id("admins"), id("a")]);
@@ -721,7 +722,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_words_or_none() {
+    fn kinds_are_a_list_of_words_or_the_word_none() {
         for (text, kinds) in
             [("none", &[][..]), (" none ", &[]), ("users, key", &["users", "key"]), ("groups", &["groups"])]
         {
@@ -769,7 +770,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_file_is_read_again_and_its_faults_name_variable_and_path() {
+    fn a_secret_file_is_read_for_each_use_and_its_faults_name_variable_and_path() {
         let folder = crate::util::files::RunDir::for_test("secret").unwrap();
         let path = folder.path().join("token");
         let source = config(&[("GIT_TOKEN_FILE", path.to_str().unwrap())]).git_token.unwrap();
@@ -804,7 +805,7 @@ mod tests {
     }
 
     #[test]
-    fn tools_get_the_way_out_and_nothing_else() {
+    fn tools_get_only_path_and_proxies() {
         let config = config(&[
             ("https_proxy", "http://u:p4ss@proxy:3128/"),
             ("NO_PROXY", "h"),

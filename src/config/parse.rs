@@ -14,7 +14,7 @@ const DURATION_SECONDS_MAX: u64 = 3_650 * 24 * 3_600;
 /// The longest template of a commit message, which is a subject line.
 const MESSAGE_BYTES_MAX: usize = 1_000;
 const USERNAME_BYTES_MAX: usize = 200;
-/// The most workspaces that can be listed. Each takes a checkout and an entry in `/status`.
+/// The most workspaces that can be listed. Each needs a checkout and an entry in `/status`.
 pub const WORKSPACES_MAX: usize = 64;
 
 /// The configured workspaces.
@@ -86,7 +86,7 @@ pub(super) fn parse_message(text: &str) -> Result<String, String> {
     names::checked("message", text, &rules)
 }
 
-/// What goes into one commit.
+/// The content of one commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitPer {
     /// All changes that a sync finds.
@@ -109,7 +109,7 @@ pub(super) fn parse_boolean(text: &str) -> Result<bool, String> {
 
 pub(super) fn parse_percent(text: &str) -> Result<u8, String> {
     match parse_digits(text) {
-        // It is at most 100 and fits.
+        // The value is at most 100, so it fits.
         Some(percent @ 0..=100) => Ok(u8::try_from(percent).unwrap_or(100)),
         _ => refused(text, "is not a number from 0 to 100"),
     }
@@ -235,7 +235,7 @@ fn parse_words<T: Copy + PartialEq>(text: &str, permitted: &[(&str, T)]) -> Resu
     Ok(values)
 }
 
-/// Returns the value of the word that is given. If it is unknown, the message names the permitted ones.
+/// Returns the value of the word. If it is unknown, the message names the permitted ones.
 fn one_of<T: Copy>(text: &str, permitted: &[(&str, T)]) -> Result<T, String> {
     let known = permitted.iter().find(|(word, _)| *word == text);
     known.map(|(_, value)| *value).ok_or_else(|| {

@@ -7,10 +7,10 @@ use chrono::{DateTime, Utc};
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-/// The longest expression; a longer one is a mistake.
+/// The longest expression. A longer one is a mistake.
 const TEXT_BYTES_MAX: usize = 200;
 const FIELDS: usize = 5;
-/// The time from which [`Schedule::parse`] searches for an occurrence. Any time would do.
+/// The time from which [`Schedule::parse`] searches for an occurrence. Any time is suitable.
 const SOME_TIME: Duration = Duration::from_secs(1_700_000_000);
 
 /// A schedule: minute, hour, day of the month, month, day of the week, in UTC. If both days are given, one match is
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_says_when() {
+    fn an_expression_has_these_next_times() {
         check("* * * * *", "2026-11-22T18:00:00Z", "2026-11-22T18:01:00Z");
         check("*/15 * * * *", "2026-11-22T18:50:01Z", "2026-11-22T19:00:00Z");
         check("0 3 * * *", "2026-11-22T03:00:00Z", "2026-11-23T03:00:00Z");
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused_and_named() {
+    fn a_malformed_expression_is_refused() {
         refused("", "has 0 fields");
         refused("* * * *", "has 4 fields");
         refused("0 * * * * *", "has 6 fields");

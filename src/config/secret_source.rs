@@ -1,4 +1,4 @@
-//! Where a secret comes from: a variable, or a file that is read for each use.
+//! The source of a secret: a variable, or a file that is read for each use.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::util::{Secret, files};
 /// The largest secret. A key has a few kilobytes, so a larger file is the wrong file.
 const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
-/// Where a secret comes from.
+/// The source of a secret.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
     /// The checked value of the variable.

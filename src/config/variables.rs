@@ -20,8 +20,8 @@ pub struct Variable {
 pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
-    /// Takes the variables as they are. [`Config::new`](super::Config::new) reports those that it reads and that are
-    /// not UTF-8 or are in quotes.
+    /// Stores the variables unchanged. [`Config::new`](super::Config::new) reports the variables that it reads and that
+    /// are not UTF-8 or are in quotes.
     pub fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self(variables.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
     }
@@ -31,7 +31,7 @@ impl Environment {
         self.read(name).ok().flatten()
     }
 
-    /// Returns the same, or what is wrong with the value.
+    /// Returns the value of a variable, or what is wrong with it.
     pub(super) fn read(&self, name: &str) -> Result<Option<&str>, String> {
         let Some(value) = self.0.get(name) else { return Ok(None) };
         match value.to_str() {
@@ -63,15 +63,15 @@ impl Options {
 
     /// Returns the name and value of the option that overrides a variable, if it was given.
     pub(super) fn instead_of(&self, variable: &str) -> Option<(&'static str, &str)> {
-        let (name, _, value) = self.0.iter().find(|(_, beaten, _)| *beaten == variable)?;
+        let (name, _, value) = self.0.iter().find(|(_, overridden, _)| *overridden == variable)?;
         Some((name, value))
     }
 }
 
-/// Which settings have to be there for a command.
+/// The settings that a command requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Required {
-    /// No setting; a request may bring what a sync requires.
+    /// No setting, because a request may bring what a sync requires.
     Serve,
     /// All settings that a sync requires.
     Sync,

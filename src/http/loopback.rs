@@ -1,5 +1,5 @@
 //! A server on the loopback address, on a port that the system chooses. It serves one program that we start, as long as
-//! that program runs. The program gets a secret word in place of a token; nothing else is answered.
+//! that program runs. The program gets a secret word instead of a token. Requests without this word are refused.
 
 use std::io::{self, BufWriter, PipeWriter, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -13,28 +13,29 @@ use super::sockets;
 use crate::util::deadline::wait_while;
 use crate::util::{Secret, hash};
 
-/// How many connections are served at once. wmill opens two; the server is for no other program.
+/// The most simultaneous connections. wmill opens two, and no other program uses the server.
 const CONNECTIONS_MAX: usize = 8;
 /// The largest head of a request. wmill sends a few headers of its own.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 64;
-/// How long the head of a request may take. wmill sends it in one piece, also on a busy machine.
+/// The time limit for the head of a request. wmill sends it in one piece, also on a busy machine.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// The largest body that is accepted. The largest one is the shared UI or a fileset: Windmill takes some megabytes at
 /// most.
 const BODY_BYTES_MAX: usize = 256 << 20;
-/// How long wmill may send no byte of a body, or take none of an answer. The end of the run stops wmill earlier.
+/// The longest pause in which wmill sends no byte of a body, or reads none of an answer. The end of the run stops wmill
+/// earlier.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
-/// How much is received or sent at once.
+/// The most bytes of one read or write.
 const CHUNK_BYTES: usize = 64 << 10;
-/// How long to wait at the end for connections that are being served. Their program has ended, so they end at once,
+/// The longest wait at the end for connections that are being served. Their program has ended, so they end at once,
 /// unless the server waits for an answer of Windmill.
 const END_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// A request with its whole body.
 pub type Request = http::Request<Vec<u8>>;
 
-/// What is sent as an answer.
+/// An answer.
 pub struct Answer<'a> {
     /// The status.
     pub status: u16,
@@ -100,7 +101,7 @@ type AnswerRequest = dyn Fn(Request, &dyn Fn(Answer<'_>) -> io::Result<()>) -> i
 /// The server, which ends when it is dropped.
 pub struct LoopbackServer {
     address: SocketAddr,
-    /// One more reference for each connection that is served.
+    /// Has one more reference for each connection that is served.
     connections: Arc<()>,
     /// The accepting thread ends when this is closed. `None` only while the server is dropped.
     running: Option<(PipeWriter, JoinHandle<()>)>,
@@ -109,7 +110,7 @@ pub struct LoopbackServer {
 
 struct Shared {
     word: Secret,
-    /// The path that may be asked for without the word.
+    /// The path that is answered without the word.
     open_path: Option<&'static str>,
     answer: Box<AnswerRequest>,
 }
@@ -202,7 +203,7 @@ impl Shared {
         if !has_word && !is_open {
             return Answer::text(401, "Unauthorized").send(stream);
         }
-        // Another program on this machine must not fill our memory.
+        // Otherwise another program on this machine could fill our memory.
         let request = if has_word { read_body(stream, head, rest)? } else { head.map(|()| Vec::new()) };
         (self.answer)(request, &|answer| answer.send(stream))
     }
@@ -213,7 +214,7 @@ fn read_head(mut stream: &TcpStream) -> io::Result<Option<(http::Request<()>, Ve
     let deadline = Instant::now() + HEAD_TIME_MAX;
     let (mut received, mut chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
     while received.len() <= HEAD_BYTES_MAX {
-        // No time at all is an error.
+        // A timeout of zero is an error.
         stream.set_read_timeout(Some(deadline.saturating_duration_since(Instant::now())))?;
         match stream.read(&mut chunk)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -266,8 +267,8 @@ mod tests {
 
     fn start() -> LoopbackServer {
         LoopbackServer::start(Some("/open"), |request, send| {
-            let said = [request.uri().path().as_bytes(), request.body()].concat();
-            send(Answer::text(201, &String::from_utf8_lossy(&said)))
+            let echo = [request.uri().path().as_bytes(), request.body()].concat();
+            send(Answer::text(201, &String::from_utf8_lossy(&echo)))
         })
         .expect("a server")
     }
@@ -278,7 +279,7 @@ mod tests {
         stream
     }
 
-    /// Returns the answer to a request with this word; a part of it if the connection breaks.
+    /// Returns the answer to a request with this word, or the part that arrived before the connection broke.
     fn ask(server: &LoopbackServer, request: &str, word: &str, body: &str) -> String {
         let mut stream = connect(server);
         let head = format!("{request} HTTP/1.1\r\nAuthorization: Bearer {word}\r\n");
@@ -293,9 +294,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn eventually(mut is_so: impl FnMut() -> bool) {
+    fn eventually(mut is_true: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !is_so() {
+        while !is_true() {
             assert!(Instant::now() < deadline, "not in 20 s");
             thread::yield_now();
         }
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_sent_with_its_length_or_in_chunks_and_one_that_breaks_is_cut_off() {
+    fn a_body_is_sent_with_a_length_or_in_chunks_and_ends_early_if_it_fails() {
         let server = LoopbackServer::start(None, |request, send| {
             let length = request.uri().query().map(|length| length.parse().expect("a number"));
             let sent = send(Answer { length, ..Answer::text(200, "four") });
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_connections_are_served_and_one_more_is_closed() {
+    fn a_connection_above_the_limit_is_closed() {
         let server = start();
         let silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connect(&server)).collect();
         eventually(|| server.served() == CONNECTIONS_MAX);
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_being_served_ends_before_the_server() {
+    fn a_dropped_server_waits_for_requests_in_progress() {
         let (done, address) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::new()));
         let (counted, known) = (Arc::clone(&done), Arc::clone(&address));
         let server = LoopbackServer::start(None, move |request, send| {

@@ -16,7 +16,7 @@ pub const TARGET_BYTES_MAX: usize = 2 * 1024;
 /// The largest size of a method's name. The longest registered one, `UPDATEREDIRECTREF`, has 17 bytes.
 pub const METHOD_BYTES_MAX: usize = 32;
 
-/// How many header lines a request may have. Browsers behind a proxy send about 30.
+/// The most header lines of a request. Browsers behind a proxy send about 30.
 pub const HEADERS_MAX: usize = 64;
 
 /// The largest size of a body. The fields of `POST /sync` are names, URLs and tokens: a few hundred bytes, or a few
@@ -262,7 +262,7 @@ impl<'a> Fields<'a> {
 fn build_head(line: RequestLine<'_>, lines: &[u8]) -> Result<Head, Refusal> {
     let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let fields = match httparse::parse_headers(lines, &mut storage) {
-        // If the parser found another end than we did, a part of the head would be read as a body.
+        // If the parser found another end than this code, a part of the head would be read as a body.
         Ok(httparse::Status::Complete((used, headers))) if used == lines.len() => &Fields(headers),
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::new(431, "more than 64 header lines")),
         Err(httparse::Error::HeaderValue) => return Err(bad("a malformed header value")),
@@ -291,8 +291,8 @@ fn build_head(line: RequestLine<'_>, lines: &[u8]) -> Result<Head, Refusal> {
     })
 }
 
-/// Returns the host without the port and the brackets. Accepts host names, addresses, and addresses in brackets, with or
-/// without a port. No other host is a DNS name.
+/// Returns the host without the port and the brackets. Accepts host names, addresses, and addresses in brackets, with
+/// or without a port. No other host is a DNS name.
 fn host_name(host: Option<&[u8]>, minor_version: u8) -> Result<Option<String>, Refusal> {
     let Some(host) = host else {
         return if minor_version == 0 { Ok(None) } else { Err(bad("an HTTP/1.1 request needs `Host`")) };
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_taken_apart() {
+    fn a_head_is_parsed_into_its_parts() {
         let bytes = b"POST /sync?a=1?b HTTP/1.1\r\nhost: a:80\r\nContent-Length: 7\r\nExpect: 100-Continue\r\n\
             Content-Type: application/json\r\nAuthorization: bearer t0ken\r\n\r\n{\"a\":1}";
         let Ok(Some((head, bytes_used))) = parse_head(bytes) else { panic!("not complete") };
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn every_beginning_of_a_good_head_is_incomplete() {
+    fn every_part_of_a_valid_head_is_incomplete() {
         let bytes = b"\r\nGET /health HTTP/1.1\r\nHost: a\r\nAccept: */*\r\n\r\n";
         for length in 0..bytes.len() {
             assert!(matches!(parse_head(&bytes[..length]), Ok(None)), "{length} bytes");
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_named_without_its_port() {
+    fn the_host_has_no_port_and_no_brackets() {
         for (host, name) in [
             ("a", "a"),
             ("a:80", "a"),
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_a_web_page_is_known_by_its_headers() {
+    fn a_request_of_a_web_page_is_recognized_by_its_headers() {
         for (header, expected) in [
             ("Origin: http://a", true),
             ("origin: null", true),

@@ -10,10 +10,10 @@ use crate::model::Code;
 use crate::model::run_result::error_json;
 use crate::util::redact::{shorten, visible};
 
-/// The largest size of an error message. Even a request with hundreds of faults does not need more.
+/// The largest size of an error message. This is enough for a request with hundreds of faults.
 pub const ERROR_BYTES_MAX: usize = 12 * 1024;
 
-/// When a caller that finds no room should try again.
+/// The `Retry-After` of a caller that was rejected.
 const RETRY_AFTER_SECONDS: &str = "5";
 
 /// One answer.
@@ -35,7 +35,7 @@ impl Response {
 
     /// Returns an answer with a body of this media type.
     pub fn new(status: u16, content_type: &'static str, mut body: String) -> Self {
-        // A body that grew by doubling may take twice its length, for as long as a slow client is sent it.
+        // A body that grew by doubling may occupy twice its length for as long as it is sent to a slow client.
         body.shrink_to_fit();
         Self { status, headers: vec![("Content-Type", content_type)], body: body.into_bytes() }
     }
@@ -131,7 +131,7 @@ mod tests {
     const COMMON: &str = "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
 
     #[test]
-    fn an_answer_is_these_bytes_and_a_head_request_gets_no_body() {
+    fn an_answer_has_these_bytes_and_a_head_request_gets_no_body() {
         let response = Response::json(200, "{}".to_owned());
         let head = format!(
             "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nConnection: close\r\nContent-Length: 2\r\n\
@@ -142,14 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_json_whatever_its_message() {
+    fn an_error_is_valid_json_for_any_message() {
         let body = Response::error(400, Code::RequestInvalid, "a \"b\"\r\n\u{1b}[31m \\ ü").body;
         let expected = r#"{"success":false,"code":"request_invalid","message":"a \"b\"�\n�[31m \\ ü"}"#;
         assert_eq!(String::from_utf8(body).unwrap(), expected);
     }
 
     #[test]
-    fn the_answers_that_name_a_way_out_bear_its_header() {
+    fn each_refusal_has_the_header_of_its_status() {
         assert_eq!(Response::method_not_allowed("GET, HEAD").headers[1], ("Allow", "GET, HEAD"));
         assert_eq!(Response::unauthorized("Bearer").headers[1], ("WWW-Authenticate", "Bearer"));
         let unavailable = Response::error(503, Code::TooManyRequests, "full");

@@ -46,7 +46,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// Waits for a connection or for a stop, and returns whether there is a stop: whether the other end of the pipe was
-/// written to or closed. It may also return without a reason.
+/// written to or closed. It may also return early.
 #[cfg(unix)]
 fn wait_for_stop(stopped: &PipeReader, listener: &TcpListener) -> bool {
     let mut watched = [PollFd::new(stopped, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
@@ -62,7 +62,7 @@ fn wait_for_stop(_: &PipeReader, _: &TcpListener) -> bool {
     true
 }
 
-/// What a socket shows at this moment.
+/// The state of a socket at one moment.
 #[derive(Default)]
 pub(super) struct SocketState {
     /// Whether bytes have arrived that are not read yet, or the peer has ended its side.
@@ -75,19 +75,19 @@ pub(super) struct SocketState {
 
 /// Returns the state of a socket, without waiting.
 #[cfg(unix)]
-pub(super) fn look_at(stream: &TcpStream) -> SocketState {
+pub(super) fn state_of(stream: &TcpStream) -> SocketState {
     let mut watched = [PollFd::new(stream, PollFlags::IN | PollFlags::RDHUP)];
-    // This fails only if the kernel has no memory. The next look then has the result.
+    // This fails only if the kernel has no memory. The next call then has the result.
     let _ = poll(&mut watched, Some(&Timespec::default()));
-    let seen = watched[0].revents();
+    let events = watched[0].revents();
     SocketState {
-        is_readable: seen.contains(PollFlags::IN),
-        has_peer_ended: seen.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR),
-        has_ended: seen.intersects(PollFlags::HUP | PollFlags::ERR),
+        is_readable: events.contains(PollFlags::IN),
+        has_peer_ended: events.intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR),
+        has_ended: events.intersects(PollFlags::HUP | PollFlags::ERR),
     }
 }
 
 #[cfg(not(unix))]
-pub(super) fn look_at(_: &TcpStream) -> SocketState {
+pub(super) fn state_of(_: &TcpStream) -> SocketState {
     SocketState::default()
 }

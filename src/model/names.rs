@@ -9,18 +9,18 @@ use crate::util::redact;
 /// it.
 pub const ADMINS: &str = "admins";
 
-/// The prefix of the id of a forked workspace. If a branch has it, `wmill` concludes that another workspace is meant.
+/// The prefix of the id of a forked workspace. If a branch has this prefix, `wmill` uses another workspace.
 pub const FORK: &str = "wm-fork";
 
 /// Windmill's own limit for a workspace id.
 const WORKSPACE_BYTES_MAX: usize = 50;
-/// The longest branch name. File systems hold names of 255 bytes, and git appends `.lock` to a ref's last part.
+/// The longest branch name. File systems accept names of 255 bytes, and git appends `.lock` to a ref's last part.
 const BRANCH_BYTES_MAX: usize = 200;
 /// The longest folder. It has to leave room for Windmill's own paths below it.
 const SUBDIR_BYTES_MAX: usize = 200;
 /// The longest name or address of an author. A line of a commit's header should stay readable.
 const IDENTITY_BYTES_MAX: usize = 200;
-/// How many characters of a refused value are shown.
+/// The most characters of a refused value in an error.
 const QUOTED_CHARS_MAX: usize = 80;
 
 /// Returns `text` in quotes, with unprintable characters escaped, and cut if it is long.
@@ -31,8 +31,8 @@ pub(crate) fn quoted(text: &str) -> String {
 /// The longest file name that file systems accept.
 const NAME_BYTES_MAX: usize = 255;
 
-/// Returns whether a path in a repository can have this part: it does not lead elsewhere, and git and the disk can
-/// store it. Callers that need more have to check more.
+/// Returns whether a path in a repository can have this part: it does not lead out of its folder, and git and the disk
+/// can store it. Some callers have more conditions.
 pub(crate) fn is_storable(part: &[u8]) -> bool {
     !matches!(part, b"" | b"." | b"..") && part.len() <= NAME_BYTES_MAX && !is_gits_own(part)
 }
@@ -87,7 +87,7 @@ pub fn fill(template: &str, workspace: &WorkspaceId) -> String {
     template.replace(WORKSPACE_MARK, workspace.as_str())
 }
 
-/// Does the same, and refuses braces that are left.
+/// Does the same, and refuses the remaining braces.
 fn filled(what: &str, template: &str, workspace: &WorkspaceId) -> Result<String, String> {
     let text = fill(template, workspace);
     let why = "has braces in it: only {workspace} is replaced";
@@ -131,8 +131,8 @@ impl BranchName {
     ///
     /// # Errors
     ///
-    /// Fails if git would refuse it, if it is a full ref, or if it starts with `wm-fork`: from such a branch, `wmill`
-    /// concludes that another workspace is meant.
+    /// Fails if git would refuse it, if it is a full ref, or if it starts with `wm-fork`: on such a branch, `wmill`
+    /// uses another workspace.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut parts = text.split('/');
         let rules = [
@@ -162,7 +162,7 @@ impl BranchName {
     ///
     /// # Errors
     ///
-    /// Fails as [`BranchName::parse`] does, and if braces are left, because they are a mistyped `{workspace}`.
+    /// Fails as [`BranchName::parse`] does, and if braces remain, because they are a mistyped `{workspace}`.
     pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, String> {
         Self::parse(&filled("branch name", template, workspace)?)
     }
@@ -220,7 +220,7 @@ impl Subdir {
     ///
     /// # Errors
     ///
-    /// Fails as [`Subdir::parse`] does, and if braces are left, because they are a mistyped `{workspace}`.
+    /// Fails as [`Subdir::parse`] does, and if braces remain, because they are a mistyped `{workspace}`.
     pub fn from_template(template: &str, workspace: &WorkspaceId) -> Result<Self, String> {
         Self::parse(&filled("folder", template, workspace)?)
     }
@@ -262,7 +262,7 @@ impl Identity {
         Self::part("user email", text)
     }
 
-    /// Makes an identity of two parts that were parsed alone, so that each had its own error.
+    /// Makes an identity of two parts that were parsed separately, so that each has its own error.
     pub(crate) fn of_parts(name: String, email: String) -> Self {
         Self { name, email }
     }
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_path_is_storable_where_git_can_hold_it() {
+    fn a_part_of_a_path_is_storable_if_git_accepts_it() {
         for part in ["a", "...", "..a", ".gitignore", "a.git", "git~1", "a\\b", "a\nb", " "] {
             assert!(is_storable(part.as_bytes()), "{part:?}");
         }
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_branch_name_is_one_that_git_takes() {
+    fn a_branch_name_is_valid_for_git() {
         let (longest, too_long) = ("b".repeat(200), "b".repeat(201));
         let accepted = ["main", "a/b", "x.y", "a@b", "@a", "a-", "heads/x", "wm-for", "a.locks", "ü", "{x}", &longest];
         let refused = [
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_knows_the_workspace_and_nothing_else() {
+    fn the_workspace_is_the_only_placeholder_of_a_template() {
         let shop = workspace("shop");
         assert_eq!(fill("{workspace}: {x} {workspace}", &shop), "shop: {x} shop");
         assert_eq!(BranchName::from_template("w/{workspace}", &shop).unwrap().as_str(), "w/shop");

@@ -61,7 +61,8 @@ pub enum Code {
 }
 
 impl Code {
-    /// For each code, in the order of its declaration: name, HTTP status, exit code, and whether a failed sync can have it.
+    /// For each code, in the order of its declaration: name, HTTP status, exit code, and whether a failed sync can have
+    /// it.
     const TABLE: &'static [(Self, &'static str, u16, u8, bool); Self::Internal as usize + 1] = &[
         (Self::Pushed, "pushed", 200, 0, false),
         (Self::Unchanged, "unchanged", 200, 0, false),

@@ -75,7 +75,7 @@ impl LeftOut {
         all
     }
 
-    /// The last entry of a list that lacks `count` items.
+    /// Returns the last entry of a list that lacks `count` items.
     pub fn more(count: usize) -> Self {
         Self { item: format!("{count}{MORE}"), reason: NOT_LISTED.to_owned() }
     }
@@ -224,8 +224,8 @@ pub fn keep_first<T>(
     more: impl Fn(usize) -> T,
 ) -> Vec<T> {
     let mut total = 0;
-    let fits = |one: &&T| {
-        total += bytes(one);
+    let fits = |entry: &&T| {
+        total += bytes(entry);
         total <= bytes_max
     };
     let kept = list.iter().take_while(fits).count();
@@ -247,7 +247,7 @@ pub fn first_warnings(warnings: Vec<String>, bytes_max: usize) -> Vec<String> {
 pub fn code_of_all(results: &[SyncResult]) -> Code {
     let codes: Vec<_> = results.iter().map(|result| result.code).collect();
     let failure = codes.iter().find(|code| !code.is_success());
-    // The code of a success that changed something has the most information.
+    // A success that changed something has the most information.
     let change = || [Code::Restored, Code::Pushed, Code::DryRun].into_iter().find(|code| codes.contains(code));
     failure.copied().or_else(change).unwrap_or(Code::Unchanged)
 }
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_of_several_is_that_of_the_first_that_failed() {
+    fn the_code_of_several_results_is_that_of_the_first_failure() {
         use Code::{DryRun, GitFailed, Pushed, Timeout, Unchanged};
         for (codes, expected) in [
             (&[Unchanged, Unchanged][..], Unchanged),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_result_is_the_document_of_the_contract() {
+    fn a_result_has_the_documented_members() {
         let result = SyncResult {
             code: Code::Pushed,
             message: "Successfully synced workspace 'shop' to Git".to_owned(),

@@ -62,7 +62,7 @@ pub enum RemoteScheme {
 /// The URL of a git remote, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RemoteUrl {
-    /// The form that git gets.
+    /// The URL in the form that git gets.
     text: String,
     scheme: RemoteScheme,
     host: String,
@@ -81,7 +81,7 @@ impl RemoteUrl {
     /// # Errors
     ///
     /// Fails if it has another form (one like `ext::` would run a program), a credential, or a part that ssh or git
-    /// would take as an option.
+    /// would treat as an option.
     pub fn parse(text: &str) -> Result<Self, String> {
         let url = match Self::split(text) {
             Ok((_, Some(_))) => Err(
@@ -136,7 +136,7 @@ impl RemoteUrl {
         Ok((Self { text, scheme: known, host: url.host.to_owned() }, user_info))
     }
 
-    /// Parses `user@host:path`. The user is required: without it, `host:path` looks too much like `transport::address`.
+    /// Parses `user@host:path`. The user is required: without it, `host:path` is too similar to `transport::address`.
     fn from_scp_form(text: &str) -> Result<Self, &'static str> {
         let (login, path) = text.split_once(':').ok_or(NO_REMOTE)?;
         let (user, host) = login.rsplit_once('@').ok_or(NO_REMOTE)?;
@@ -195,7 +195,7 @@ fn decode_user_info(info: &str) -> Result<UserInfo, &'static str> {
         (user.contains(':'), "has a user with a colon in it"),
     ])?;
     let user = Some(user).filter(|user| !user.is_empty());
-    // A token alone is in the place of the user; in some URLs, GitHub's word for "no password" follows it.
+    // A token without a user is in the place of the user. In some URLs, GitHub's word for "no password" follows it.
     let is_token = password.is_empty() || password == "x-oauth-basic";
     Ok(if is_token { (None, user.map(Secret::new)) } else { (user, Some(Secret::new(password))) })
 }
@@ -252,8 +252,8 @@ fn check_ssh_user(user: &str) -> Result<(), &'static str> {
     ])
 }
 
-/// Whether this is a name of letters, digits and these characters that no program takes for an option. A percent sign is
-/// not permitted: git decodes it, and ssh would get the decoded text.
+/// Whether this is a name of letters, digits and these characters that no program treats as an option. A percent sign
+/// is not permitted: git decodes it, and ssh would get the decoded text.
 fn is_name(text: &str, others: &[u8]) -> bool {
     let is_permitted = |byte: u8| byte.is_ascii_alphanumeric() || others.contains(&byte);
     !text.is_empty() && !text.starts_with('-') && text.bytes().all(is_permitted)
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_come_out_of_the_url_of_a_resource() {
+    fn credentials_are_split_from_the_url_of_a_resource() {
         #[track_caller]
         fn check(text: &str, url: &str, user: Option<&str>, token: Option<&str>) {
             let (found, found_user, found_token) = RemoteUrl::parse_with_credentials(text).unwrap();

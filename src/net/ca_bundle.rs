@@ -80,7 +80,7 @@ fn system(environment: &[(String, String)]) -> Option<Vec<u8>> {
 /// Returns all certificates that our own client trusts, as DER. A system certificate that cannot be read is skipped.
 ///
 /// # Errors
-/// The same as those of [`bundle`].
+/// Returns the errors of [`bundle`].
 #[cfg(not(target_family = "wasm"))]
 pub fn roots(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
     let own = bundle(environment)?;
@@ -93,8 +93,8 @@ pub fn roots(environment: &[(String, String)]) -> Result<Vec<Vec<u8>>, String> {
 }
 
 /// Returns the environment for the programs of a run and for our own requests. If `environment` has a bundle, whose
-/// certificates are `own`, git gets a file in the run's folder with what it would trust without the bundle, followed by
-/// the bundle. `wmill` talks only to this process, without TLS.
+/// certificates are `own`, git gets a file in the run's folder with the certificates that it trusts without the bundle,
+/// followed by the bundle. `wmill` talks only to this process, without TLS.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_what_was_read() {
+    fn a_bundle_is_written_as_it_was_read() {
         let der = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.der().to_vec();
         let text = to_pem(&der);
         assert!(text.lines().all(|line| line.len() <= LINE_CHARACTERS), "{text}");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_is_none_is_told_by_its_number() {
+    fn a_damaged_certificate_is_named_by_its_number() {
         let der = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert.der().to_vec();
         let good = to_pem(&der);
         for (bad, why) in [

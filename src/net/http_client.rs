@@ -28,15 +28,16 @@ pub fn client(url: &str, timeout: Duration, headers: HeaderMap, environment: &[(
         .middleware(with_headers)
         .timeout_global(Some(timeout))
         .max_redirects(0)
-        // No connection is reused: the server may close it meanwhile. Also, if the server sends an answer in two parts
-        // on a reused connection, it sends the second one only after our acknowledgement, which is delayed by 40 ms.
+        // No connection is reused, because the server may close it meanwhile. Also, if the server sends an answer in
+        // two parts on a reused connection, it sends the second one only after our acknowledgement, which is delayed by
+        // 40 ms.
         .max_idle_connections(0)
         .max_idle_connections_per_host(0)
         .max_redirects_will_error(false)
         .http_status_as_error(false)
         .user_agent(concat!("windmill-git-sync/", env!("CARGO_PKG_VERSION")));
     let proxy = proxy::for_url(url, environment);
-    // Set even if there is no proxy: otherwise the client would read the environment itself.
+    // The proxy is set even if there is none: otherwise the client would read the environment itself.
     let configuration = configuration.proxy(proxy.and_then(|proxy| ureq::Proxy::new(proxy).ok()));
     #[cfg(not(target_family = "wasm"))]
     let configuration = if [Some(url), proxy].into_iter().flatten().any(is_https) {
@@ -98,18 +99,18 @@ fn is_https(url: &str) -> bool {
     url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
 }
 
-/// Whether a server that answers with this status may answer differently in a moment.
+/// Whether this status is transient: the server may soon answer differently.
 pub fn is_passing(status: u16) -> bool {
     // 501 and 505 are about features that the server does not support.
     matches!(status, 408 | 429 | 500 | 502..=504 | 506..=599)
 }
 
-/// Whether a request that got no answer may get one in a moment. A bad certificate stays bad.
+/// Whether this error is transient: another request may soon get an answer. An invalid certificate is not transient.
 pub fn is_passing_error(error: &ureq::Error) -> bool {
     use ureq::Error;
     match error {
         Error::Io(_) => !error.to_string().contains("certificate"),
-        // Only these words in the text show what a proxy answered.
+        // Only the text of the error has the answer of a proxy.
         Error::ConnectProxyFailed(why) => why.contains("responded 5") || why.contains("did not respond"),
         Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed | Error::Protocol(_) => true,
         _ => false,

@@ -1,5 +1,5 @@
 //! Proxies from the usual environment variables, in one form for git and for our client, because tools support
-//! different forms. Other programs have no need of a proxy: they talk only to this process.
+//! different forms. Other programs need no proxy: they send requests only to this process.
 
 use std::net::IpAddr;
 
@@ -8,8 +8,7 @@ use ipnet::IpNet;
 
 use crate::util::Secret;
 
-/// The variables that git and our client read, each with the names under which it may be set. The first one that is set
-/// is used.
+/// The variables that git and our client read, each with the names that may be set. The first name that is set is used.
 const VARIABLES: [(&str, &[&str]); 3] = [
     ("http_proxy", &["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
     ("https_proxy", &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
@@ -25,7 +24,9 @@ const NO_PROXY: &str = "no_proxy";
 pub fn variables(mut found: impl FnMut(&str) -> Option<String>) -> Result<Vec<(String, String)>, Vec<String>> {
     let (mut all, mut faults) = (Vec::new(), Vec::new());
     for (name, spellings) in VARIABLES {
-        let Some((spelling, value)) = spellings.iter().find_map(|one| Some((one, found(one)?))) else { continue };
+        let Some((spelling, value)) = spellings.iter().find_map(|spelling| Some((spelling, found(spelling)?))) else {
+            continue;
+        };
         if name == NO_PROXY {
             all.push((name.to_owned(), without_wildcards(&value)));
         } else if is_usable(&value) {
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exempt_is_asked_directly() {
+    fn exempt_hosts_are_reached_without_a_proxy() {
         for (list, url) in [
             ("*", "http://h"),
             ("a,h", "http://h:8000/x"),
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_known_as_it_is_written_and_as_it_is_sent() {
+    fn a_password_is_returned_as_written_and_as_sent() {
         let known = secrets(&read(&[("http_proxy", "http://u:p%40ss@p:1")]).unwrap());
         assert!(known == ["p%40ss", "p@ss", "dTpwQHNz"].map(Secret::new));
         assert!(secrets(&read(&[("http_proxy", "http://u@p:1"), ("no_proxy", "h")]).unwrap()).is_empty());

@@ -20,11 +20,11 @@ impl Resolver for ThreadedResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         if host.parse::<IpAddr>().is_ok() {
-            // Nobody is asked for an address. The health check has to work where no thread can be started.
+            // An address needs no resolution. The health check has to work even if no thread can be started.
             return DefaultResolver::default().resolve(uri, config, NextTimeout::default());
         }
         let (uri, config) = (uri.clone(), config.clone());
-        // Without a timeout, ureq asks in the thread that it is called in.
+        // Without a timeout, ureq resolves the name in the calling thread.
         let found = Pending::start(move |_| DefaultResolver::default().resolve(&uri, &config, NextTimeout::default()))?;
         let deadline = Deadline::after(*timeout.after, &CancelToken::default());
         found.wait(&deadline).map_err(|_| Error::Timeout(timeout.reason))?

@@ -1,4 +1,4 @@
-//! TLS with only those algorithms that every server of the last ten years supports. The code of the others would be a
+//! TLS with only the algorithms that every server of the last ten years supports. The code of the others would be a
 //! tenth of the binary.
 
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl SecureRandom for Randomness {
     }
 }
 
-/// We have no client certificate, so nothing is ever signed.
+/// There is no client certificate, so nothing is ever signed.
 #[derive(Debug)]
 struct NoKeys;
 

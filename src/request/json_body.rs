@@ -7,10 +7,10 @@ use crate::model::{Identity, RemoteScheme, RemoteUrl, WorkspaceId, names};
 use crate::request::{Draft, Flags};
 use crate::util::{Limits, Secret, json};
 
-/// How deep a body may be nested. A resource is flat. Deeper values would cost stack when they are parsed and dropped.
+/// The deepest nesting of a body. A resource is flat. Deeper values would use stack when they are parsed and dropped.
 pub(super) const DEPTH_MAX: usize = 32;
-/// How many values a body may have. There are 14 fields, and a resource has some more. Thousands, each named as
-/// unknown, would make an answer of megabytes.
+/// The most values of a body. There are 14 fields, and a resource has some more. With thousands of unknown fields, the
+/// error would have megabytes.
 pub(super) const MEMBERS_MAX: usize = 256;
 
 /// The beginning of the name of a member of `repository`.
@@ -25,8 +25,8 @@ const OPEN_FIELDS: [&str; 5] = ["workspace", "windmill_token", "dry_run", "force
 /// The fields that are true or false. They do not change what is backed up, or where.
 const FLAGS: [&str; 5] = ["dry_run", "force", "allow_mass_deletion", "allow_lost_rights", "wait"];
 
-/// What a request asks for. What its body does not say is as in the settings, but for the secrets: [`super::resolve`]
-/// decides whether the configured one may serve.
+/// The values that a request asks for. Values that its body lacks come from the settings, except secrets:
+/// [`super::resolve`] decides whether the configured one may be used.
 #[derive(Clone)]
 pub(super) struct Fields {
     pub(super) workspace: Option<WorkspaceId>,
@@ -34,15 +34,15 @@ pub(super) struct Fields {
     pub(super) remote: Option<RemoteUrl>,
     pub(super) git_username: String,
     pub(super) git_token: Option<Secret>,
-    /// A template, with the name of the setting or field that it came with.
+    /// A template, with the name of its setting or field.
     pub(super) branch: (&'static str, String),
-    /// A template, with the name of the setting or field that it came with.
+    /// A template, with the name of its setting or field.
     pub(super) subdir: (&'static str, String),
     pub(super) user_name: String,
     pub(super) user_email: String,
     pub(super) flags: Flags,
     pub(super) wait: bool,
-    /// The names of the fields that were given, refused or not: a refused field must not count as absent.
+    /// The names of the given fields, including refused ones, because a refused field must not count as absent.
     given: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ impl Fields {
         fields.filter(|name| !OPEN_FIELDS.contains(name)).collect()
     }
 
-    /// Whether nothing but flags is given.
+    /// Whether only flags are given.
     pub(super) fn are_flags(&self) -> bool {
         self.given.iter().all(|name| FLAGS.contains(&name.as_str()))
     }
@@ -94,8 +94,8 @@ fn parse(body: &[u8]) -> Result<(Object, &str), &'static str> {
     }
 }
 
-/// Returns the names of all members in a JSON text, each with its depth, in their order. The parser loses the order, and
-/// one of two members with the same name.
+/// Returns the names of all members in a JSON text, each with its depth, in their order. The parser loses the order,
+/// and one of two members with the same name.
 fn members(text: &str) -> Vec<(usize, String)> {
     let (mut names, mut depth, mut is_escaped) = (Vec::new(), 0_usize, false);
     let (mut string_begin, mut last_string) = (None, "");
@@ -139,14 +139,14 @@ impl Draft<'_> {
                     (name, value)
                 }
                 (2, Some(members)) => {
-                    // Windmill's form sends an empty text if nothing was given.
+                    // Windmill's form sends an empty text for an empty field.
                     let is_empty = matches!(members.get(&name), Some(Value::String(text)) if text.is_empty());
                     let value = members.remove(&name).map(|value| if is_empty { Value::Null } else { value });
                     ([MEMBER, &name].concat(), value)
                 }
                 _ => continue,
             };
-            // A member that was already read is there twice.
+            // A member that was already read occurs twice.
             let Some(value) = value else {
                 self.faults.add_malformed(&["the field ", &names::quoted(&name), " comes twice"]);
                 continue;
@@ -156,7 +156,7 @@ impl Draft<'_> {
             }
             match value {
                 Value::Object(members) if name == "repository" => repository = Some(members),
-                // The body's own field cannot stand for a member of `repository`.
+                // A field of the body cannot replace a member of `repository`.
                 _ if depth == 1 && name.starts_with(MEMBER) => self.unknown(&name),
                 value => _ = self.field(&name, value),
             }
@@ -165,7 +165,7 @@ impl Draft<'_> {
         Some(())
     }
 
-    /// Reads one field. `null` counts as not given, and leaves what `repository` gave. Returns `None` if there is no
+    /// Reads one field. `null` counts as not given, and keeps the value of `repository`. Returns `None` if there is no
     /// value.
     fn field(&mut self, name: &str, value: Value) -> Option<()> {
         match name {
@@ -221,7 +221,7 @@ impl Draft<'_> {
     fn text(&mut self, name: &str, value: Value) -> Option<String> {
         match value {
             Value::Null => {}
-            // Windmill replaces these before a job runs. If one arrives here, it was sent by hand.
+            // Windmill replaces references before a job runs. One that arrives here was sent by hand.
             Value::String(text) if text.starts_with("$var:") || text.starts_with("$res:") => {
                 self.faults.add(&["`", name, "` is a reference to Windmill ($var: or $res:): send the value itself"]);
             }
@@ -253,14 +253,14 @@ impl Draft<'_> {
         }
         if let Some(token) = token {
             self.fields.given.push(URL_TOKEN.to_owned());
-            // It may be a reference too. Windmill does not replace it there.
+            // The URL may be a reference too, which Windmill does not replace there.
             let token = self.text(URL_TOKEN, Value::String(token.expose().to_owned()))?;
             self.fields.git_token = Some(Secret::new(token));
         }
         Some(())
     }
 
-    /// Refuses what is given twice, even with the same value: the choice between the two would be a guess.
+    /// Refuses values that are given twice, even if they are equal, because the choice between them would be a guess.
     fn refuse_repeated(&mut self) {
         for (field, member) in [
             ("git_remote_url", "repository.url"),

@@ -1,5 +1,6 @@
-//! The settings and a request's JSON to a [`SyncRequest`] with every field resolved. It decides which configured
-//! secret may serve which request, and what a request may choose. `backup`, `service`, `api` and `cli` use it.
+//! Turns the settings and a request's JSON into a [`SyncRequest`] with every field resolved. It decides which
+//! configured secret may serve which request, and what a request may choose. `backup`, `service`, `api` and `cli` use
+//! it.
 
 mod json_body;
 mod resolve;
@@ -22,7 +23,7 @@ pub struct SyncRequest {
     pub windmill_token: Secret,
     /// Additional headers for Windmill.
     pub windmill_headers: Vec<(String, Secret)>,
-    /// Where the backup goes.
+    /// The remote of the backup.
     pub remote: RemoteUrl,
     /// The credentials for the remote.
     pub git: GitCredentials,
@@ -38,16 +39,16 @@ pub struct SyncRequest {
     pub message: String,
     /// How the run differs from a plain sync.
     pub flags: Flags,
-    /// Whether this is a run of the configured backup: workspace, remote, branch and folder are the configured ones. If
-    /// the request brings an accepted Windmill token of its own, it still is.
+    /// Whether this is a run of the configured backup: workspace, remote, branch and folder are the configured ones.
+    /// This is also true if the request brings an accepted Windmill token of its own.
     pub configured: bool,
     /// Whether the workspace is the default one.
     pub workspace_is_default: bool,
-    /// The warnings about workspaces that Windmill listed, and that are not backed up.
+    /// The warnings about listed workspaces that are not backed up.
     pub list_warnings: Vec<String>,
 }
 
-/// What a run is for.
+/// The purpose of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Purpose {
     /// The run backs up the workspace.
@@ -70,12 +71,12 @@ impl Purpose {
     }
 }
 
-/// What the options of a command, or the fields of a request, say in addition to the settings.
+/// What the options of a command, or the fields of a request, add to the settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// Whether to show what would be committed, and commit nothing.
     pub dry_run: bool,
-    /// Whether to do without the shortcut for an unchanged workspace.
+    /// Whether to run a full sync even if the workspace is unchanged.
     pub force: bool,
     /// Whether the guard against mass deletion is off for this run.
     pub allow_mass_deletion: bool,
@@ -88,10 +89,10 @@ pub struct Flags {
 /// Why there is no [`SyncRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestError {
-    /// [`Code::RequestInvalid`], [`Code::Forbidden`], or [`Code::ConfigInvalid`] if only the settings are at fault. If
+    /// [`Code::RequestInvalid`], [`Code::Forbidden`], or [`Code::ConfigInvalid`] if only the settings are wrong. If
     /// Windmill was asked, this is the code of its answer.
     pub code: Code,
-    /// Everything that is wrong, in one line.
+    /// All faults, in one line.
     pub message: String,
 }
 
@@ -102,14 +103,15 @@ impl SyncRequest {
         destination(&self.base_url, &self.remote, &self.branch, &self.subdir)
     }
 
-    /// Returns a name for what only one run at a time may use. For a run of a configured backup it is the workspace.
-    /// For any other run it contains the destination too, so that such a run never makes a configured one wait. It
-    /// names the lock, the scratch folder and the queue.
+    /// Returns a name for the resources that only one run may use at a time. For a run of a configured backup it is the
+    /// workspace. For any other run it contains the destination too, so that such a run never makes a configured one
+    /// wait. It names the lock, the scratch folder and the queue.
     pub fn backup_id(&self) -> String {
         if self.configured {
             return self.workspace.to_string();
         }
-        // A configured run may go on at the same time, so its name for the same destination must not be used.
+        // A configured run may be in progress at the same time, so this name must differ from its name for the same
+        // destination.
         format!("{}@{}", self.workspace, hash::short_name(&["other\n", &self.destination()].concat()))
     }
 
@@ -142,7 +144,7 @@ pub struct Draft<'a> {
 
 /// The workspaces of a request.
 pub enum Target {
-    /// This workspace, because it was named or is the only one.
+    /// This workspace, because the request names it, or because it is the only one.
     One(WorkspaceId),
     /// The configured workspaces.
     Several(Vec<WorkspaceId>),
@@ -151,20 +153,19 @@ pub enum Target {
 }
 
 impl<'a> Draft<'a> {
-    /// Makes the draft of what the settings ask for.
+    /// Makes the draft of the configured sync.
     pub fn from_config(config: &'a Config, flags: Flags) -> Self {
         Self::new(config, flags, Code::ConfigInvalid)
     }
 
-    /// Makes the draft of what the settings ask for. `code` is the code of an error, unless only the settings are at
-    /// fault.
+    /// Makes the draft of the configured sync. `code` is the code of an error, unless only the settings are wrong.
     fn new(config: &'a Config, flags: Flags, code: Code) -> Self {
         let faults = Faults { code, list: Vec::new(), of_config: 0, is_malformed: false };
         Self { config, fields: Fields::of_config(config, flags), faults }
     }
 
-    /// Makes the draft of what a request's body asks for. The settings decide what the body does not say. If the
-    /// service has a token of its own, the sender must have shown it already.
+    /// Makes the draft of a request with this body. Values that the body lacks come from the settings. If the service
+    /// has a token of its own, the sender must have sent it already.
     ///
     /// # Errors
     ///
@@ -184,20 +185,19 @@ impl<'a> Draft<'a> {
         self.fields.is_given("windmill_token")
     }
 
-    /// Whether the answer comes when the run is done, and not at once.
+    /// Whether the answer comes after the run, and not at once.
     pub fn waits(&self) -> bool {
         self.fields.wait
     }
 
-    /// Whether the request asks for the same as the settings, so that its result counts as theirs. A dry run, a
-    /// verification and a restore do not.
+    /// Whether the request asks for the configured sync, so that its result counts for it. A dry run, a verification
+    /// and a restore do not.
     pub fn is_of_the_settings(&self) -> bool {
         self.fields.are_flags() && !self.fields.flags.dry_run && self.fields.flags.purpose == Purpose::Sync
     }
 
-    /// Returns the token for listing the workspaces that the settings stand for. The list is needed before a named
-    /// workspace counts as one of them. Returns `None` if the caller brings a token of its own, or if the settings name
-    /// the workspaces.
+    /// Returns the token for listing all configured workspaces. The list is needed to decide whether a named workspace
+    /// is one of them. Returns `None` if the caller brings a token of its own, or if the settings name the workspaces.
     pub fn listing_token(&self) -> Option<Secret> {
         if self.config.workspaces != Workspaces::All || self.brings_windmill_token() {
             return None;
@@ -205,11 +205,11 @@ impl<'a> Draft<'a> {
         self.clone().windmill_token(&[])
     }
 
-    /// Returns the workspaces of the request. A token is read now.
+    /// Returns the workspaces of the request. Reads the token.
     ///
     /// # Errors
     ///
-    /// The same as for [`Draft::request`], if the fault does not depend on the workspace.
+    /// Fails as [`Draft::request`] does, if the fault does not depend on the workspace.
     pub fn wanted(&self) -> Result<Target, RequestError> {
         let configured = &self.config.workspaces;
         if let Some(workspace) = self.fields.workspace.as_ref().or(configured.single()) {
@@ -236,7 +236,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     ///
     /// Fails if the body asks for something unknown or forbidden, if request and settings together lack something, or
-    /// if a secret's file cannot be read. One error names all of it.
+    /// if a secret's file cannot be read. One error lists all faults.
     pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
         let mut draft = self.clone();
         let resolved = draft.resolve(workspace);
@@ -244,7 +244,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Checks that a caller without `SYNC_API_TOKEN` asks for the configured backup, and nothing else.
+/// Checks that a caller without `SYNC_API_TOKEN` asks only for the configured backup.
 ///
 /// # Errors
 /// [`Code::Forbidden`]. The message says what to set instead.
@@ -290,7 +290,7 @@ pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> Strin
 ///
 /// # Errors
 ///
-/// The same as for [`Draft::request`], as far as it concerns the remote.
+/// Fails as [`Draft::request`] does, as far as it concerns the remote.
 pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials, RequestError> {
     let mut draft = Draft::from_config(config, Flags::default());
     let credentials = draft.git_credentials(remote);
@@ -306,12 +306,12 @@ fn destination(base_url: &BaseUrl, remote: &RemoteUrl, branch: &BranchName, subd
     hash::short_name(&[base_url.as_str(), remote.as_str(), branch.as_str(), subdir.as_str()].join("\n"))
 }
 
-/// Everything that is wrong with a request.
+/// All faults of a request.
 #[derive(Clone)]
 struct Faults {
     code: Code,
     list: Vec<String>,
-    /// How many faults are about the settings alone.
+    /// The number of faults that are about the settings alone.
     of_config: usize,
     /// Whether a field is unknown, occurs twice, or has a wrong type, so that the request is not understood.
     is_malformed: bool,
@@ -375,7 +375,7 @@ mod tests {
     ];
     const FILE: &[(&str, &str)] = &[("WINDMILL_TOKEN", "wm-conf"), ("GIT_REMOTE_URL", "file:///x")];
 
-    /// Returns the configuration of a service with a token that the sender has shown.
+    /// Returns the configuration of a service with a token that the sender has sent.
     fn config(variables: &[(&str, &str)]) -> Config {
         open_config(&[variables, &[("SYNC_API_TOKEN", "shown")]].concat())
     }
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_and_the_wait_are_taken_over() {
+    fn flags_and_wait_are_read_from_the_body() {
         let flags = Flags { dry_run: true, force: true, allow_mass_deletion: true, ..Flags::default() };
         let request = configured(&config(HTTPS), flags).ok().unwrap();
         assert!(accepted(HTTPS, r#"{"dry_run":true,"force":true,"allow_mass_deletion":true}"#) == request);
@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_of_fields_is_refused_in_few_words() {
+    fn very_many_fields_are_refused_with_a_short_message() {
         let crowd = |count: usize| {
             let fields: Vec<String> = (0..count).map(|number| format!(r#""x{number}":0"#)).collect();
             format!("{{{}}}", fields.join(","))
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_texts_are_refused_but_for_the_folder() {
+    fn empty_texts_are_refused_except_for_the_folder() {
         for field in [
             "workspace",
             "windmill_token",
@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_to_the_configured_place_is_configured_whosever_token_it_brings() {
+    fn a_run_to_the_configured_place_is_configured_with_any_token() {
         for token in ["wm-conf", "own"] {
             let request = accepted(HTTPS, &format!(r#"{{"windmill_token":"{token}"}}"#));
             assert_eq!((request.configured, request.windmill_token.expose()), (true, token));
@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_token_of_the_service_a_request_chooses_nothing() {
+    fn without_sync_api_token_a_request_only_chooses_among_configured_backups() {
         let open = |body: &str| {
             Draft::from_json(body.as_bytes(), &open_config(HTTPS)).map(|_| ()).map_err(|error| {
                 assert_eq!((error.code, error.code.http_status()), (Code::Forbidden, 403), "{body}");
@@ -661,7 +661,7 @@ mod tests {
         }
         let message = open(r#"{"workspace":"lab","windmill_token":"own"}"#).unwrap_err();
         assert!(message.contains("WINDMILL_WORKSPACE=shop,lab with {workspace}"), "{message}");
-        // Faults in names and types of fields come before the question who may use the fields.
+        // Faults in names and types of fields are reported before the check of who may use the fields.
         for body in [
             r#"{"colour":1}"#,
             r#"{"git_branch":1}"#,
@@ -676,7 +676,7 @@ mod tests {
     }
 
     #[test]
-    fn under_a_star_each_workspace_but_admins_counts_as_configured() {
+    fn with_all_workspaces_each_but_admins_counts_as_configured() {
         let all = [&HTTPS[..1], &[("WINDMILL_WORKSPACE", "*")], &HTTPS[2..]].concat();
         let code = |workspace: &str| {
             let body = format!(r#"{{"workspace":"{workspace}","windmill_token":"own"}}"#);
@@ -705,7 +705,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_settings_lack_the_request_may_bring() {
+    fn a_request_may_bring_what_the_settings_lack() {
         check(&[], "", &["GIT_REMOTE_URL is not set, and", "WINDMILL_TOKEN is not set, and the request brings no"]);
         check(&HTTPS[..3], "", &["GIT_TOKEN is not set, and the request brings no `git_token`"]);
         check(&SSH[..2], "", &["GIT_SSH_KNOWN_HOSTS_FILE is not set", "GIT_SSH_KEY is not set"]);
@@ -728,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resource_of_windmill_is_taken_as_it_is() {
+    fn a_git_repository_resource_is_accepted_unchanged() {
         let body = r#"{"windmill_token":"w","repository":{"url":"https://ann:t%40k@g/y.git","branch":"dev","folder":"/a/",
             "gpg_key":{"private_key":"p"},"is_github_app":false}}"#;
         let request = accepted(HTTPS, body);
@@ -746,7 +746,7 @@ mod tests {
     }
 
     #[test]
-    fn null_leaves_what_the_resource_gave() {
+    fn null_keeps_the_value_of_the_resource() {
         let nulls = r#""git_remote_url":null,"git_token":null,"git_branch":null,"git_subdir":null"#;
         let resource = r#""repository":{"url":"https://ann:tok@g/y.git","branch":"dev","folder":"a"}"#;
         for (first, second) in [(nulls, resource), (resource, nulls)] {
@@ -777,7 +777,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_may_be_said_twice() {
+    fn a_value_given_by_field_and_resource_is_refused() {
         check(
             HTTPS,
             r#"{"git_remote_url":"https://h/x","git_branch":"w/shop","git_subdir":"backup","git_token":"g",
@@ -818,9 +818,10 @@ mod tests {
         let draft = Draft::from_json(b"{\"dry_run\":true}", &config).ok().unwrap();
         let Ok(Target::Several(listed)) = draft.wanted() else { panic!("two are listed") };
         let requests: Vec<_> = listed.iter().map(|workspace| draft.request(workspace).ok().unwrap()).collect();
-        let places: Vec<_> = requests.iter().map(|one| (one.workspace.as_str(), one.subdir.as_str())).collect();
+        let places: Vec<_> =
+            requests.iter().map(|request| (request.workspace.as_str(), request.subdir.as_str())).collect();
         assert_eq!(places, [("shop", "shop"), ("lab", "lab")]);
-        assert!(requests.iter().all(|one| one.configured && one.flags.dry_run));
+        assert!(requests.iter().all(|request| request.configured && request.flags.dry_run));
         // One of them can also be requested by name. Another workspace is not configured.
         assert!(accepted(SEVERAL, r#"{"workspace":"lab"}"#).configured);
         check(SEVERAL, r#"{"workspace":"other"}"#, &["changes the workspace, and lacks"]);
@@ -828,7 +829,7 @@ mod tests {
     }
 
     #[test]
-    fn several_workspaces_do_not_share_a_place() {
+    fn several_workspaces_have_different_places() {
         let wanted = |body: &str| Draft::from_json(body.as_bytes(), &config(SEVERAL)).ok().unwrap().wanted().err();
         assert!(wanted(r#"{"git_branch":"other"}"#).is_none(), "the folders differ still");
         let error = wanted(r#"{"git_subdir":"all","windmill_token":"own"}"#).unwrap();
@@ -839,7 +840,7 @@ mod tests {
     }
 
     #[test]
-    fn all_workspaces_are_asked_for_with_the_token_of_the_request() {
+    fn all_workspaces_are_listed_with_the_token_of_the_request() {
         let all: Vec<_> =
             SEVERAL.iter().map(|(name, value)| (*name, if *value == "shop,lab" { "*" } else { value })).collect();
         let config = config(&all);

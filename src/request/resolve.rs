@@ -9,7 +9,7 @@ use crate::util::Secret;
 /// Returns the additional headers for Windmill, as they are now.
 ///
 /// # Errors
-/// Says why the headers cannot be used.
+/// Returns why the headers cannot be used.
 pub fn windmill_headers(config: &Config) -> Result<Vec<(String, Secret)>, String> {
     let Some(source) = &config.windmill_headers else { return Ok(Vec::new()) };
     config::parse_headers(source.read()?.expose()).map_err(|why| ["WINDMILL_HEADERS ", why].concat())
@@ -24,13 +24,13 @@ impl Draft<'_> {
         let branch = self.faults.named(branch_name, BranchName::from_template(branch, workspace));
         let subdir = self.faults.named(subdir_name, Subdir::from_template(subdir, workspace));
         let is_remote_given = self.fields.is_given("git_remote_url") || self.fields.is_given("repository.url");
-        // One that is refused does not leave the configured one in its place.
+        // If a value is refused, the configured value does not replace it.
         let remote = if is_remote_given { &self.fields.remote } else { &config.remote }.clone();
         if remote.is_none() && !is_remote_given {
             self.lacks("GIT_REMOTE_URL", "the request brings no `git_remote_url`");
         }
-        // The branch and folder of a workspace that is not configured are compared with those of the only configured
-        // one, if there is only one.
+        // If a workspace is not configured, and only one is, the branch and folder are compared with those of the
+        // configured one.
         let is_configured = config.workspaces.hold(workspace);
         let like = if is_configured { None } else { config.workspaces.single() }.unwrap_or(workspace);
         let changes: Vec<_> = [
@@ -82,8 +82,8 @@ impl Draft<'_> {
         self.configured("WINDMILL_TOKEN", self.config.windmill_token.as_ref(), "the request brings no `windmill_token`")
     }
 
-    /// Returns what opens the remote. The configured token or key opens only the configured repository. The whole URL
-    /// must match, since others may write on the same host.
+    /// Returns the credentials for the remote. The configured token or key is used only for the configured repository.
+    /// The whole URL must match, because others may write on the same host.
     pub(super) fn git_credentials(&mut self, remote: &RemoteUrl) -> Option<GitCredentials> {
         let is_configured = self.config.remote.as_ref() == Some(remote);
         let brings_token = self.fields.is_given("git_token") || self.fields.is_given(URL_TOKEN);
@@ -130,7 +130,7 @@ impl Draft<'_> {
         })
     }
 
-    /// Returns the key that signs what goes to the configured repository. It signs nothing else.
+    /// Returns the key that signs commits for the configured repository. It is not used for another repository.
     fn signing_key(&mut self, remote: Option<&RemoteUrl>) -> Option<Secret> {
         let config = self.config;
         let source = config.signing_key.as_ref().filter(|_| remote.is_some() && remote == config.remote.as_ref())?;
@@ -145,8 +145,8 @@ impl Draft<'_> {
         source.read().map_err(|why| self.faults.add_of_config(why)).ok()
     }
 
-    /// Adds the fault that a setting is missing. For a request, the fault also names what the request could have
-    /// brought instead.
+    /// Adds the fault that a setting is missing. For a request, the fault also names what the request could bring
+    /// instead.
     fn lacks(&mut self, variable: &str, instead: &str) {
         if self.faults.code == Code::ConfigInvalid {
             self.faults.add(&[variable, " is not set"]);

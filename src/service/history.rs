@@ -1,4 +1,4 @@
-//! The history: the last runs and the state of each backup, in one file that all processes on a data folder share.
+//! The history: the last runs and the status of each backup, in one file that all processes on a data folder share.
 //!
 //! A run is in memory at once, and in the file after [`History::save`]. If the file cannot be read or written, the runs
 //! of earlier processes are lost, but no sync fails.
@@ -20,33 +20,33 @@ use crate::util::{files, time};
 /// Stands for the list of all workspaces, in place of a workspace's name.
 pub const ALL: &str = "*";
 
-/// How many runs are kept, over all workspaces.
+/// The most runs that are kept, over all workspaces.
 const RUNS_MAX: usize = 50;
-/// How many of these may count for no backup (dry runs, and runs with other settings) if there is no room for all. Anyone
-/// may ask for dry runs.
+/// The most runs of these that count for no backup (dry runs, and runs with other settings), if there is no room for
+/// all. Anyone may request dry runs.
 const OTHER_RUNS_MAX: usize = 25;
-/// How many backups and verifications have a status. Those that did not run for the longest time are dropped first:
+/// The most backups and verifications with a status. Those that did not run for the longest time are dropped first:
 /// usually, they belong to former settings.
 const STATUSES_MAX: usize = 128;
-/// How many runs the picture of one backup has.
+/// The most runs in the chart of one backup.
 const PICTURE_RUNS_MAX: usize = 40;
 /// A continuing failure is reported again after this time: once a day, also if a daily run ends a bit earlier than the
 /// day before.
 const ALERT_INTERVAL: Duration = Duration::from_secs(23 * 3_600);
 /// An overdue backup is reported again after this time if its notice was lost.
 const LOST_ALERT_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// How much of a message is kept. The longest expected messages list some tens of paths.
+/// The most bytes of a message. The longest expected messages list some tens of paths.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
-/// How much of a message is kept if the file would be too long.
+/// The most bytes of a message if the file would be too long.
 const SHORT_MESSAGE_BYTES_MAX: usize = 500;
-/// How much of all warnings of a run is kept, and how much of all its left out items.
+/// The most bytes of all warnings of a run, and of all its left out items.
 const LIST_BYTES_MAX: usize = 8 << 10;
-/// How many changes may wait to be saved. They accumulate only if the file cannot be written.
+/// The most changes that wait to be saved. They accumulate only if the file cannot be written.
 const UNSAVED_MAX: usize = 128;
 /// The largest size of the file. A longer history loses the details of old runs when it is written, so a larger file is
 /// not a history.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// How often a file lock is tried. The kernel's lock has no wait with a time-out.
+/// The interval of the attempts to get a file lock. The kernel's lock has no wait with a timeout.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// One ended run, as `/status` shows it.
@@ -58,7 +58,7 @@ pub struct Record {
     pub workspace: String,
     /// Whether it ran with the configured settings. Other runs count for no backup's status.
     pub configured: bool,
-    /// Whether it only showed what it would commit. Such a run counts for no backup's status.
+    /// Whether it was a dry run. Such a run does not count for the status of a backup.
     pub dry_run: bool,
     /// Whether it was a verification. It does not count for the backup's last success.
     pub verify: bool,
@@ -74,7 +74,7 @@ pub struct Record {
     pub commit: Option<String>,
     /// What the commit changed.
     pub changed: Changed,
-    /// What a user should know although it is no failure. The last entry may be the number of further ones.
+    /// What a user should know although it is not a failure. The last entry may be the number of further ones.
     pub warnings: Vec<String>,
     /// The items that could not be backed up. The last entry may be the number of further ones. `None` in a run of an
     /// earlier version, and in a run of a history that was too long with them.
@@ -113,7 +113,7 @@ impl Record {
             left_out: Some(keep_first(
                 result.left_out.clone(),
                 LIST_BYTES_MAX,
-                |one| one.item.len() + one.reason.len(),
+                |left_out| left_out.item.len() + left_out.reason.len(),
                 LeftOut::more,
             )),
             items: result.items,
@@ -128,7 +128,7 @@ impl Record {
         time::from_text(&self.ended)
     }
 
-    /// Whether the run brought what Windmill holds to the remote, as far as possible.
+    /// Whether the run backed up the workspace, with or without left out items.
     fn is_backup(&self) -> bool {
         self.success || self.code == Code::Incomplete.as_str()
     }
@@ -141,28 +141,27 @@ pub struct BackupStatus {
     pub workspace: String,
     /// The name of its status; see [`SyncRequest::status_key`](crate::request::SyncRequest::status_key).
     pub destination: String,
-    /// The last run; `None` if it is only known that there was none for too long.
+    /// The last run; `None` if there is only a notice that the backup is overdue.
     pub last_run: Option<Record>,
     /// The last run that succeeded.
     pub last_success: Option<Record>,
     /// The user of the token that made the last backup (see `last_backup`); `None` if not known.
     pub token_user: Option<TokenUser>,
-    /// When the last run ended that backed up all or some of what Windmill held: a success, or a run that left items
-    /// out.
+    /// When the last run that made a backup ended: a success, or a run that left items out.
     pub last_backup: Option<String>,
     /// The last run that failed.
     pub last_failure: Option<Record>,
     /// The number of failures since the last success.
     pub consecutive_failures: u64,
-    /// When the first of these ended, UTC.
+    /// When the first of these failures ended, UTC.
     pub failing_since: Option<String>,
-    /// The last of these that was reported: the first, one with another code or other left out items, or one a day
-    /// after the last that was reported.
+    /// The last failure that was reported: the first one, one with another code or other left out items, or one that
+    /// ended a day after the last report.
     #[serde(rename = "failure_news")]
     pub last_alert: Option<LastAlert>,
     /// The last runs, the oldest first.
     pub picture: Vec<Bar>,
-    /// The notice that the backup is overdue, until a run makes a backup.
+    /// The last notice that the backup is overdue. A run that makes a backup removes it.
     pub overdue: Option<OverdueAlert>,
 }
 
@@ -175,7 +174,7 @@ pub struct LastAlert {
     pub ended: String,
 }
 
-/// One run in the picture of a [`BackupStatus`].
+/// One run in the chart of a [`BackupStatus`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
     /// Whether it succeeded.
@@ -197,8 +196,8 @@ pub struct OverdueAlert {
 /// The workspaces that Windmill listed for the configured token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkspaceList {
-    /// Where the backups are from and go to, as settings that do not depend on the workspace: services with other
-    /// settings may use the same history.
+    /// The source and the destination of the backups, as settings that do not depend on the workspace: services with
+    /// other settings may use the same history.
     pub place: String,
     /// The workspaces that are backed up.
     pub workspaces: Vec<String>,
@@ -218,19 +217,20 @@ pub struct SavedHistory {
     pub list: Option<WorkspaceList>,
 }
 
-/// A change of the history, which returns whether it was one.
+/// A change of the history, which returns whether it changed anything.
 type Change = Box<dyn Fn(&mut SavedHistory) -> bool + Send>;
 
 impl SavedHistory {
     /// Returns the status of one backup.
     pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
-        self.statuses.iter().find(|one| one.workspace == workspace && one.destination == destination)
+        self.statuses.iter().find(|status| status.workspace == workspace && status.destination == destination)
     }
 
     /// Returns the status of one backup, to change it. It becomes the first entry, so that backups of former settings
     /// are dropped first.
     fn status_mut(&mut self, workspace: &str, destination: &str) -> &mut BackupStatus {
-        let known = self.statuses.iter().position(|one| one.workspace == workspace && one.destination == destination);
+        let known =
+            self.statuses.iter().position(|status| status.workspace == workspace && status.destination == destination);
         let (workspace, destination) = (workspace.to_owned(), destination.to_owned());
         let new = || BackupStatus { workspace, destination, ..Default::default() };
         let status = known.map_or_else(new, |index| self.statuses.remove(index));
@@ -239,7 +239,7 @@ impl SavedHistory {
         &mut self.statuses[0]
     }
 
-    /// Remembers that a backup is overdue. Does nothing, and returns false, if a notice said so within a day.
+    /// Records that a backup is overdue. Does nothing, and returns false, if there was a notice within a day.
     fn add_overdue(&mut self, workspace: &str, destination: &str, alert: &OverdueAlert) -> bool {
         let status = self.status_mut(workspace, destination);
         let is_new = status.overdue.as_ref().is_none_or(|known| is_a_day_between(&known.sent, &alert.sent));
@@ -250,7 +250,7 @@ impl SavedHistory {
     }
 
     /// Returns the text of the file. If it is too long, all runs lose their warnings, their left out items and the rest
-    /// of a long message. What stays fits by far.
+    /// of a long message. The rest is far below the limit.
     fn file_text(&mut self) -> String {
         let text = json::to_string(self);
         if text.len() as u64 <= FILE_BYTES_MAX {
@@ -264,13 +264,13 @@ impl SavedHistory {
         json::to_string(self)
     }
 
-    /// Adds a run, unless it is there. Returns whether it was added.
+    /// Adds a run, unless the history has it. Returns whether it was added.
     fn add(&mut self, run: &Record, destination: Option<&str>, token_user: Option<&TokenUser>) -> bool {
         if self.runs.iter().any(|known| known.run_id == run.run_id) {
             return false;
         }
         self.runs.insert(0, run.clone());
-        // Runs that count for no backup do not push out the others.
+        // Runs that count for no backup do not displace the others.
         while self.runs.len() > RUNS_MAX {
             let is_other = |run: &Record| !run.configured || run.dry_run;
             let has_many = self.runs.iter().filter(|run| is_other(run)).count() > OTHER_RUNS_MAX;
@@ -318,19 +318,19 @@ impl BackupStatus {
     /// Whether a failure was not reported yet, or not within a day.
     fn is_to_report(&self, failure: &Record) -> bool {
         let (Some(reported), Some(last)) = (&self.last_alert, &self.last_failure) else { return true };
-        // Without the last list, which a long history drops, it is not known whether this one is another.
+        // A long history drops the last list. Then it is not known whether this list is different.
         let is_other_list = last.left_out.is_some() && last.left_out != failure.left_out;
         last.code != failure.code || is_other_list || is_a_day_between(&reported.ended, &failure.ended)
     }
 }
 
-/// Whether a day has passed, or almost. A `then` in the future was taken from a wrong clock, and counts as long ago.
+/// Whether a day, or almost a day, has passed. A `then` in the future is from a wrong clock, and counts as long ago.
 fn is_a_day_between(then: &str, now: &str) -> bool {
     let times = time::from_text(now).zip(time::from_text(then));
     times.is_some_and(|(now, then)| now.duration_since(then).map_or(true, |time| time >= ALERT_INTERVAL))
 }
 
-/// What this process knows of all runs on its data folder.
+/// The history as this process knows it.
 pub struct History {
     path: PathBuf,
     memory: Mutex<Memory>,
@@ -339,7 +339,8 @@ pub struct History {
 #[derive(Default)]
 struct Memory {
     saved: SavedHistory,
-    /// The changes that are only in memory, in their order. If another process replaces the file, they are made again.
+    /// The changes that are only in memory, in their order. If another process replaces the file, they are applied
+    /// again.
     unsaved: Vec<Change>,
     /// The stamp of the file that `saved` was read from or written to.
     stamp: Option<Stamp>,
@@ -358,7 +359,7 @@ fn stamp_of(path: &Path) -> Option<Stamp> {
 }
 
 impl History {
-    /// Returns the history in this folder. Nothing is read or created before it is needed.
+    /// Returns the history in this folder. Files are read and created only when they are needed.
     pub fn new(folder: &Path) -> Self {
         Self { path: folder.join("history.json"), memory: Mutex::default() }
     }
@@ -368,8 +369,8 @@ impl History {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the current history, including the runs of other processes: reads the file if it was replaced, and makes
-    /// the unsaved changes again.
+    /// Returns the current history, including the runs of other processes: reads the file if it was replaced, and
+    /// applies the unsaved changes again.
     fn current(&self) -> MutexGuard<'_, Memory> {
         let mut memory = self.memory();
         let stamp = stamp_of(&self.path);
@@ -393,9 +394,9 @@ impl History {
         json::from_str(&text).map_err(|_| files::at(&self.path, &io::Error::other("it is damaged")))
     }
 
-    /// Remembers a run, in memory; [`History::save`] writes it to the file. `destination` is the name of the status for
-    /// which it counts, see [`SyncRequest::status_key`](crate::request::SyncRequest::status_key), or `None` if it counts
-    /// for none. Returns this status before the run, if there was one, and after it.
+    /// Records a run in memory; [`History::save`] writes it to the file. `destination` is the
+    /// [`SyncRequest::status_key`](crate::request::SyncRequest::status_key) of the status that the run changes, or
+    /// `None` if it changes none. Returns this status before the run, if there was one, and after it.
     pub fn record(
         &self,
         record: Record,
@@ -418,24 +419,25 @@ impl History {
         self.read(|saved| saved.status(workspace, destination).and_then(|known| known.token_user.clone()))
     }
 
-    /// Remembers that a notice says now that a backup is overdue, `since` when. Returns whether no notice said so within a day.
+    /// Records a notice that a backup is overdue since the time `since`. Returns false if there was such a notice
+    /// within a day.
     pub fn note_overdue(&self, workspace: &str, destination: String, since: SystemTime) -> bool {
         let alert = OverdueAlert { since: time::to_text(since), sent: time::to_text(SystemTime::now()) };
         let workspace = workspace.to_owned();
         self.current().change(move |saved| saved.add_overdue(&workspace, &destination, &alert))
     }
 
-    /// Forgets that this failure was reported, because its notice was lost: then the next failure is reported. An overdue
-    /// backup is reported again after `LOST_ALERT_INTERVAL`.
+    /// Removes the record that this failure was reported, because its notice was lost. The next failure is then
+    /// reported. An overdue backup is reported again after `LOST_ALERT_INTERVAL`.
     pub fn forget_alert(&self, result: &SyncResult) {
         let (run_id, workspace) = (result.run_id.clone(), result.workspace.clone());
         let is_overdue = result.code == Code::Overdue;
         let now = SystemTime::now();
         let sent = time::to_text(now.checked_sub(ALERT_INTERVAL - LOST_ALERT_INTERVAL).unwrap_or(now));
         self.current().change(move |saved| {
-            for one in &mut saved.statuses {
-                one.last_alert.take_if(|alert| alert.run_id == run_id);
-                if let Some(alert) = one.overdue.as_mut().filter(|_| is_overdue && one.workspace == workspace) {
+            for status in &mut saved.statuses {
+                status.last_alert.take_if(|alert| alert.run_id == run_id);
+                if let Some(alert) = status.overdue.as_mut().filter(|_| is_overdue && status.workspace == workspace) {
                     alert.sent.clone_from(&sent);
                 }
             }
@@ -443,14 +445,14 @@ impl History {
         });
     }
 
-    /// Remembers that Windmill listed all workspaces. If listing them had failed before, returns the number of failures,
-    /// and since when, UTC.
+    /// Records that Windmill listed all workspaces. If listing them had failed before, returns the number of failures,
+    /// and the time of the first, UTC.
     pub fn note_list(&self, list: WorkspaceList) -> Option<(u64, String)> {
         let mut memory = self.current();
         let recovery =
             memory.saved.status(ALL, "").and_then(|all| Some((all.consecutive_failures, all.failing_since.clone()?)));
         memory.change(move |saved| {
-            saved.statuses.retain(|one| one.workspace != ALL);
+            saved.statuses.retain(|status| status.workspace != ALL);
             saved.list = Some(list.clone());
             true
         });
@@ -462,7 +464,7 @@ impl History {
         read(&self.current().saved)
     }
 
-    /// Writes what is only in memory to the file. Waits for other writers, at most `patience`, and for the disk; other
+    /// Writes the unsaved changes to the file. Waits for other writers, at most `patience`, and for the disk; other
     /// calls that read or record do not wait meanwhile. A failure is logged, and a later call tries again.
     pub fn save(&self, patience: Duration) {
         if !self.memory().unsaved.is_empty()
@@ -509,7 +511,7 @@ impl History {
 }
 
 impl Memory {
-    /// Makes a change. Returns whether it was one.
+    /// Applies a change. Returns whether it changed anything.
     fn change(&mut self, change: impl Fn(&mut SavedHistory) -> bool + Send + 'static) -> bool {
         let has_changed = change(&mut self.saved);
         if has_changed {
@@ -574,7 +576,7 @@ mod tests {
         let overdue = SyncResult { code: Code::Overdue, ..lost };
         history.forget_alert(&overdue);
         let alert =
-            history.read(|saved| saved.status("shop", "d").and_then(|one| one.overdue.clone())).expect("overdue");
+            history.read(|saved| saved.status("shop", "d").and_then(|status| status.overdue.clone())).expect("overdue");
         let soon = SystemTime::now() + LOST_ALERT_INTERVAL;
         assert!(!is_a_day_between(&alert.sent, &time::to_text(soon - Duration::from_secs(60))));
         assert!(is_a_day_between(&alert.sent, &time::to_text(soon + Duration::from_secs(2))));
@@ -701,7 +703,7 @@ mod tests {
         assert_eq!(look(&history), (false, 2));
         history.save(Duration::from_secs(5));
         assert_eq!(look(&History::new(scratch.path())), (false, 2));
-        // A failure after the list, which is saved together with it.
+        // This failure comes after the list, and is saved together with it.
         list(1);
         record("06", ALL, Code::Timeout);
         history.save(Duration::from_secs(5));
@@ -730,7 +732,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_overdue_is_reported_once_a_day_until_a_backup_is_made() {
+    fn an_overdue_backup_is_reported_once_a_day_until_it_is_made() {
         let mut saved = <SavedHistory as Default>::default();
         let alert = |sent: &str| OverdueAlert { since: "2026-11-22T17:00:00Z".to_owned(), sent: sent.to_owned() };
         let add = |saved: &mut SavedHistory, sent: &str| saved.add_overdue("shop", "there", &alert(sent));
@@ -745,7 +747,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_read_back_is_there_once() {
+    fn a_run_that_was_read_from_the_file_is_listed_once() {
         let mut saved = <SavedHistory as Default>::default();
         assert!(saved.add(&record("01", true), None, None));
         assert!(!saved.add(&record("01", true), None, None));
@@ -754,7 +756,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
-    fn what_was_saved_counts_once_also_if_another_process_replaces_the_file() {
+    fn a_saved_run_counts_once_even_if_another_process_replaces_the_file() {
         let scratch = files::RunDir::for_test("history").expect("a folder");
         let (history, other) = (History::new(scratch.path()), History::new(scratch.path()));
         let fail = |history: &History, id: &str| add(history, &ended(id, "shop", Code::Timeout)).consecutive_failures;
@@ -772,7 +774,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(target_family = "wasm", ignore = "WASI has no file locks")]
-    fn changes_that_cannot_be_saved_are_saved_later_and_do_not_pile_up() {
+    fn changes_that_cannot_be_saved_are_limited_and_saved_later() {
         let scratch = files::RunDir::for_test("unsaved-history").expect("a folder");
         let history = History::new(scratch.path());
         let lock = history.lock(Duration::ZERO).expect("free");
@@ -789,7 +791,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_that_count_for_no_backup_do_not_push_out_the_others() {
+    fn runs_that_count_for_no_backup_do_not_displace_the_others() {
         let mut saved = <SavedHistory as Default>::default();
         let mut add = |id: usize, dry_run| {
             saved.add(&Record { dry_run, ..record(&format!("{id}"), true) }, None, None);
@@ -805,7 +807,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_success_says_whose_token_it_had() {
+    fn the_last_success_names_the_user_of_its_token() {
         let user = |name: &str, admin| Some(TokenUser { name: name.to_owned(), admin });
         let mut status = no_status();
         status.add(&record("01", true), user("ann", true).as_ref());
@@ -819,7 +821,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_long_warnings_the_first_are_kept_and_the_others_counted() {
+    fn the_first_of_many_long_warnings_are_kept_and_the_others_counted() {
         let many = vec!["x".repeat(3 << 10); 5];
         let saved = |warnings: &[String]| {
             let result = ended("01", "shop", Code::Pushed);

@@ -13,10 +13,10 @@ use crate::service::status::Workspace;
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Stands in place of a workspace's name for runs with other settings than the configured ones.
+/// The value of the label `workspace` for runs with other settings than the configured ones.
 pub const OTHER: &str = "other";
 
-/// Upper bounds in seconds, from a step that finds nothing to do to the default of `SYNC_TIMEOUT`.
+/// Upper bounds in seconds, from a step that has nothing to do up to the default of `SYNC_TIMEOUT`.
 const BUCKETS: [f64; 13] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0];
 /// The steps of a sync that are timed, in order.
 const STEPS: [&str; 5] = ["fetch", "probe", "pull", "commit", "push"];
@@ -76,8 +76,8 @@ impl Metrics {
         *self.counts().requests.entry((path, status)).or_default() += 1;
     }
 
-    /// Returns all metrics as text: those counted here, and the current values of the configured backups, of the runs in
-    /// progress and of the process, which started at `process_start`.
+    /// Returns all metrics as text: those counted here, and the current values of the configured backups, of the runs
+    /// in progress and of the process, which started at `process_start`.
     pub fn to_text(&self, backups: &[Workspace], in_progress: usize, process_start: SystemTime) -> String {
         let counts = self.counts();
         let mut text = Text(String::with_capacity(8 << 10));
@@ -153,7 +153,7 @@ fn warnings(backup: &BackupStatus) -> u64 {
     backup.last_run.as_ref().map_or(0, |run| run.warnings.len() as u64)
 }
 
-/// The text of the metrics, as far as it is written.
+/// The text of the metrics that was written so far.
 struct Text(String);
 
 impl Text {
@@ -229,12 +229,12 @@ mod tests {
     #[track_caller]
     fn has(text: &str, lines: &[&str]) {
         for line in lines {
-            assert!(text.lines().any(|one| one == *line), "no `{line}` in\n{text}");
+            assert!(text.lines().any(|actual| actual == *line), "no `{line}` in\n{text}");
         }
     }
 
     #[test]
-    fn what_was_counted_is_told() {
+    fn the_text_has_the_counted_values() {
         let metrics = Metrics::default();
         metrics.count_run("shop", Code::Pushed, Duration::from_millis(700));
         metrics.count_run("shop", Code::Pushed, Duration::from_secs(3600));
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn each_series_is_there_once_and_each_name_has_its_help_and_type_before_it() {
+    fn each_series_occurs_once_and_each_name_has_help_and_type_before_it() {
         let metrics = Metrics::default();
         metrics.count_run("shop", Code::Timeout, Duration::from_secs(1));
         metrics.count_run("shop", Code::ShuttingDown, Duration::from_secs(1));

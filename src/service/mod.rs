@@ -1,5 +1,5 @@
-//! What a running service adds to single runs: queue, scheduler, history, metrics, status and notifications.
-//! `api` and `cli` use it; it starts runs through `backup` and knows neither git nor Windmill.
+//! The parts of a running service: queue, scheduler, history, metrics, status and notifications. `api` and `cli` use
+//! it. It starts runs through `backup`, and does not use `git` or `windmill`.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -19,7 +19,7 @@ pub mod scheduler;
 pub mod status;
 pub mod token_check;
 
-/// What the parts of a running service share.
+/// The state that the parts of a running service share.
 pub struct Service {
     /// The settings.
     pub config: Config,
@@ -27,7 +27,7 @@ pub struct Service {
     pub own_program: PathBuf,
     /// The runs in progress and the waiting runs.
     pub queue: Queue,
-    /// Records the ends of runs, and knows the former ones.
+    /// Records ended runs, and holds the history.
     pub recorder: Recorder,
     /// Cancelled when the process ends.
     pub cancel: CancelToken,

@@ -18,17 +18,17 @@ use crate::model::{Code, SyncResult, run_result};
 use crate::request::{Purpose, SyncRequest};
 use crate::service::Service;
 
-/// How many runs of configured backups may be in progress at once. Each starts a `wmill`, which takes 100 MB.
+/// The most simultaneous runs of configured backups. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
-/// The same for all other runs, so that they never make a configured one wait.
+/// The most simultaneous other runs. They have their own limit, so that they never make a configured run wait.
 const OTHERS_RUNNING_MAX: usize = 2;
-/// How many runs of one backup may wait for the running one. Each has a thread, and holds secrets of its request.
+/// The most runs of one backup that wait for the running one. Each has a thread, and holds secrets of its request.
 const WAITING_MAX: usize = 8;
-/// How many runs there may be in all when one more would only wait. A container or a unit may limit threads to 512.
+/// The most runs in total if one more would only wait. A container or a unit may limit threads to 512.
 const RUNS_MAX: usize = 128;
-/// How many other backups may have a run in progress or waiting. The settings limit the configured backups.
+/// The most other backups with a run in progress or waiting. The settings limit the configured backups.
 const OTHER_BACKUPS_MAX: usize = 16;
-/// How often a wait checks whether its caller is gone.
+/// The interval at which a wait checks whether its caller is gone.
 const CALLER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The step of a run that has not begun.
@@ -73,7 +73,7 @@ impl QueueState {
         firsts.map(|(_, run)| run).filter(move |run| run.request.configured == configured)
     }
 
-    /// Whether the run may begin. None that had to wait begins after the end was asked for.
+    /// Whether the run may begin. A run that had to wait does not begin after the service was asked to end.
     fn may_begin(&self, run: &Run) -> bool {
         let configured = run.request.configured;
         let running_max = if configured { RUNNING_MAX } else { OTHERS_RUNNING_MAX };
@@ -83,7 +83,7 @@ impl QueueState {
     }
 
     /// Returns when the waiting time of a run began: when it was requested, or, for the next run of its backup, when a
-    /// run of its kind last ended. So it may wait for as long as other runs of its kind keep ending.
+    /// run of its kind last ended. So it can wait as long as other runs of its kind keep ending.
     fn waits_since(&self, run: &Run) -> Instant {
         let is_first = self.first_runs(run.request.configured).any(|first| first.id == run.id);
         let last_end = self.last_end[usize::from(run.request.configured)].filter(|_| is_first);
@@ -105,7 +105,7 @@ pub struct Run {
 
 struct State {
     step: &'static str,
-    /// Whether it waits for a run of its backup, for room, or for another process, and so has read nothing yet.
+    /// Whether it waits for a run of its backup, for room, or for another process. It has then read nothing yet.
     waits: bool,
     has_begun: bool,
     result: Option<SyncResult>,
@@ -163,7 +163,7 @@ impl Serialize for Run {
 }
 
 impl Service {
-    /// Starts a run, or lets it wait for the one in progress. If a waiting run has an equal request, returns that run.
+    /// Starts a run, or queues it behind the one in progress. If a waiting run has an equal request, returns that run.
     ///
     /// # Errors
     /// [`Code::ShuttingDown`] or [`Code::TooManyRequests`].
@@ -202,7 +202,7 @@ impl Service {
             state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
             self.end(run, result, true);
             drop(state);
-            // Whatever happens, the run gives its place back.
+            // The run frees its place, even after a panic.
             let _ = catch_unwind(AssertUnwindSafe(|| self.recorder.flush()));
         }
         self.queue.state().runs.retain(|other| other.id != run.id);
@@ -258,7 +258,7 @@ impl Service {
                     (Code::Timeout, message)
                 };
                 log::error!("run {}: {message}", run.id);
-                // A run that was refused because the service ends says nothing about the backup.
+                // A run that was refused because the service is ending does not count for the backup.
                 self.end(run, run.failure(code, message), code != Code::ShuttingDown);
                 return false;
             }
@@ -271,7 +271,7 @@ impl Service {
     }
 
     /// Records the end, then ends the run for all its callers. If `counts` is false, the run does not change the status
-    /// of the backup. The queue's state is locked meanwhile, so that no caller begins to wait in between.
+    /// of the backup. The queue's state is locked meanwhile, so that no caller begins to wait meanwhile.
     fn end(&self, run: &Run, result: SyncResult, counts: bool) {
         self.recorder.record(&run.request, &result, counts);
         let mut state = run.state();
@@ -302,7 +302,7 @@ impl Queue {
         }
     }
 
-    /// Refuses new runs and makes those that wait end. Runs in progress continue.
+    /// Refuses new runs and ends those that wait. Runs in progress continue.
     pub fn close(&self) {
         self.state().is_closed = true;
         self.changed.notify_all();
@@ -315,13 +315,13 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Whether a run is there or has ended.
+    /// Whether there is or was a run.
     pub fn was_used(&self) -> bool {
         let state = self.state();
         !state.runs.is_empty() || state.last_end.iter().any(Option::is_some)
     }
 
-    /// Returns the runs in progress, at most one for each backup, and those that wait for the end of others.
+    /// Returns the runs in progress, at most one for each backup, and those that wait for others.
     pub fn overview(&self) -> (Vec<Arc<Run>>, Vec<Arc<Run>>) {
         // A run that has ended keeps its place until it is saved.
         let active: Vec<_> = self.state().runs.iter().filter(|run| run.state().result.is_none()).cloned().collect();
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_of_each_kind_get_room_in_the_order_in_which_they_came() {
+    fn runs_of_each_kind_begin_in_the_order_of_their_requests() {
         let first = Instant::now();
         let ours = ["a", "b", "c", "d", "e"].map(|name| run(name, true, first, 1));
         let others = ["x", "y", "z"].map(|name| run(name, false, first, 0));
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_would_wait_is_refused_where_there_are_very_many() {
+    fn a_run_that_would_wait_is_refused_if_very_many_are_queued() {
         let (first, waits) = (Instant::now(), run("shop", true, Instant::now(), 0));
         let mut state = QueueState { runs: vec![run("shop", true, first, 0)], ..QueueState::default() };
         assert!(state.takes(&waits.request, &waits.backup_id));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_waits_is_shared_until_it_goes_on_or_ends() {
+    fn a_waiting_run_is_shared_until_it_continues_or_ends() {
         let run = run("shop", true, Instant::now(), 0);
         let state = QueueState { runs: vec![Arc::clone(&run)], ..QueueState::default() };
         let is_shared = || state.waiting_for(&run.request).is_some();
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_waits_for_room_as_long_as_one_after_the_other_of_its_kind_ends() {
+    fn a_run_waits_as_long_as_runs_of_its_kind_keep_ending() {
         let first = Instant::now();
         let (ours, others) = (run("ours", true, first, 0), run("others", false, first, 0));
         let late = run("ours", true, first, 1);

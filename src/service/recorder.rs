@@ -1,5 +1,5 @@
-//! Records an ended run: counts it, adds it to the history, and sends the notifications. Does the same for what is no
-//! run: a backup that could not be requested, and one that is overdue.
+//! Records an ended run: counts it, adds it to the history, and sends the notifications. Does the same for a backup
+//! that could not be requested, and for one that is overdue.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,8 +18,7 @@ use crate::service::notify::sender::Sender;
 use crate::service::status;
 use crate::util::{CancelToken, time};
 
-/// How long to wait for other processes that write the history. They write for milliseconds, on a busy disk for
-/// seconds.
+/// The longest wait for other processes that write the history. A write takes milliseconds, or seconds on a busy disk.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// The counters, history and notifications of a process.
@@ -83,19 +82,19 @@ impl Recorder {
         });
     }
 
-    /// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a secret
-    /// cannot be read or Windmill does not list its workspaces, records this as a failure of the backup. When Windmill
-    /// lists them, ends that failure, and reports its end.
+    /// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a
+    /// secret cannot be read or Windmill does not list its workspaces, records this as a failure of the backup. When
+    /// Windmill lists them again, reports the recovery.
     ///
     /// # Errors
-    /// The same as those of [`workspaces::requests`].
+    /// Returns the errors of [`workspaces::requests`].
     pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, RequestError> {
         let asked = workspaces::requests(draft, config, cancel);
         match &asked {
             _ if !draft.is_of_the_settings() => {}
             Ok(requests) if config.workspaces == Workspaces::All && !requests.is_single => {
                 let workspaces = requests.list.iter().map(|request| request.workspace.to_string()).collect();
-                // No backup was made yet, so this counts as no run and as no success.
+                // No backup was made yet, so this does not count as a run or a success.
                 let list =
                     WorkspaceList { place: status::place(config), workspaces, time: time::to_text(SystemTime::now()) };
                 if let Some(failures) = self.history.note_list(list) {
@@ -126,8 +125,8 @@ impl Recorder {
     }
 }
 
-/// Returns a result about a configured backup that no run had, and the name of the backup's status. Where `workspace`
-/// stands for all workspaces, branch and name are empty.
+/// Returns a result about a configured backup without a run, and the name of the backup's status. If `workspace` stands
+/// for all workspaces, branch and name are empty.
 fn result_without_run(config: &Config, workspace: &str, code: Code, message: String) -> (SyncResult, String) {
     let id = WorkspaceId::parse(workspace).ok();
     let branch = id.as_ref().and_then(|id| config.branch_for(id).ok()).map(|branch| branch.to_string());
@@ -136,9 +135,9 @@ fn result_without_run(config: &Config, workspace: &str, code: Code, message: Str
     (SyncResult::bare(code, message, new_run_id(), workspace, branch.unwrap_or_default()), destination)
 }
 
-/// Sends a notice of each configured backup that was not made for longer than `EXPECT_SYNC_EVERY`, no matter what should
-/// start it, unless one was sent within a day. After a start, the notice waits for the first run or for `SYNC_TIMEOUT`:
-/// the backup may be overdue because the service did not run.
+/// Sends a notice of each configured backup that was not made for longer than `EXPECT_SYNC_EVERY`, unless one was sent
+/// within a day. It does not matter what should have started the backup. After a start, the notice waits for the first
+/// run or for `SYNC_TIMEOUT`: the backup may be overdue because the service did not run.
 pub fn report_overdue(service: &Service) {
     let Service { config, recorder, .. } = service;
     if config.expect_sync_every.is_none() {
@@ -155,7 +154,8 @@ pub fn report_overdue(service: &Service) {
         let Some((since, message)) = overdue else { continue };
         let (result, destination) = result_without_run(config, &workspace.id, Code::Overdue, message);
         if recorder.history.note_overdue(&workspace.id, destination, since) {
-            // Saved before the notice, so that a service that is killed in between does not send the notice twice.
+            // The history is saved before the notice is sent, so that a service that is killed in between does not send
+            // it twice.
             recorder.flush();
             log::error!("overdue: {}", result.message);
             recorder.notifier.notify(&Notice { reports_failure: true, ..Notice::new(result, Subject::Backup) });

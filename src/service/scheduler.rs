@@ -11,24 +11,24 @@ use crate::service::Service;
 use crate::service::status::Workspace;
 
 /// The clock is checked at least this often, because it may be changed, and a machine may sleep.
-const LOOK_INTERVAL: Duration = Duration::from_secs(20);
+const CHECK_INTERVAL: Duration = Duration::from_secs(20);
 /// Instances with the same expression should not start at once: each waits for a random part of a tenth of the time to
 /// the next run, and no longer than this.
 const DELAY_MAX: Duration = Duration::from_secs(30);
 const DELAY_SHARE: u32 = 10;
 
-/// Starts syncs or verifications whenever `schedule` is due, until the process ends. If a time was missed since the last
-/// run, because no service was there, starts one at once.
+/// Starts syncs or verifications at the times of `schedule`, until the process ends. If a time was missed since the
+/// last run, because no service was running, starts one at once.
 pub fn follow(service: &Arc<Service>, purpose: Purpose, schedule: &Schedule) {
     let mut handled = last_run(service, purpose).unwrap_or_else(SystemTime::now);
-    while let Some((due, wait)) = look(schedule, &mut handled, SystemTime::now()) {
+    while let Some((due, wait)) = next_run(schedule, &mut handled, SystemTime::now()) {
         if !wait.is_zero() {
             std::thread::park_timeout(wait);
             continue;
         }
         std::thread::park_timeout(random_delay(schedule, due));
         start(service, purpose);
-        // One run is enough for all times that were missed.
+        // One run is enough for all missed times.
         handled = SystemTime::now();
     }
 }
@@ -62,13 +62,13 @@ fn start(service: &Arc<Service>, purpose: Purpose) {
     }
 }
 
-/// Returns when a run is due, if each run up to `handled` was started, and how long to wait until the next look; a run
+/// Returns when a run is due, if each run up to `handled` was started, and how long to wait until the next check; a run
 /// that is due now does not wait. Returns `None` if the schedule has no further time.
-fn look(schedule: &Schedule, handled: &mut SystemTime, now: SystemTime) -> Option<(SystemTime, Duration)> {
+fn next_run(schedule: &Schedule, handled: &mut SystemTime, now: SystemTime) -> Option<(SystemTime, Duration)> {
     // If the clock was set back, the times after `now` are not handled yet.
     *handled = (*handled).min(now);
     let due = schedule.next_after(*handled)?;
-    Some((due, due.duration_since(now).unwrap_or_default().min(LOOK_INTERVAL)))
+    Some((due, due.duration_since(now).unwrap_or_default().min(CHECK_INTERVAL)))
 }
 
 fn random_delay(schedule: &Schedule, due: SystemTime) -> Duration {
@@ -91,12 +91,12 @@ mod tests {
     #[track_caller]
     fn check(handled: SystemTime, now: SystemTime, due: SystemTime, wait: Duration) {
         let minutely = Schedule::parse("* * * * *").unwrap();
-        assert_eq!(look(&minutely, &mut { handled }, now), Some((due, wait)));
+        assert_eq!(next_run(&minutely, &mut { handled }, now), Some((due, wait)));
     }
 
     #[test]
-    fn a_run_is_due_when_the_next_minute_has_begun_and_not_before() {
-        check(at(1), at(1), at(60), LOOK_INTERVAL);
+    fn a_run_is_due_when_its_minute_begins_and_not_before() {
+        check(at(1), at(1), at(60), CHECK_INTERVAL);
         check(at(1), at(50), at(60), Duration::from_secs(10));
         check(at(1), at(59), at(60), Duration::from_secs(1));
         check(at(1), at(60), at(60), Duration::ZERO);
@@ -104,22 +104,22 @@ mod tests {
     }
 
     #[test]
-    fn what_was_missed_is_due_at_once_and_what_was_handled_is_not() {
+    fn a_missed_time_is_due_at_once_and_a_handled_one_is_not() {
         check(at(1), at(86_401), at(60), Duration::ZERO);
-        check(at(86_401), at(86_401), at(86_460), LOOK_INTERVAL);
+        check(at(86_401), at(86_401), at(86_460), CHECK_INTERVAL);
     }
 
     #[test]
     fn a_clock_that_was_set_back_does_not_delay_the_next_run() {
-        check(at(86_400), at(30), at(60), LOOK_INTERVAL);
+        check(at(86_400), at(30), at(60), CHECK_INTERVAL);
         let minutely = Schedule::parse("* * * * *").unwrap();
         let mut handled = at(86_400);
-        look(&minutely, &mut handled, at(30));
-        assert_eq!(look(&minutely, &mut handled, at(60)), Some((at(60), Duration::ZERO)));
+        next_run(&minutely, &mut handled, at(30));
+        assert_eq!(next_run(&minutely, &mut handled, at(60)), Some((at(60), Duration::ZERO)));
     }
 
     #[test]
-    fn instances_do_not_strike_together() {
+    fn instances_start_at_different_times() {
         let due = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_040);
         let delays = |expression| {
             let schedule = Schedule::parse(expression).unwrap();

@@ -1,4 +1,4 @@
-//! The state of the service and its backups at one moment, as JSON.
+//! The status of the service and its backups at one moment, as JSON.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::service::notify::message::commit_page;
 use crate::service::queue::Run;
 use crate::util::time;
 
-/// How many workspaces are listed that only requests named. Further ones appear only in the runs.
+/// The most listed workspaces that are only in requests. Further ones appear only in the runs.
 const OTHERS_MAX: usize = 8;
 
 /// The report of `/status`.
@@ -56,7 +56,7 @@ struct Next {
 impl Workspace {
     pub(super) fn configured(id: &str, backup: Option<&BackupStatus>, verified: Option<&BackupStatus>) -> Self {
         let mut backup = backup.cloned().unwrap_or_default();
-        // An earlier version did not write it.
+        // Earlier versions did not write it.
         backup.last_backup = backup.last_backup.or_else(|| Some(backup.last_success.as_ref()?.ended.clone()));
         let verified = verified.cloned().unwrap_or_default();
         Self { id: id.to_owned(), configured: true, backup, verified, commit_url: None }
@@ -91,7 +91,8 @@ impl Serialize for Workspace {
     }
 }
 
-/// Returns a name of where the configured backups are from and go to, whichever the workspaces are.
+/// Returns a name for the source and the destination of the configured backups, which does not depend on the
+/// workspaces.
 pub fn place(config: &Config) -> String {
     WorkspaceId::parse(ADMINS).map_or_else(|_| String::new(), |any| request::configured_destination(config, &any))
 }
@@ -100,16 +101,17 @@ pub fn place(config: &Config) -> String {
 /// listed last, and those that were backed up since then, by name. Before Windmill was asked, they are those in the
 /// history.
 pub fn configured_workspaces(config: &Config, saved: &SavedHistory) -> Vec<Workspace> {
-    let one = |workspace: &WorkspaceId| {
+    let with_status = |workspace: &WorkspaceId| {
         let destination = request::configured_destination(config, workspace);
         let status = |destination: &str| saved.status(workspace.as_str(), destination);
-        let mut one = Workspace::configured(workspace.as_str(), status(&destination), status(&verified(&destination)));
-        let commit = one.backup.last_success.as_ref().and_then(|run| run.commit.as_ref());
-        one.commit_url = config.remote.as_ref().zip(commit).and_then(|(remote, commit)| commit_page(remote, commit));
-        one
+        let mut entry =
+            Workspace::configured(workspace.as_str(), status(&destination), status(&verified(&destination)));
+        let commit = entry.backup.last_success.as_ref().and_then(|run| run.commit.as_ref());
+        entry.commit_url = config.remote.as_ref().zip(commit).and_then(|(remote, commit)| commit_page(remote, commit));
+        entry
     };
     if let Workspaces::Listed(listed) = &config.workspaces {
-        return listed.iter().map(one).collect();
+        return listed.iter().map(with_status).collect();
     }
     let in_history = |status: &BackupStatus| {
         let id = WorkspaceId::parse(&status.workspace).ok()?;
@@ -121,8 +123,8 @@ pub fn configured_workspaces(config: &Config, saved: &SavedHistory) -> Vec<Works
     };
     let mut known: BTreeSet<_> = saved.statuses.iter().filter(is_since).filter_map(in_history).collect();
     known.extend(list.iter().flat_map(|list| &list.workspaces).filter_map(|id| WorkspaceId::parse(id).ok()));
-    let mut all: Vec<_> = known.iter().map(one).collect();
-    // Without a list of the workspaces, none of them is backed up.
+    let mut all: Vec<_> = known.iter().map(with_status).collect();
+    // If the workspaces cannot be listed, none of them is backed up.
     let failing = saved.status(ALL, "");
     if failing.is_some_and(|status| status.last_run.is_some()) || all.is_empty() && config.expect_sync_every.is_some() {
         all.push(Workspace::configured(ALL, failing, None));
@@ -130,9 +132,9 @@ pub fn configured_workspaces(config: &Config, saved: &SavedHistory) -> Vec<Works
     all
 }
 
-/// Returns what is wrong with the configured backups, or `None` if all is well: the code of the first fault, and all
-/// faults in one line. It names no cause, because the caller needs no token. For a backup without a success, the time
-/// counts from the start of the process.
+/// Returns the code of the first fault of the configured backups, and all faults in one line, or `None` if there is no
+/// fault. The text names no cause, because the caller needs no token. For a backup without a success, the time counts
+/// from the start of the process.
 pub fn fault_of(service: &Service, workspaces: &[Workspace], now: SystemTime) -> Option<(Code, String)> {
     let (config, started) = (&service.config, time::of(service.started, now));
     let fault_of = |workspace: &Workspace| {
@@ -158,8 +160,8 @@ fn failure_of(workspace: &Workspace) -> Option<(Code, String)> {
 }
 
 /// Returns since when a backup is overdue, and a message about it, if it was not made for longer than
-/// `EXPECT_SYNC_EVERY`. If it was never made, that time begins with the process. So it does if the last one lies in the
-/// future: the clock was wrong.
+/// `EXPECT_SYNC_EVERY`. That time begins with the process if the backup was never made, or if the last one is in the
+/// future because the clock was wrong.
 pub fn overdue(
     config: &Config,
     workspace: &Workspace,
@@ -252,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_workspaces_counts_for_the_place_that_it_was_made_for() {
+    fn a_list_of_workspaces_counts_only_for_its_own_windmill() {
         let config = |base_url: &str| {
             let settings = [
                 ("WINDMILL_WORKSPACE", "*"),
@@ -267,7 +269,7 @@ mod tests {
         let list = WorkspaceList { place: place(&here), workspaces: vec!["shop".to_owned()], time: String::new() };
         let saved = SavedHistory { list: Some(list), ..SavedHistory::default() };
         let names = |config: &Config| -> Vec<_> {
-            configured_workspaces(config, &saved).iter().map(|one| one.id.clone()).collect()
+            configured_workspaces(config, &saved).iter().map(|workspace| workspace.id.clone()).collect()
         };
         assert_eq!(names(&here), ["shop"]);
         assert!(names(&elsewhere).is_empty());

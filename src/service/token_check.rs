@@ -9,10 +9,10 @@ use crate::model::{Code, TokenUser};
 use crate::request::{RequestError, SyncRequest};
 use crate::service::Service;
 
-/// How many questions may be asked at once. Each holds a thread and a connection to Windmill, and anyone on the network
-/// can cause one.
+/// The most simultaneous questions. Each holds a thread and a connection to Windmill, and anyone on the network can
+/// cause one.
 const QUESTIONS_MAX: usize = 4;
-/// How long a request waits before it may ask. A question takes milliseconds, or seconds if Windmill is slow.
+/// The longest wait of a request before it may ask. A question takes milliseconds, or seconds if Windmill is slow.
 const QUESTION_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Counts the questions that are being asked.
@@ -22,14 +22,14 @@ pub struct TokenCheck {
     ended: Condvar,
 }
 
-/// The right to ask, until this is dropped.
+/// The permission to ask, until this is dropped.
 pub struct Question<'a>(&'a TokenCheck);
 
 impl TokenCheck {
     /// Waits until Windmill may be asked.
     ///
     /// # Errors
-    /// [`Code::TooManyRequests`], if others ask for too long.
+    /// [`Code::TooManyRequests`] if other requests keep asking for too long.
     pub fn begin(&self) -> Result<Question<'_>, RequestError> {
         let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.ended.wait_timeout_while(asking, QUESTION_WAIT_MAX, |asking| *asking >= QUESTIONS_MAX);
@@ -51,8 +51,9 @@ impl Drop for Question<'_> {
 }
 
 impl Question<'_> {
-    /// Asks Windmill who the user of the request's token is. If the last backup had the token of another user, and
-    /// neither user is an admin, the request of a trusted sender becomes a run that is not of the configured backup.
+    /// Asks Windmill who the user of the request's token is. If the last backup had the token of another user, and none
+    /// of the two users is an admin, the request of a trusted sender becomes a run that does not count for the
+    /// configured backup.
     ///
     /// # Errors
     /// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] if the token may see less than the token of the
@@ -82,8 +83,8 @@ impl Question<'_> {
     }
 }
 
-/// Whether a token of `user` may make the configured backup, if the last backup had a token of `last`. If that is not
-/// known (a new volume, or a history of an earlier version), any token may. Otherwise, says why not.
+/// Whether a token of `user` may make the configured backup, if the last backup had a token of `last`. If the last user
+/// is not known (a new volume, or a history of an earlier version), any token may. The error says why not.
 fn compare(user: &TokenUser, last: Option<&TokenUser>) -> Result<(), (Code, &'static str)> {
     match last {
         _ if user.admin => Ok(()),

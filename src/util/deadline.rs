@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How often a wait checks whether it is cancelled.
+/// The interval at which a wait checks whether it is cancelled.
 pub const STOP_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A token that cancels runs of this process; clones share one flag.
@@ -75,8 +75,8 @@ impl Deadline {
         Ok(self.remaining()?.min(STOP_POLL_INTERVAL))
     }
 
-    /// Waits until the deadline. The cancel is a flag that other threads set, such as those of signal handlers, so it
-    /// is checked after each short sleep.
+    /// Waits until the deadline. The cancel is a flag that other threads set, such as those of signal handlers. It is
+    /// checked after each short sleep.
     ///
     /// # Errors
     /// Returns [`Expired::Cancelled`] as soon as the cancel is seen.
@@ -91,15 +91,15 @@ impl Deadline {
     }
 }
 
-/// How often [`wait_while`] looks: what it waits for takes milliseconds.
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+/// The interval of the checks of [`wait_while`]. Its conditions end within milliseconds.
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Waits at most `patience` for the end of something that no call can wait for with a time limit: a thread, or a process
-/// that is not our child. Looks at it again and again.
-pub fn wait_while(patience: Duration, goes_on: impl Fn() -> bool) {
+/// Waits while a condition holds, at most `patience`, by repeated checks. It is for events for which no call waits with
+/// a time limit: the end of a thread, or of a process that is not our child.
+pub fn wait_while(patience: Duration, condition: impl Fn() -> bool) {
     let begun = Instant::now();
-    while goes_on() && begun.elapsed() < patience {
-        std::thread::sleep(LOOK_INTERVAL);
+    while condition() && begun.elapsed() < patience {
+        std::thread::sleep(CHECK_INTERVAL);
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_deadline_ends_by_time_or_by_interrupt() {
+    fn a_deadline_ends_by_time_or_by_cancel() {
         let cancel = CancelToken::default();
         assert!(Deadline::after(Duration::MAX, &cancel).remaining().is_ok());
         assert_eq!(Deadline::after(Duration::ZERO, &cancel).remaining(), Err(Expired::TimedOut));

@@ -36,8 +36,8 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
 pub fn remove_folder(path: &Path) -> io::Result<()> {
     let removed = match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // `path`, or a part above it, is a file or a link. If it is `path`, it is removed, but not the target of a
-        // link; otherwise there is nothing to remove.
+        // `path`, or a parent of it, is a file or a link. If it is `path`, it is removed, but not the target of a link.
+        // If it is a parent, there is nothing to remove.
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => match fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
             result => result,
@@ -65,8 +65,8 @@ pub fn open_folder(path: &Path) {
     let _ = path;
 }
 
-/// Returns all that is below a folder, a folder before its content. What cannot be read is passed over. Links are not
-/// followed.
+/// Returns all entries below a folder, each folder before its content. Entries that cannot be read are skipped. Links
+/// are not followed.
 pub fn entries_below(folder: &Path) -> impl Iterator<Item = DirEntry> {
     let mut pending = vec![folder.to_owned()];
     let contents = iter::from_fn(move || {
@@ -78,7 +78,7 @@ pub fn entries_below(folder: &Path) -> impl Iterator<Item = DirEntry> {
     contents.flatten()
 }
 
-/// Returns how many bytes the files below a folder have.
+/// Returns the total size of the files below a folder.
 pub fn bytes_in(folder: &Path) -> u64 {
     let files = entries_below(folder).filter_map(|entry| entry.metadata().ok()).filter(|about| !about.is_dir());
     files.map(|about| about.len()).fold(0, u64::saturating_add)
@@ -96,8 +96,8 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
 }
 
 /// Opens a file of this service for reading and writing, and creates it with mode 0600 if it is missing. If it is
-/// overwritten, or is a folder, link, FIFO or device, it is removed first: a link, a hard link too, may lead to a file of
-/// someone else.
+/// overwritten, or is a folder, link, FIFO or device, it is removed first: a link, even a hard link, may lead to a file
+/// of another user.
 ///
 /// # Errors
 /// Returns the system's error, with the path.
@@ -114,8 +114,8 @@ pub fn open_file(path: &Path, is_overwritten: bool) -> io::Result<File> {
     open_regular(&mut options, path)
 }
 
-/// Removes what is in the place of a file, unless it is a regular file. One with content and another name is removed
-/// too: what is written to it would be in the other file.
+/// Removes everything at the path of a file except a regular file. A regular file with content and a second hard link
+/// is removed too, because a write would change both.
 ///
 /// # Errors
 /// Returns the system's error, with the path.
@@ -161,7 +161,7 @@ pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// Reads a file that a setting names, which may be a link.
 ///
 /// # Errors
-/// Says what is wrong with it: the system's error, it is not a regular file, or it has more than `bytes_max` bytes.
+/// Returns what is wrong with it: the system's error, it is not a regular file, or it has more than `bytes_max` bytes.
 pub fn read_named_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let in_words = |error: io::Error| error.to_string();
     // This is checked before opening, because opening a named pipe waits for a writer.
@@ -178,7 +178,7 @@ pub fn read_named_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Removes the FIFOs, sockets and devices below a folder, which git neither sees nor removes.
+/// Removes the FIFOs, sockets and devices below a folder, which git ignores and does not remove.
 ///
 /// # Errors
 /// Returns the system's error, with the path.
@@ -200,7 +200,7 @@ pub fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     open_file(path, true)?.write_all(content).map_err(|error| at(path, &error))
 }
 
-/// Replaces the file at `path` in one step: after a crash, either the old file or the new one is there.
+/// Replaces the file at `path` in one step: after a crash, either the old or the new file exists.
 ///
 /// # Errors
 /// Returns the system's error, with the path.
@@ -223,12 +223,12 @@ pub fn at(path: &Path, error: &io::Error) -> io::Error {
 /// The folder of one run.
 pub struct RunDir {
     path: PathBuf,
-    /// Its volume, with the free space to leave as computed when the run began.
+    /// Its volume, with the free space to leave, which was computed when the run began.
     pub volume: Volume,
 }
 
 impl RunDir {
-    /// Creates an empty folder at `path`. What a killed run left there is removed first, including its secrets.
+    /// Creates an empty folder at `path`. Files that a killed run left there are removed first, including its secrets.
     ///
     /// # Errors
     /// Returns the system's error, with the path.
@@ -261,10 +261,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_a_regular_file_gives_way_and_what_it_leads_to_stays() {
+    fn a_link_or_folder_is_replaced_and_the_target_of_a_link_is_unchanged() {
         let run = RunDir::for_test("files").unwrap();
         let (path, outside) = (run.path().join("own"), run.path().join("outside"));
-        let stays = || assert_eq!(fs::read(&outside).unwrap(), b"outside");
+        let check_outside = || assert_eq!(fs::read(&outside).unwrap(), b"outside");
         fs::write(&outside, "outside").unwrap();
         let places: [(&str, &dyn Fn()); 4] = [
             ("link", &|| symlink(&outside, &path).unwrap()),
@@ -276,18 +276,18 @@ mod tests {
             put();
             write_file(&path, b"ours").unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(read_file(&path, 100).unwrap(), b"ours", "{name}");
-            stays();
+            check_outside();
             remove_file(&path).unwrap();
             put();
             replace_file(&path, b"ours").unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(read_file(&path, 100).unwrap(), b"ours", "{name}");
-            stays();
+            check_outside();
             remove_file(&path).unwrap();
         }
     }
 
     #[test]
-    fn a_fifo_is_neither_waited_for_nor_read() {
+    fn a_fifo_is_refused_or_removed_without_waiting() {
         let run = RunDir::for_test("fifo").unwrap();
         let path = run.path().join("fifo");
         let make = || rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();

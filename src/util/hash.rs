@@ -1,9 +1,9 @@
-//! Hashes of content and random words, by `ring`; on WebAssembly, hashes by the sha crates.
+//! Hashes of content and random words, from `ring`. On WebAssembly, hashes are from the sha crates.
 
 /// The algorithm of a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// 20 bytes; most git repositories name their objects by it.
+    /// 20 bytes. Most git repositories use it for object ids.
     Sha1,
     /// 32 bytes.
     Sha256,
@@ -87,7 +87,7 @@ mod platform {
 mod platform {
     use sha1::digest::DynDigest;
 
-    /// Returns `None`: on WebAssembly we start no program that needs a random word.
+    /// Returns `None`: on WebAssembly, no program that needs a random word is started.
     pub(super) fn random() -> Option<[u8; 32]> {
         None
     }

@@ -6,15 +6,15 @@ use miniserde::json::{self, Value};
 /// The limits for the outline of a text.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many brackets may be open at the same time.
+    /// The most open brackets at the same time.
     pub depth: usize,
-    /// How many values there may be, not counting the first of each array and object.
+    /// The most values, not counting the first of each array and object.
     pub values: usize,
-    /// How many arrays and objects there may be. An object takes 700 bytes, whatever its content.
+    /// The most arrays and objects. An object takes 700 bytes for any content.
     pub containers: usize,
 }
 
-/// Says which limit the outline breaks first. The content of strings does not count.
+/// Returns the limit that the outline breaks first. The content of strings does not count.
 pub fn outline_fault(text: &str, limits: Limits) -> Option<&'static str> {
     let (mut depth, mut values, mut containers) = (0_usize, 1_usize, 0_usize);
     let (mut in_string, mut escaped) = (false, false);
@@ -38,7 +38,7 @@ pub fn outline_fault(text: &str, limits: Limits) -> Option<&'static str> {
     None
 }
 
-/// Returns the value of a text, if its outline keeps the limits and it is JSON.
+/// Returns the value of a text, if it is JSON and its outline is within the limits.
 pub fn parse(text: &str, limits: Limits) -> Option<Value> {
     if outline_fault(text, limits).is_some() {
         return None;
@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outline_is_held_to_each_limit() {
+    fn each_limit_of_an_outline_is_checked() {
         check("[[1]]", None);
         check("[[[1]]]", Some("is nested too deeply"));
         check("[1,2,3]", None);
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_the_limits_is_parsed() {
+    fn a_text_within_the_limits_is_parsed() {
         let limits = Limits { depth: 1, values: 1, containers: 1 };
         assert!(matches!(parse(r#"{"a":1}"#, limits), Some(Value::Object(_))));
         assert!(parse(r#"{"a":[]}"#, limits).is_none());

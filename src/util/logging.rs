@@ -22,7 +22,7 @@ thread_local! {
     static IS_WRITING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The fields of a JSON line besides its message: the run that this thread works for, and its step.
+/// The fields of a JSON line besides its message: the run that this thread works for, and the step of the run.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
     /// The id of the run; empty outside a run.
@@ -82,7 +82,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging; a second call changes nothing. From then on, a panic is a log line too: std would print its text
+/// Starts logging; a second call changes nothing. After that, a panic is a log line too: std would print its text
 /// unescaped, and the text may contain a part of a request.
 pub fn start(level: LevelFilter, format: LogFormat) {
     let text = SimpleLogger::new().with_level(level).with_utc_timestamps();
@@ -98,7 +98,7 @@ fn log_panic(panic: &PanicHookInfo<'_>, format: LogFormat) {
     if IS_WRITING.get() {
         return;
     }
-    // `image/build-static` leaves the places out.
+    // `image/build-static` builds without source locations.
     let place = panic.location().filter(|place| place.line() > 0);
     let place = place.map_or_else(String::new, |place| format!(" at {}:{}", place.file(), place.line()));
     let thread = std::thread::current();
@@ -120,7 +120,7 @@ struct Logger {
 }
 
 impl Log for Logger {
-    /// The level of the settings is the global one, which `log` checks itself.
+    /// The configured level is the global level, which `log` checks itself.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let is_quiet = QUIET_TARGETS.iter().any(|target| metadata.target().starts_with(target));
         !is_quiet || metadata.level() <= QUIET_LEVEL
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_says_in_which_run_it_is() {
+    fn a_line_of_json_has_the_fields_of_its_run() {
         assert!(json_line(Level::Info, "t", "m \"q\"").ends_with("\"message\":\"m \\\"q\\\"\"}"));
         let run = run_scope("r1", "shop");
         set_step("pull");
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn crates_that_log_bytes_are_kept_quiet() {
+    fn crates_that_log_traffic_log_only_warnings() {
         let text = SimpleLogger::new();
         let logger = Logger { format: LogFormat::Text, text };
         let enabled = |target: &str, level| logger.enabled(&Metadata::builder().target(target).level(level).build());

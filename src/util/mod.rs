@@ -1,5 +1,5 @@
 //! General tools that know nothing of Windmill, git or backups: secrets, hashes, files, deadlines, retries, logging.
-//! Every folder may use it; it uses none.
+//! Every folder may use it. It uses no other folder.
 
 pub mod deadline;
 pub mod files;

@@ -1,4 +1,4 @@
-//! Runs two functions at the same time; if no thread can be started, one after the other.
+//! Runs two functions at the same time; if no thread can be started, it runs them one after the other.
 
 use std::panic;
 use std::thread;
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_are_done_each_once() {
+    fn each_of_the_two_functions_runs_once() {
         let mut here = 0;
         let (name, ()) = both("aside", || thread::current().name().map(str::to_owned), || here += 1);
         assert_eq!(here, 1);

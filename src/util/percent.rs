@@ -10,7 +10,7 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, NOT_RESERVED).to_string()
 }
 
-/// Encodes a path: as [`encode`], but keeps the slashes.
+/// Encodes a path: as [`encode`] does, but keeps the slashes.
 pub fn encode_path(text: &str) -> String {
     utf8_percent_encode(text, IN_A_PATH).to_string()
 }
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_can_be_decoded() {
+    fn an_encoded_text_can_be_decoded() {
         check("azAZ09-._~", encode, "azAZ09-._~");
         check("f/a b", encode, "f%2Fa%20b");
         check("f/a b", encode_path, "f/a%20b");
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_encodes_nothing_is_not_decoded() {
+    fn a_malformed_encoding_is_not_decoded() {
         assert_eq!(decode("%c3%bc+").as_deref(), Some("\u{fc}+"), "in lower case too, and a plus sign is one");
         for text in ["%", "a%2", "%zz", "%+1", "%c3", "%ff"] {
             assert_eq!(decode(text), None, "{text}");

@@ -1,12 +1,12 @@
-//! Makes foreign text fit to be shown: without known secrets, without characters that hide or reorder others, and not
-//! too long.
+//! Prepares text from other sources for output: removes known secrets and characters that hide or reorder others, and
+//! shortens it.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use crate::util::{Secret, percent};
 
-/// Shorter strings are not replaced: replacing every `ab` would destroy the text and reveal the secret.
+/// Shorter strings are not replaced: replacing every `ab` would make the text unreadable and reveal the secret.
 const SCRUBBED_BYTES_MIN: usize = 4;
 
 /// Returns whether a character is invisible, or changes the direction or the place of others, so that a text looks like
@@ -22,8 +22,8 @@ pub fn is_invisible(character: char) -> bool {
 
 /// Replaces each [invisible](is_invisible) character by U+FFFD, except `\n` and tabs.
 pub fn visible(text: &str) -> String {
-    let seen = |one: char| if is_invisible(one) && !matches!(one, '\n' | '\t') { '\u{fffd}' } else { one };
-    text.chars().map(seen).collect()
+    let replaced = |char: char| if is_invisible(char) && !matches!(char, '\n' | '\t') { '\u{fffd}' } else { char };
+    text.chars().map(replaced).collect()
 }
 
 /// Returns the text, or its beginning (a third of `bytes_max`) and its end: the beginning says what was tried, and the
@@ -49,12 +49,12 @@ pub fn first_chars(text: &str, chars_max: usize) -> Cow<'_, str> {
 /// Replaces known secrets in text that a tool or a server wrote.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    /// The strings to replace, longest first, so that a secret within another one does not break the longer one up.
+    /// The strings to replace, longest first, so that a secret within a longer one does not break up the longer one.
     needles: Vec<Secret>,
 }
 
 impl Redactor {
-    /// Makes a redactor for each line of `secrets`, as it is and percent-encoded, as tools may print it.
+    /// Makes a redactor for each line of `secrets`, unchanged and percent-encoded, because tools may print both.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Secret>) -> Self {
         let mut needles: Vec<Secret> = Vec::new();
         for secret in secrets {
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_hides_or_reorders_a_text_is_replaced() {
+    fn characters_that_hide_or_reorder_others_are_replaced() {
         assert_eq!(
             visible("a\u{202e}b\u{200b}c\r\n\u{1b}[1m\u{e0041}"),
             "a\u{fffd}b\u{fffd}c\u{fffd}\n\u{fffd}[1m\u{fffd}"
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn known_secrets_are_scrubbed_in_every_form() {
+    fn known_secrets_are_redacted_in_every_form() {
         let secrets = [Secret::new("tok/en+1"), Secret::new("tok/en+1longer"), Secret::new("line one\nline two")];
         let redactor = Redactor::new(&secrets);
         let text = "a tok/en+1longer b tok%2Fen%2B1 c line two d";
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_text_does_not_end_in_the_beginning_of_a_secret() {
+    fn a_cut_text_does_not_end_with_the_beginning_of_a_secret() {
         let secrets = [Secret::new("token-one"), Secret::new("token-two"), Secret::new("en-")];
         let redactor = Redactor::new(&secrets);
         assert_eq!(redactor.scrub_cut("a token-one b token-t"), "a [redacted] b [redacted]");

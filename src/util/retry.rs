@@ -1,4 +1,4 @@
-//! How often a failed step is tried again, and after which pauses.
+//! The retries of a failed step, and the pauses before them.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::util::{Deadline, Expired};
 const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(1500), Duration::from_secs(4)];
 /// The longest pause that a server may ask for by `Retry-After`.
 const ASKED_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Whether another attempt of a failed step may help, and how it has to be made.
+/// Whether another attempt of a failed step may help, and what has to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
     /// No attempt helps: for example, the token is wrong or the workspace does not exist.
     Never,
-    /// After a pause, which is at least as long as the server asks for.
+    /// Another attempt after a pause, which is at least as long as the server asks for.
     AfterPause(Option<Duration>),
-    /// With a new checkout, because git found this one damaged, or because it takes space that the disk does not have.
+    /// Another attempt with a new checkout, because this one is damaged, or because it takes disk space that is needed.
     NewCheckout,
-    /// With an empty folder, because the content of the folder that `wmill` pulled into may be the cause.
+    /// Another attempt with an empty folder, because the content of the folder of the pull may be the cause.
     EmptyFolder,
 }
 
@@ -34,7 +34,7 @@ pub trait Failure: From<Expired> {
     }
 }
 
-/// Does `work`, and repeats it after a pause as long as its error says that this may help.
+/// Does `work`, and repeats it after a pause as long as the error is transient.
 ///
 /// # Errors
 /// Returns the last error if another attempt does not help, or if no attempt or no time for one is left, and
@@ -81,7 +81,7 @@ mod tests {
     use crate::util::CancelToken;
 
     #[test]
-    fn there_is_no_pause_without_time_for_it_and_none_after_an_interrupt() {
+    fn there_is_no_pause_without_time_or_after_a_cancel() {
         let cancel = CancelToken::default();
         let short = Deadline::after(Duration::from_millis(200), &cancel);
         assert_eq!(pause(&short, 1, None, "x"), Ok(false));

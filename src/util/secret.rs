@@ -1,4 +1,4 @@
-//! A string that cannot be printed; only one method returns its text, so that each use can be found.
+//! A string that cannot be printed. Only one method returns its text, so that each use can be found.
 
 use std::fmt;
 
@@ -22,8 +22,8 @@ impl Secret {
         &self.0
     }
 
-    /// Returns whether `candidate` is this secret. The time of the answer shows nothing of the secret: what is compared
-    /// are hashes, and which of their bytes are equal does not say how close the candidate is.
+    /// Returns whether `candidate` is this secret. The time of the comparison reveals nothing about the secret, because
+    /// hashes are compared: their equal bytes do not show how similar the candidate is.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         hash_of(&[self.0.as_bytes()]) == hash_of(&[candidate])
     }
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_very_same_bytes_match() {
+    fn only_equal_bytes_match() {
         let secret = Secret::new("abc");
         assert!(secret.matches(b"abc"));
         for other in [&b"ab"[..], b"abcd", b"abd", b"ABC", b"abcabc", b""] {

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_was_set_does_not_make_a_moment_older() {
+    fn a_change_of_the_clock_does_not_make_a_moment_older() {
         let (moment, now) = (Instant::now(), from_text("2026-11-28T14:00:00Z").unwrap());
         let since = now.duration_since(of(moment, now)).unwrap();
         assert!(since <= moment.elapsed(), "{since:?}");

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// How much free space a run has to leave. A run that leaves less is ended, because other programs write to the same
-/// disk, for example logs and databases.
+/// The free space that a run has to leave. A run that leaves less is ended, because other programs, such as databases,
+/// write to the same disk.
 pub const FREE_BYTES_MIN: u64 = 64 << 20;
-/// On a volume smaller than this, the minimum would be a large part, so a run may take half of what is free at its
+/// On a smaller volume, the minimum would be a large part, so a run may use half of the space that is free at its
 /// start.
 const SMALL_VOLUME_BYTES: u64 = 4 * FREE_BYTES_MIN;
 
@@ -48,7 +48,7 @@ impl Volume {
     }
 }
 
-/// Returns the size of the volume and the space that is free to us, in bytes.
+/// Returns the size of the volume and the free space that our user may use, in bytes.
 #[cfg(unix)]
 pub fn space(path: &Path) -> Option<(u64, u64)> {
     let about = rustix::fs::statvfs(path).ok()?;

@@ -11,11 +11,11 @@ use serde::de::{
 use crate::util::redact::first_chars;
 
 /// The most brackets and braces in a file whose fields are read. For each token, the parser checks every open one:
-/// 60,000 nested braces, a file of 240 KiB, took 34 seconds. All opening ones are counted, because what closes them may
-/// be in a comment.
+/// 60,000 nested braces, a file of 240 KiB, took 34 seconds. All opening brackets are counted, because the closing one
+/// may be in a comment.
 const BRACKETS_MAX: usize = 1000;
 /// The bound for a value that is read whole, in which brackets are usual: their number times the size of the file. It
-/// permits a few seconds.
+/// limits the time to a few seconds.
 const BRACKETS_TIMES_BYTES_MAX: usize = 1 << 31;
 /// The most characters of a file that can begin a value or its tag. The parser holds up to 500 bytes for each before it
 /// returns a value.
@@ -24,21 +24,21 @@ const MARKS_MAX: usize = 40_000;
 const DEPTH_MAX: usize = 100;
 /// The levels of a file whose fields are read: the mapping itself, and a list or a mapping in it.
 const FIELD_LEVELS: usize = 2;
-/// How many characters of the parser's message an error has.
+/// The most characters of the parser's message in an error.
 const REASON_CHARS_MAX: usize = 160;
-/// How many characters of a key an error has.
+/// The most characters of a key in an error.
 const KEY_CHARS_MAX: usize = 40;
 
-/// What begins a YAML file of some editors on Windows. Anywhere else, it is a character.
+/// The byte order mark, with which some editors on Windows begin a YAML file. Elsewhere, it is a normal character.
 const BYTE_ORDER_MARK: char = '\u{feff}';
-/// Characters that are line breaks, or nothing, for our parser, which reads YAML 1.1. For `wmill`, which reads YAML 1.2,
-/// they are part of the text. Each is parsed as its stand-in, a character for private use.
+/// Characters that our parser, which reads YAML 1.1, treats as line breaks or ignores. For `wmill`, which reads YAML
+/// 1.2, they are part of the text. Each is parsed as its stand-in, a character for private use.
 const STAND_INS: [(char, char); 4] =
     [('\u{85}', '\u{10fff0}'), ('\u{2028}', '\u{10fff1}'), ('\u{2029}', '\u{10fff2}'), (BYTE_ORDER_MARK, '\u{10fff3}')];
-/// How an escape for a stand-in begins.
+/// The beginning of an escape for a stand-in.
 const STAND_IN_ESCAPE: &str = "\\U0010";
-/// The tag that makes a mapping of any key a part of the mapping around it. It can also be written as `!!merge`, and
-/// with percent escapes.
+/// The tag of a key whose mapping is merged into the mapping around it. It can also be written as `!!merge`, and with
+/// percent escapes.
 const MERGE_TAG: &str = "!<tag:yaml.org,2002:merge>";
 
 /// A value of YAML or JSON.
@@ -46,9 +46,9 @@ const MERGE_TAG: &str = "!<tag:yaml.org,2002:merge>";
 pub enum Node {
     /// Null.
     Null,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Whole(i128),
     /// Another number.
     Real(f64),
@@ -58,7 +58,7 @@ pub enum Node {
     List(Vec<Node>),
     /// A mapping, in its order. A value with a tag is a mapping with one key: the tag, after `!`.
     Fields(Vec<(String, Node)>),
-    /// A value that was not asked for, or that has too many levels or too much content.
+    /// A value that is not wanted, or that has too many levels or too much content.
     Unread,
 }
 
@@ -119,14 +119,14 @@ pub fn fields(yaml: &[u8], bytes_max: usize, wanted: fn(&str) -> bool) -> Result
 }
 
 fn parse(source: &Source<'_>, levels: usize, wanted: Option<fn(&str) -> bool>) -> Result<Node, yaml_serde::Error> {
-    // So many values and bytes of texts can a file of this size have without aliases. For example, `a,` in a mapping is
-    // a key of one byte with a value.
+    // A file of this size can have this many values and bytes of texts without aliases. For example, `a,` in a mapping
+    // is a key of one byte with a value.
     let mut room = 2 * source.text.len() + 1;
     let seed = Seed { source, room: &mut room, levels, wanted };
     seed.deserialize(yaml_serde::Deserializer::from_str(&source.text))
 }
 
-/// A text that our parser and the one of `wmill` split into the same lines.
+/// A text that our parser and the parser of `wmill` split into the same lines.
 struct Source<'a> {
     text: Cow<'a, str>,
 }
@@ -141,7 +141,7 @@ impl<'a> Source<'a> {
         if yaml.split('\r').skip(1).any(|rest| !rest.starts_with('\n')) {
             return Err("it has a carriage return within a line".to_owned());
         }
-        // `wmill` drops the mark before the first value, and has it as a part of the key elsewhere.
+        // `wmill` drops the mark before the first value, and treats it as a part of the key elsewhere.
         if yaml.split('\n').any(|line| line.starts_with(['%', BYTE_ORDER_MARK])) {
             return Err("it has a directive or a byte order mark at the beginning of a line".to_owned());
         }
@@ -168,7 +168,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Returns whether the text has the tag that merges mappings. Our parser takes a key with it for a key like others.
+/// Returns whether the text has the tag that merges mappings. Our parser treats a key with this tag as a usual key.
 fn has_merge_tag(yaml: &str) -> bool {
     let is_in_a_name = |char: char| char.is_ascii_alphanumeric() || char == '%';
     let mut names = yaml.split("!!").skip(1).filter_map(|rest| rest.split(|char| !is_in_a_name(char)).next());
@@ -184,20 +184,20 @@ fn brackets(text: &str) -> usize {
     text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count()
 }
 
-/// Counts the marks within texts too.
+/// Marks within texts are counted too.
 fn has_too_many_values(text: &str) -> bool {
     text.bytes().filter(|byte| b",:-?!&[{\n\r".contains(byte)).nth(MARKS_MAX).is_some()
 }
 
 /// Reads one value.
 ///
-/// If no room or no level is left, it skips the value and everything that contains it, so aliases cannot make a small
-/// file large. The target of an alias is then read at most once for each level.
+/// If no room or no level is left, it skips the value and everything that contains it, so that aliases cannot make a
+/// small file large. The target of an alias is then read at most once for each level.
 struct Seed<'a> {
     source: &'a Source<'a>,
-    /// How many values and bytes of texts may still be read.
+    /// The number of values and bytes of texts that may still be read.
     room: &'a mut usize,
-    /// How many levels of lists and mappings may still be read.
+    /// The number of levels of lists and mappings that may still be read.
     levels: usize,
     /// The fields to read of a mapping of which other fields are skipped.
     wanted: Option<fn(&str) -> bool>,
@@ -208,7 +208,7 @@ impl Seed<'_> {
         Seed { source: self.source, room: self.room, levels: self.levels.saturating_sub(1), wanted: None }
     }
 
-    /// Takes this much room, and returns whether there was enough.
+    /// Uses this much room, and returns whether there was enough.
     fn take(&mut self, amount: usize) -> bool {
         let left = self.room.checked_sub(amount);
         *self.room = left.unwrap_or(0);
@@ -302,7 +302,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 break;
             }
             if !seen.insert(name.clone()) {
-                // Parsers differ in which of the two they use.
+                // Parsers differ in which of the two values they use.
                 let name = escaped_start(&name, KEY_CHARS_MAX);
                 return Err(de::Error::custom(format_args!("the key `{name}` is there twice")));
             }
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_the_same_in_each_way_to_write_it() {
+    fn a_number_is_equal_in_each_notation() {
         let of = |text: &str| value(&["a: ", text].concat()).expect("a value");
         assert_eq!(of("100000000000000000000"), of("1e+20"));
         assert_eq!(of("18446744073709551616"), of("18446744073709551616.0"));
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_are_those_of_yaml_1_2() {
+    fn lines_are_split_as_in_yaml_1_2() {
         let text = |text: &str| Node::Text(text.to_owned());
         for char in ['\u{85}', '\u{2028}', '\u{2029}', '\u{feff}'] {
             let yaml = format!("a: x{char}b: \"\nc{char}: [\"{char}\"] # {char}d: 1\n");
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_reads_in_another_way_is_not_read() {
+    fn values_that_wmill_reads_differently_are_not_read() {
         for yaml in [
             "a: 1 # \rb: 2",
             "a: 1\r",
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn aliases_are_followed_as_far_as_the_file_is_large() {
+    fn aliases_are_followed_within_the_size_of_the_file() {
         assert!(value("a: &a [x, x]\nb: *a\n").is_some());
         assert_eq!(value("a: &a [x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b, *b, *b, *b, *b, *b]\n"), None);
         // Aliases repeat one long text.
@@ -419,7 +419,7 @@ mod tests {
 
     #[test]
     fn a_file_with_very_many_values_is_not_parsed() {
-        // The bracket is a mark too.
+        // The bracket counts as a mark too.
         let list = |marks: usize| ["[", &"1,".repeat(marks - 1), "]"].concat();
         assert!(value(&list(MARKS_MAX)).is_some());
         assert_eq!(value(&list(MARKS_MAX + 1)), None);
@@ -428,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_do_not_make_a_text_longer_than_its_room() {
+    fn escapes_do_not_make_a_text_longer_than_its_limit() {
         for dense in ["\"\\P\\L\\N\"", "{a,b,c}", "[\"\\P\",1]", "[[],[[]]]", "{\"\\P\",\"\\L\":[~,1]}"] {
             assert!(value(dense).is_some(), "{dense}");
         }

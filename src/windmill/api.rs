@@ -17,24 +17,24 @@ use crate::util::parallel::both;
 use crate::util::{Deadline, Expired, Failure, Limits, Redactor, Retry, Secret, hash, percent, retry};
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
 
-/// How long the answer to one small question may take.
+/// The time limit for the answer to one small question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The largest answer to most questions. A list of items has a tenth of a megabyte a page; a script comes with its whole
-/// source.
+/// The largest answer to most questions. A page of a list of items has 0.1 MB; a script includes its whole source.
 const ANSWER_BYTES_MAX: u64 = 2 << 20;
-/// The largest shared UI. Windmill keeps it as one JSON document. Parsed, it takes as much memory again.
+/// The largest shared UI, which Windmill keeps as one JSON document. The parsed value takes the same amount of memory
+/// in addition.
 const SHARED_UI_BYTES_MAX: u64 = 8 << 20;
-/// How much is read of an answer with another status than 200.
+/// The most bytes that are read of an answer with a status other than 200.
 const SHORT_BYTES_MAX: u64 = 16 << 10;
-/// The limits for parsing an answer. An item of a list has some ten values, of which at most one is a list or an
-/// object. Of hostile answers, objects with one member are the largest: 700 bytes each.
+/// The limits for parsing an answer. An item of a list has about ten values, of which at most one is a list or an
+/// object. In hostile answers, objects with one member take the most memory: 700 bytes each.
 const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 12 << 10 };
-/// How much of an answer that is not Windmill's is used for a message.
+/// The most bytes of an answer that is not Windmill's in a message.
 const ECHOED_BYTES_MAX: usize = 4 << 10;
-/// How many characters of a redirect's target a message shows.
+/// The most characters of a redirect's target in a message.
 const LOCATION_CHARS_MAX: usize = 200;
 const VERSION: &str = "api/version";
-/// The export as a tar file, which servers of all versions make; a query has to follow.
+/// The export as a tar file, which servers of all versions make. A query is appended.
 const EXPORT: &str = "workspaces/tarball?archive_type=tar";
 
 /// Why Windmill or wmill failed.
@@ -42,7 +42,7 @@ const EXPORT: &str = "workspaces/tarball?archive_type=tar";
 pub struct WindmillError {
     /// The code of the result.
     pub code: Code,
-    /// What was tried, on what, and why it failed. It is empty if the time is over or the service is shutting down.
+    /// What was tried, on what, and why it failed. It is empty if the time is over or the service is ending.
     pub message: String,
     /// Which attempt may help.
     pub retry: Retry,
@@ -92,7 +92,7 @@ pub fn fingerprint(key: &Secret) -> String {
     ["sha256:", &hash::hex(&hash::hash_of(&[key.expose().as_bytes()]))].concat()
 }
 
-/// What Windmill says about itself and about the token.
+/// What Windmill reports about itself and about the token.
 #[derive(Clone, Debug, Default)]
 pub struct Account {
     /// Name and address of the token's user, if Windmill gave both.
@@ -105,7 +105,7 @@ pub struct Account {
     pub workspaces: Option<Vec<String>>,
 }
 
-/// What the server says to everyone.
+/// What the server reports without a token.
 pub struct ServerInfo {
     /// The server's version, such as `CE v1.491.5`, or `None` if the server does not give it.
     pub version: Option<String>,
@@ -123,7 +123,7 @@ pub struct Windmill<'a> {
     pub token: &'a Secret,
     /// Additional headers for each question. Each value is a secret.
     pub headers: &'a [(String, Secret)],
-    /// When the run ends.
+    /// The deadline of the run.
     pub deadline: &'a Deadline,
     /// The HTTP client. It keeps the certificates that it has read.
     pub(super) agent: ureq::Agent,
@@ -137,7 +137,7 @@ fn living_workspace(listed: &Value) -> Option<WorkspaceId> {
 }
 
 struct Answer {
-    /// The path that was asked for.
+    /// The path of the question.
     path: String,
     status: u16,
     headers: HeaderMap,
@@ -145,7 +145,8 @@ struct Answer {
 }
 
 impl Answer {
-    /// Returns which attempt may help after this status. Servers that are overloaded or being replaced come back.
+    /// Returns which attempt may help after this status. Servers that are overloaded or being replaced become available
+    /// again.
     fn retry(&self) -> Retry {
         // The header may also be a date, which is rare. Our own pause is used then.
         let asked =
@@ -193,17 +194,18 @@ impl<'a> Windmill<'a> {
         // Both are asked at once, each over its own connection, so that they take as long as the slower one.
         let (server, user) = both("greet", || self.greet(), || self.user());
         let (server_version, user) = (server?.version, user?);
-        let owned = |name: &str| text(&user, name).map(str::to_owned);
-        let seen = || Some(self.workspaces().ok()?.iter().map(WorkspaceId::to_string).collect());
+        let field = |name: &str| text(&user, name).map(str::to_owned);
+        let visible = || Some(self.workspaces().ok()?.iter().map(WorkspaceId::to_string).collect());
         Ok(Account {
-            user: owned("username").zip(owned("email")),
+            user: field("username").zip(field("email")),
             server_version,
             is_admin: is_true(&user, "is_admin"),
-            workspaces: if list_workspaces { seen() } else { None },
+            workspaces: if list_workspaces { visible() } else { None },
         })
     }
 
-    /// Asks only who the token's user in the workspace is. It asks again after a pause if the server may come back.
+    /// Asks only who the token's user in the workspace is. It asks again after a pause if the server may become
+    /// available again.
     ///
     /// # Errors
     /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
@@ -229,8 +231,8 @@ impl<'a> Windmill<'a> {
         Ok(user)
     }
 
-    /// Takes the export with the query of a [`Plan`](crate::windmill::wmill_yaml::Plan), and what belongs to it, into
-    /// `folder`.
+    /// Downloads the export with the query of a [`Plan`](crate::windmill::wmill_yaml::Plan), and the related answers,
+    /// into `folder`.
     ///
     /// # Errors
     /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace, or if the answer
@@ -240,7 +242,7 @@ impl<'a> Windmill<'a> {
         let path = self.path(EXPORT);
         let (agent, url) = (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()));
         let export = Pending::start(move |_| agent.get(&url).config().timeout_global(Some(left)).build().call())?;
-        // The server needs far longer for the export.
+        // The server needs much longer for the export.
         let sides = SideAnswers {
             own_items: self.side("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
             file_types: self.side("resources/file_resource_type_to_file_ext_map", ANSWER_BYTES_MAX)?,
@@ -263,12 +265,12 @@ impl<'a> Windmill<'a> {
         taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
     }
 
-    /// Asks what wmill asks in addition to the export. An answer with a status other than 200 and 404 is an error, since
-    /// wmill would then delete files, and exit with 0.
+    /// Asks a question that wmill asks in addition to the export. An answer with a status other than 200 and 404 is an
+    /// error, because wmill would then delete files and exit with 0.
     fn side(&self, path: &str, bytes_max: u64) -> Result<snapshot::Answer, WindmillError> {
         let answer = self.ask_by(&self.path(path), bytes_max, None)?;
         match answer.status {
-            // A server that does not know the question answers 404. wmill does not ask such a server either.
+            // A server that does not know the question answers 404. wmill does not ask such a server.
             200 => Ok(Some(Arc::new(answer.body))),
             404 => Ok(None),
             _ => Err(self.answered(Code::PullFailed, &answer, "")),
@@ -317,8 +319,8 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    /// Asks for something in the workspace that a sync can do without. It asks once, and returns `None` if the answer
-    /// is incomplete, late or not JSON.
+    /// Asks, once, for something in the workspace that a sync does not require. Returns `None` if the answer is
+    /// incomplete, late or not JSON.
     pub fn ask_for_names(&self, path: &str) -> Option<Value> {
         let (status, value) = match self.ask(&self.path(path)) {
             Ok(answer) => (answer.status, parse(&self.redactor().redact(&answer.body))),
@@ -341,7 +343,7 @@ impl<'a> Windmill<'a> {
         self.ask_by(path, ANSWER_BYTES_MAX, None)
     }
 
-    /// Asks, with a POST if there is a body. The answer has at most so many bytes.
+    /// Asks, with a POST if there is a body. The answer has at most `bytes_max` bytes.
     fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer, WindmillError> {
         self.deadline.remaining()?;
         let (agent, url, asked) = (self.agent.clone(), self.base_url.join(path), path.to_owned());
@@ -355,8 +357,8 @@ impl<'a> Windmill<'a> {
         self.not_redirected(answer.wait(self.deadline)?.map_err(|error| self.unreachable(path, &error))?)
     }
 
-    /// Returns an error for a redirect. A redirect is not followed. The message names its target, since the setting
-    /// should have it.
+    /// Returns an error for a redirect. A redirect is not followed. The message names its target, because the setting
+    /// should have this address.
     fn not_redirected(&self, answer: Answer) -> Result<Answer, WindmillError> {
         if !(300..400).contains(&answer.status) {
             return Ok(answer);
@@ -375,11 +377,11 @@ impl<'a> Windmill<'a> {
     }
 
     fn unreachable(&self, path: &str, error: &ureq::Error) -> WindmillError {
-        // If the time of the run is over, the error says so, whatever the run was waiting for.
+        // If the time of the run is over, the error is a timeout, no matter what the run was waiting for.
         if let Err(expired) = self.deadline.remaining() {
             return expired.into();
         }
-        // A query is long and says little.
+        // A query is long and not useful in a message.
         let path = path.split('?').next().unwrap_or_default();
         if let ureq::Error::BodyExceedsLimit(bytes_max) = error {
             let message = format!(
@@ -398,22 +400,22 @@ impl<'a> Windmill<'a> {
         self.redactor().redact(&output::clean_line(said.as_bytes()))
     }
 
-    /// Removes the token and the values of the headers, in case the server repeats them.
+    /// Returns a redactor for the token and the values of the headers, in case the server repeats them.
     fn redactor(&self) -> Redactor {
         Redactor::new(self.headers.iter().map(|(_, value)| value).chain([self.token]))
     }
 
-    /// Describes an answer by its status. `more` follows: nothing if its content must stay hidden.
+    /// Describes an answer by its status, followed by `more`, which is empty if the content must stay hidden.
     fn answered(&self, code: Code, answer: &Answer, more: &str) -> WindmillError {
         let message = format!("{} answered with status {}{more}", self.base_url.join(&answer.path), answer.status);
         WindmillError { code, message, retry: answer.retry() }
     }
 
     fn strange_answer(&self, answer: &Answer) -> WindmillError {
-        // Secrets are removed before the text is cut to its start, so that no part of an echoed token is left.
-        let said = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
-        let said = self.redactor().scrub_cut(&output::clean_line(said.as_bytes()));
-        let start: String = said.chars().take(200).collect();
+        // Secrets are removed before the text is cut to its start, so that no part of a repeated token is left.
+        let body = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
+        let body = self.redactor().scrub_cut(&output::clean_line(body.as_bytes()));
+        let start: String = body.chars().take(200).collect();
         self.answered(Code::WindmillUnreachable, answer, &[", and the answer is not Windmill's: ", &start].concat())
     }
 
@@ -439,7 +441,7 @@ impl<'a> Windmill<'a> {
     /// Returns the key that encrypts the workspace's secrets, or `None` if this server or token does not give it.
     ///
     /// # Errors
-    /// [`WindmillError`] if there is no answer, or if the server may come back. The error does not contain
+    /// [`WindmillError`] if there is no answer, or if the server may become available again. The error does not contain
     /// the answer.
     pub fn key(&self) -> Result<Option<Secret>, WindmillError> {
         let answer = self.ask(&self.path("workspaces/encryption_key"))?;
@@ -470,7 +472,7 @@ fn is_true(object: &Object, name: &str) -> bool {
     matches!(object.get(name), Some(Value::Bool(true)))
 }
 
-/// Returns a field of an object, if it exists and is a text.
+/// Returns a field of an object, if it exists and is a string.
 pub fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     match object.get(name) {
         Some(Value::String(text)) => Some(text),
@@ -478,10 +480,10 @@ pub fn text<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     }
 }
 
-/// Returns two fields of an object, if both exist and are texts.
-pub fn two_texts(object: &Value, [one, other]: [&str; 2]) -> Option<(String, String)> {
+/// Returns two fields of an object, if both exist and are strings.
+pub fn two_texts(object: &Value, [first, second]: [&str; 2]) -> Option<(String, String)> {
     let Value::Object(object) = object else { return None };
-    Some((text(object, one)?.to_owned(), text(object, other)?.to_owned()))
+    Some((text(object, first)?.to_owned(), text(object, second)?.to_owned()))
 }
 
 type Response = ureq::http::Response<ureq::Body>;
@@ -505,7 +507,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-/// Whether the answer is HTML. No answer of Windmill's API is.
+/// Whether the answer is HTML. Answers of Windmill's API are never HTML.
 fn is_page(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_some_and(|value| value.starts_with("text/html"))
 }
@@ -519,7 +521,7 @@ fn read_answer(path: String, mut response: Response, bytes_max: u64) -> Result<A
     if status == 200 && bytes.len() as u64 > bytes_max {
         return Err(ureq::Error::BodyExceedsLimit(bytes_max));
     }
-    // An answer that is not UTF-8 is not Windmill's. Its beginning is enough for a message.
+    // An answer that is not UTF-8 is not from Windmill. Its beginning is enough for a message.
     let body = String::from_utf8(bytes).unwrap_or_else(|error| {
         let bytes = error.as_bytes();
         String::from_utf8_lossy(&bytes[..bytes.len().min(ECHOED_BYTES_MAX)]).into_owned()
@@ -527,12 +529,12 @@ fn read_answer(path: String, mut response: Response, bytes_max: u64) -> Result<A
     Ok(Answer { path, status, headers: mem::take(response.headers_mut()), body })
 }
 
-/// Returns an error that no other attempt helps against.
+/// Returns an error against which no further attempt helps.
 pub(super) fn failed(code: Code, message: String) -> WindmillError {
     WindmillError { code, message, retry: Retry::Never }
 }
 
-/// Turns the error into an error of the export: only the export failed, and Windmill answers everything else.
+/// Turns the error into an error of the export, because Windmill answers everything else.
 fn pull_failed(error: WindmillError) -> WindmillError {
     if error.is_end_of_run() { error } else { WindmillError { code: Code::PullFailed, ..error } }
 }

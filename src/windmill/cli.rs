@@ -15,26 +15,26 @@ use crate::windmill::api::{self, Windmill, WindmillError, two_texts};
 use crate::windmill::push_relay::{Permits, PushRelay, Refusal};
 use crate::windmill::snapshot_server::SnapshotServer;
 
-/// The name of the only profile in wmill's configuration. Files with the name of the profile in their names
-/// (`x.PROFILE.variable.yaml`) have a meaning to wmill, so this is a name that no file has.
+/// The name of the only profile in wmill's configuration. Files whose names contain the name of the profile
+/// (`x.PROFILE.variable.yaml`) have a meaning for wmill, so this is a name that no file has.
 const PROFILE: &str = "windmill-git-sync-run";
-/// The largest output of a push, with one line for each file of a workspace: a hundred thousand lines. Parsed, they
-/// take as much memory again.
+/// The largest output of a push, with one line for each file of a workspace: a hundred thousand lines. The parsed
+/// output takes the same amount of memory in addition.
 const CHANGES_BYTES_MAX: usize = 8 << 20;
-/// The line that the image's wmill prints before its version.
+/// The line that the wmill of the image prints before its version.
 const SORTS_DEPENDENCIES: &str = "Dependencies are sorted";
-/// How much of a script is read, to see which interpreter its first line names.
+/// The most bytes of a script that are read to find the interpreter in its first line.
 const FIRST_LINE_BYTES_MAX: u64 = 256;
-/// How many lines for people a message about a failed push has, and how long such a line may be.
+/// The most readable lines in a message about a failed push, and the most bytes of a line.
 const PLAIN_LINES_MAX: usize = 3;
 const PLAIN_LINE_BYTES_MAX: usize = 400;
 /// The line that a pull prints between the list of changes, with the contents, and the changes themselves.
 const APPLIES: &str = "Applying changes to files";
-/// How many lines of output the message about a failed pull has.
+/// The most lines of output in the message about a failed pull.
 const MESSAGE_LINES_MAX: usize = 12;
 
 /// Pulls the workspace that `server` serves into `folder`, which must hold the `wmill.yaml` for this run. wmill gets
-/// the server's word instead of a token.
+/// the word of the server instead of a token.
 ///
 /// # Errors
 /// [`WindmillError`]. The folder is then half pulled and must not be used.
@@ -49,8 +49,8 @@ pub fn pull(
     let take = &mut |line: &str| words.take(line);
     let finished = sync(workspace, run_env, folder, server.server(), options, take)?;
     let is_done = words.say_done();
-    // The server's reason comes first. wmill does not name the reason, since it takes a missing answer for an answer of
-    // an older server.
+    // The server's reason comes first. wmill does not name the reason, because it treats a missing answer as an answer
+    // of an older server.
     let asked = server.finish();
     let incomplete = match (&asked, words.incomplete) {
         (Err(why), _) if finished.is_success() || why.contains("no answer") => Some(why.clone()),
@@ -64,7 +64,7 @@ pub fn pull(
     if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
 }
 
-/// What a push does with items that the folder does not have.
+/// The action of a push on items that the folder does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletions {
     /// It keeps them.
@@ -74,8 +74,8 @@ pub enum Deletions {
 }
 
 /// Pushes the content of `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` allows. wmill
-/// sends its requests to our relay, and gets the relay's word instead of the token. Returns the last change that
-/// Windmill did not accept, though wmill went on.
+/// sends its requests to the relay, and gets the word of the relay instead of the token. Returns the last change that
+/// Windmill did not accept although wmill continued.
 ///
 /// # Errors
 /// [`WindmillError`], which names the item and says why. A part may have been pushed.
@@ -88,28 +88,29 @@ pub fn push(
 ) -> Result<Option<Refusal>, WindmillError> {
     let (relay, server) = PushRelay::start(windmill, run_env, permits)?;
     let options = |invocation: Invocation| {
-        // The output is JSON, because wmill's own list of differences would show values, for example of resources.
+        // The output is JSON, because the list of differences that wmill prints would show values, for example of
+        // resources.
         let invocation = invocation.arguments(["push", "--yes", "--skip-branch-validation", "--json-output"]);
         invocation.arguments((deletions == Deletions::Skip).then_some("--keep-deleted")).capture(CHANGES_BYTES_MAX)
     };
     let finished = sync(windmill.workspace, run_env, folder, &server, options, &mut |_| {})?;
     let refusal = relay.refusal().clone();
-    let (is_success, failed) = said_of_push(&finished).unwrap_or_default();
+    let (is_success, failed) = result_of_push(&finished).unwrap_or_default();
     if finished.is_success() && is_success {
         return Ok(refusal);
     }
     Err(push_failed(windmill, run_env, &finished, failed, refusal))
 }
 
-/// Returns what `wmill sync push` prints at its end: whether it succeeded, and the first file that it could not push, with
-/// the reason.
-fn said_of_push(finished: &Finished) -> Option<(bool, Option<(String, String)>)> {
+/// Returns what `wmill sync push` prints at its end: whether it succeeded, and the first file that it could not push,
+/// with the reason.
+fn result_of_push(finished: &Finished) -> Option<(bool, Option<(String, String)>)> {
     // Warnings may come before the JSON.
     let text = String::from_utf8_lossy(&finished.stdout);
     let (start, end) = (text.find("{\n")?, text.rfind('}')?);
     let Ok(Value::Object(answer)) = json::from_str(text.get(start..=end)?) else { return None };
     let failed = match answer.get("failed") {
-        Some(Value::Array(list)) => list.iter().find_map(|one| two_texts(one, ["path", "error"])),
+        Some(Value::Array(list)) => list.iter().find_map(|failure| two_texts(failure, ["path", "error"])),
         _ => None,
     };
     Some((matches!(answer.get("success"), Some(Value::Bool(true))), failed))
@@ -139,8 +140,7 @@ fn push_failed(
     api::failed(code, format!("`wmill sync push` into workspace `{}` failed: {why}", windmill.workspace))
 }
 
-/// Returns the last lines that are for people, without the dump of an error, the source code around it and its
-/// location.
+/// Returns the last readable lines, without the dump of an error, the source code around it and its location.
 fn plain_lines(tail: &[String]) -> String {
     let is_plain = |line: &&String| {
         !line.is_empty()
@@ -153,7 +153,8 @@ fn plain_lines(tail: &[String]) -> String {
     plain[plain.len().saturating_sub(PLAIN_LINES_MAX)..].join("; ")
 }
 
-/// Runs `wmill sync` in `folder`. `wmill` talks to our loopback server, with its secret word. `options` adds the subcommand and its options.
+/// Runs `wmill sync` in `folder`. `wmill` sends its requests to the loopback server, with its secret word. `options`
+/// adds the subcommand and its options.
 fn sync(
     workspace: &WorkspaceId,
     run_env: &RunEnv,
@@ -168,7 +169,7 @@ fn sync(
         .local_invocation("wmill", folder)?
         .environment("WMILL_CONFIG_DIR", &configuration)
         .environment("NO_COLOR", "1")
-        // If wmill finds a repository, it takes settings from its branch, so it must not find one.
+        // wmill takes settings from the branch of a repository that it finds, so it must not find one.
         .environment("GIT_DIR", run_env.run_dir.path().join("no-repository"))
         .environment("GIT_CEILING_DIRECTORIES", folder.parent().unwrap_or(folder))
         .confine(&[run_env.run_dir.path(), folder])
@@ -178,7 +179,7 @@ fn sync(
     finished.or_else(|failure| match failure {
         Failure::Expired(expired) => Err(expired.into()),
         Failure::Disk(_) => {
-            // The files that wmill wrote are of no use, and take the space.
+            // The files that wmill wrote are useless, and occupy disk space.
             files::remove_folder(folder).and_then(|()| files::create_folder(folder))?;
             let (code, message) = (Code::PullFailed, failure.to_string());
             Err(WindmillError { code, message, retry: Retry::NewCheckout })
@@ -191,7 +192,7 @@ fn sync(
 fn write_profile(server: &LoopbackServer, workspace: &WorkspaceId, configuration: &Path) -> std::io::Result<()> {
     let folder = configuration.join("windmill");
     files::create_folder(&folder)?;
-    // None of these has a character that JSON escapes.
+    // None of these values has a character that JSON escapes.
     let (remote, word) = (server.base_url(), server.word().expose());
     let profile = format!(
         "{{\"name\":\"{PROFILE}\",\"remote\":\"{remote}\",\"workspaceId\":\"{workspace}\",\"token\":\"{word}\"}}\n"
@@ -203,9 +204,9 @@ fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> W
     let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
     let printed = finished.tail[start..].join("\n").replace(&format!("{}/", folder.display()), "");
     let retry = match finished.ending {
-        // A pull talks to this process only, so the code is always the same.
+        // A pull sends requests to this process only, so the code is always the same.
         Ending::Exit(_) => retry_of_pull(&finished.tail),
-        // The usual reason is low memory. Another pull, or a larger one, does not help.
+        // The usual reason is low memory. Another pull does not help, and a larger one does not either.
         Ending::Signal(_) => Retry::Never,
     };
     let how = if finished.is_success() {
@@ -217,7 +218,7 @@ fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> W
     WindmillError { code: Code::PullFailed, message, retry }
 }
 
-/// What a successful pull prints: how many changes it has to apply and, if there are any, that it applied them.
+/// The lines of a successful pull: how many changes it has to apply and, if there are any, that it applied them.
 #[derive(Default)]
 struct Words {
     changes: Option<u64>,
@@ -227,8 +228,8 @@ struct Words {
 }
 
 impl Words {
-    /// Takes a line. Contents of files, which may look like any line, come after the number of changes and before
-    /// [`APPLIES`].
+    /// Takes a line. Contents of files come after the number of changes and before [`APPLIES`], and may look like any
+    /// line.
     fn take(&mut self, line: &str) {
         let count = || line.strip_prefix("remote (")?.rsplit("-> local: ").next()?.strip_suffix(" changes to apply");
         if self.changes.is_none() {
@@ -243,8 +244,8 @@ impl Words {
         }
     }
 
-    /// Whether wmill says that it did its work. Without this check, a `wmill` that exits with 0 for another reason (an
-    /// unanswered prompt) would pass for a successful pull.
+    /// Whether wmill printed that the pull is complete. Without this check, a `wmill` that exits with 0 for another
+    /// reason (an unanswered prompt) would count as a successful pull.
     fn say_done(&self) -> bool {
         self.changes == Some(0) || (self.changes.is_some() && self.is_applied)
     }
@@ -253,8 +254,8 @@ impl Words {
 /// Returns which attempt may help after a pull that printed these lines.
 ///
 /// Names of items and contents of files are in the output too, but not at the start of a line after the last progress
-/// line. A pull talks to our own server only, so it fails for lack of disk space, because the connection to the server
-/// broke, or because of the files.
+/// line. A pull sends requests to the loopback server only, so it fails because the disk is full, because the
+/// connection to that server broke, or because of the files.
 fn retry_of_pull(tail: &[String]) -> Retry {
     const FULL: [&str; 2] = ["ENOSPC", "EDQUOT"];
     // If the archive was cut while wmill read it, wmill prints `terminated`.
@@ -271,7 +272,7 @@ fn retry_of_pull(tail: &[String]) -> Retry {
     let has = |signs: &[&str]| {
         tail[start..].iter().any(|line| {
             let sign = BEFORE_SIGN.iter().fold(line.trim_start(), |line, word| line.strip_prefix(word).unwrap_or(line));
-            signs.iter().any(|one| sign.starts_with(one))
+            signs.iter().any(|known| sign.starts_with(known))
         })
     };
     if has(&FULL) {
@@ -285,33 +286,33 @@ fn retry_of_pull(tail: &[String]) -> Retry {
     }
 }
 
-/// Whether wmill says in this line which file it is about to change, or has changed.
+/// Whether wmill names in this line a file that it will change or has changed.
 pub fn is_progress(line: &str) -> bool {
     ["+ ", "- ", "~ ", "Writing ", "Editing ", "Deleting ", APPLIES].iter().any(|start| line.starts_with(start))
 }
 
-/// What is known about a `wmill`.
+/// The known properties of a `wmill`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
-    /// Path, size and time of its file. Another version differs in at least one of them.
+    /// Path, size and time of its file. They differ for another version.
     pub file: String,
     /// Its version, such as `1.819.0`.
     pub version: String,
-    /// Whether it takes the files of `dependencies/` in sorted order, and not in the order of the file system: their
-    /// order goes into the hashes of `wmill-lock.yaml`.
+    /// Whether it reads the files of `dependencies/` in sorted order, and not in the order of the file system. The
+    /// hashes of `wmill-lock.yaml` depend on this order.
     pub sorts_dependencies: bool,
 }
 
 /// Returns the version of the `wmill` on the path, and the lines that it printed.
 ///
 /// # Errors
-/// The same as for [`RunEnv::version`].
+/// Returns the errors of [`RunEnv::version`].
 pub fn version(run_env: &RunEnv) -> Result<(String, Vec<String>), String> {
     run_env.version("wmill", "--version", "CLI version: ")
 }
 
-/// Returns what is known about the `wmill` on the path, or `None` if it does not give its version. It is started only if
-/// it is not the `known` one.
+/// Returns what is known about the `wmill` on the path, or `None` if it does not give its version. It is started only
+/// if it is not the `known` one.
 pub fn program(run_env: &RunEnv, known: Option<&Program>) -> Option<Program> {
     let path = path(&run_env.environment)?;
     let metadata = path.metadata().ok()?;
@@ -320,8 +321,8 @@ pub fn program(run_env: &RunEnv, known: Option<&Program>) -> Option<Program> {
     if let Some(known) = known.filter(|known| known.file == file) {
         return Some(known.clone());
     }
-    // The image's wmill prints that it sorts (`image/adapt.mjs`). Node, which runs npm's wmill, sorts the names in a
-    // folder itself.
+    // The wmill of the image prints that it sorts (`image/adapt.mjs`). Node, which runs npm's wmill, sorts the names in
+    // a folder itself.
     let (version, printed) = version(run_env).ok()?;
     let sorts_dependencies = is_run_by_node(&path) || printed.iter().any(|line| line == SORTS_DEPENDENCIES);
     Some(Program { file, version, sorts_dependencies })
@@ -351,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_is_done_when_wmill_says_so() {
+    fn a_pull_is_complete_only_if_wmill_says_so() {
         check_done(&["remote (p) -> local: 0 changes to apply"], true);
         check_done(&["remote (p) -> local: 3 changes to apply", "Done! All 3 changes applied locally"], true);
         check_done(&["remote (p) -> local: 3 changes to apply"], false);
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_name_or_a_file_says_is_not_what_wmill_says() {
+    fn names_and_contents_of_files_do_not_count_as_messages_of_wmill() {
         let mut words = Words::default();
         for line in [
             "remote (p) -> local: 2 changes to apply",
@@ -394,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pull_prints_tells_which_attempt_may_help() {
+    fn the_output_of_a_pull_decides_which_attempt_may_help() {
         let pause = Retry::AfterPause(None);
         check_retry(&["TypeError: fetch failed", "    [cause]: Error: connect ECONNREFUSED 127.0.0.1:1"], pause);
         check_retry(&["Writing script f/a.ts", "connect ECONNREFUSED 127.0.0.1:1"], pause);
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_contents_do_not_tell_what_failed() {
+    fn names_and_contents_do_not_decide_which_attempt_may_help() {
         let error = "EEXIST: file already exists, mkdir 'u/x/set.fileset/ENOSPC'";
         for name in ["Unauthorized", "terminated", "EROFS", "ENOSPC: x", "Workspace id '", "CERT_", "fetch failed"] {
             let lines = ["+ ", "Writing resource u/x/", "Editing resource u/x/"].map(|start| format!("{start}{name}"));

@@ -9,12 +9,12 @@ use crate::windmill::wmill_yaml::Kinds;
 /// Fewer deletions than this are never a mass deletion, unless everything is deleted.
 const MASS_DELETION_ITEMS_MIN: usize = 10;
 
-/// What a change does to the objects that existed before it.
+/// The effect of a change on the objects that existed before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deletions {
     /// The number of objects before the change, of the kinds that are covered.
     pub total: usize,
-    /// The objects that are gone and did not reappear elsewhere, in order.
+    /// The objects that were deleted and did not reappear elsewhere, in order.
     pub deleted: Vec<ItemId>,
 }
 
@@ -27,16 +27,16 @@ impl Deletions {
     }
 }
 
-/// Gets a file: its path, and its content before and after (git's object id, or any other text that is equal for equal
-/// content).
+/// A function that gets a file: its path, and its content before and after. The content is an object id of git, or any
+/// other text that is equal for equal content.
 pub type Visitor<'v> = dyn FnMut(&str, Option<&str>, Option<&str>) + 'v;
 
 /// Returns the objects that existed before and do not exist after. `each` passes all files, in the order of their
-/// paths. It is called a second time if something is gone. For each object that stays, only one number is kept.
+/// paths. It is called a second time if something was deleted. Memory holds only one number for each other object.
 ///
-/// An object exists if one of its main files does (a script's content or metadata, `flow.yaml`, …). Files that wmill
-/// leaves in the folder of a deleted flow, because it does not know them, do not keep the flow alive. A deleted object
-/// that reappears elsewhere with the same content was moved. Each new object can stand for only one deleted object.
+/// An object exists if one of its main files does (a script's content or metadata, `flow.yaml`, …). Unknown files,
+/// which wmill leaves in the folder of a deleted flow, do not prove that the flow exists. A deleted object that
+/// reappears elsewhere with the same content was moved. Each new object can stand for only one deleted object.
 ///
 /// # Errors
 /// Returns the errors of `each`.
@@ -68,12 +68,12 @@ pub fn deletions<E>(each: &dyn Fn(&mut Visitor<'_>) -> Result<(), E>, kinds: &Ki
             return;
         };
         let object: &mut Object = objects.entry(id).or_default();
-        object.stays |= part.exists() && after.is_some();
+        object.exists |= part.exists() && after.is_some();
         object.add(&part, blob);
     })?;
     let mut arrived: Vec<_> =
-        arrived.iter().filter(|(_, object)| object.stays).map(|(id, object)| object.identity(id.kind)).collect();
-    for (id, object) in lost.iter().filter(|(_, object)| !object.stays) {
+        arrived.iter().filter(|(_, object)| object.exists).map(|(id, object)| object.identity(id.kind)).collect();
+    for (id, object) in lost.iter().filter(|(_, object)| !object.exists) {
         let identity = object.identity(id.kind);
         match arrived.iter().position(|other| *other == identity) {
             Some(at) => drop(arrived.swap_remove(at)),
@@ -87,16 +87,16 @@ fn covered<'a>(path: &'a str, kinds: &Kinds) -> Option<Part<'a>> {
     locate(path).filter(|part| covers(&part.id(), kinds))
 }
 
-/// What two copies of one object at different paths have in common.
+/// The properties that two copies of one object at different paths have in common.
 type ItemIdentity<'a> = (ItemKind, &'a [(String, String)]);
 
 #[derive(Default)]
 struct Object {
     /// Whether it exists after the change.
-    stays: bool,
+    exists: bool,
     /// The name within the object and the content of each file.
     comparable: Vec<(String, String)>,
-    /// The same for files that can contain their own path.
+    /// The name and the content of each file that can contain its own path.
     naming: Vec<(String, String)>,
 }
 
@@ -113,8 +113,7 @@ impl Object {
 
     fn identity(&self, kind: ItemKind) -> ItemIdentity<'_> {
         let files = if self.comparable.is_empty() { &self.naming } else { &self.comparable };
-        // The files are in the order of their paths, like in a tree. So their order does not depend on the object's
-        // path.
+        // The files are in the order of their paths, as in a tree. So their order does not depend on the object's path.
         (kind, files)
     }
 }
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_deleted_once_whatever_its_files() {
+    fn an_object_with_several_files_counts_as_one_deletion() {
         let all: Vec<(&str, &str)> = DOTTED.iter().map(|(path, _)| (*path, *path)).collect();
         check_deletions(&all, &all, 28, &[]);
         let without = |gone: &str| {
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_leaves_in_a_folder_does_not_keep_the_object_alive() {
+    fn files_that_wmill_leaves_in_a_folder_do_not_keep_the_object_alive() {
         let notes = ("f/a.flow/README.md", "1");
         check_deletions(&[notes, ("f/a.flow/flow.yaml", "2")], &[notes], 1, &["flow f/a"]);
         check_deletions(&[notes], &[], 0, &[]);
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn one_new_object_excuses_one_deleted() {
+    fn a_new_object_stands_for_only_one_deleted_object() {
         let two = [("f/a.py", "1"), ("f/b.py", "1")];
         check_deletions(&two, &[("f/c.py", "1")], 2, &["script f/b"]);
         check_deletions(&two, &[("f/c.py", "1"), ("f/d.py", "1")], 2, &[]);
@@ -202,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn many_deletions_are_refused_from_ten_on_and_all_of_them_always() {
+    fn ten_deletions_can_exceed_the_limit_and_all_objects_always_do() {
         let exceeds = |deleted: usize, total: usize, percent: u8| {
             let item = item_of("f/a.py").unwrap();
             Deletions { total, deleted: vec![item; deleted] }.exceeds(percent)

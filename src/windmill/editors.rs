@@ -1,4 +1,4 @@
-//! Finds out who edited which item last, as far as Windmill says.
+//! Finds the last editor of each item, as far as Windmill reports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -10,18 +10,18 @@ use crate::util::{Deadline, percent, redact, time};
 use crate::windmill::api::{self, Account, Windmill, two_texts};
 use crate::windmill::item_path::{ItemId, ItemKind};
 
-/// How long all questions together may take. Names are not worth a sync that takes noticeably longer.
+/// The time limit of all questions together. A sync should not take noticeably longer because of names.
 const TIME_MAX: Duration = Duration::from_secs(5);
-/// How many entries one page of a list has. Each entry has half a kilobyte.
+/// The entries on one page of a list. Each entry has half a kilobyte.
 const PER_PAGE: usize = 200;
-/// How many pages of a list are read. Lists begin with the latest edits, so changed items are on the first pages.
+/// The most pages of a list that are read. Lists begin with the latest edits, so changed items are on the first pages.
 const PAGES_MAX: usize = 5;
-/// How many items of a list are asked for one by one, because the list does not name their editor.
+/// The most items of a list that are requested one by one, because the list does not name their editor.
 const SINGLE_QUESTIONS_MAX: usize = 50;
-/// The domain of the address if Windmill gives no address for an editor. No mail can go there (RFC 2606).
+/// The domain of the address if Windmill gives no address for an editor. No mail can be sent to it (RFC 2606).
 const NO_ADDRESS: &str = "windmill.invalid";
 
-/// The kinds, the path of their list, and the path of one item. In Windmill 1.491, the lists of scripts and apps give
+/// The kinds, the path of their list, and the path of one item. In Windmill 1.491, the lists of scripts and apps have
 /// the time only.
 const LISTS: [(&[ItemKind], &str, &str); 3] = [
     (&[ItemKind::Script], "scripts/list?include_without_main=true&", "scripts/get/p/"),
@@ -49,11 +49,11 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
     let Ok(left) = windmill.deadline.remaining() else { return edits };
     let deadline = Deadline::after(left.min(TIME_MAX), windmill.deadline.cancel_token());
     let windmill = Windmill { deadline: &deadline, agent: windmill.agent.clone(), ..*windmill };
-    for (kinds, list, one) in LISTS {
+    for (kinds, list, single) in LISTS {
         ask_list(&windmill, list, kinds, items, &mut edits);
         let silent = edits.iter_mut().filter(|(item, edit)| edit.name.is_none() && kinds.contains(&item.kind));
         for (item, edit) in silent.take(SINGLE_QUESTIONS_MAX) {
-            let question = question(one, item);
+            let question = question(single, item);
             let Some(Value::Object(answer)) = windmill.ask_for_names(&question) else {
                 // A gateway may refuse an encoded path. Any other failure would repeat for every item, because the
                 // server has no such endpoint or is slow.
@@ -76,8 +76,8 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
 }
 
 /// Returns the API path that asks for one item. The item's path may contain any character.
-fn question(one: &str, item: &ItemId) -> String {
-    [one, &percent::encode_path(&item.path)].concat()
+fn question(single: &str, item: &ItemId) -> String {
+    [single, &percent::encode_path(&item.path)].concat()
 }
 
 /// Adds the edits of the items of these kinds that the list gives.
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_author_is_a_name_and_an_address_and_nothing_else() {
+    fn an_author_has_a_valid_name_and_address() {
         check("ann", Some("ann <ann@example.com>"));
         check("u/ann", Some("ann <ann@example.com>"));
         check("c d", Some("c d <c@d>"));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_of_any_path_can_be_asked_for() {
+    fn the_path_of_an_item_is_encoded_in_a_question() {
         let asked = |path: &str| question("flows/get/", &ItemId { kind: ItemKind::Flow, path: path.to_owned() });
         assert_eq!(asked("f/ops/a-b_c.d"), "flows/get/f/ops/a-b_c.d");
         assert_eq!(asked("f/ops/50% a?b#c"), "flows/get/f/ops/50%25%20a%3Fb%23c");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_who_and_when_in_either_way() {
+    fn editor_and_time_are_read_from_both_pairs_of_fields() {
         let found = |line: &str| match miniserde::json::from_str(line) {
             Ok(Value::Object(line)) => edit_of(&line),
             _ => panic!("no object: {line}"),

@@ -4,9 +4,9 @@ use std::fmt;
 
 use crate::windmill::wmill_yaml::Kinds;
 
-/// The folder whose files go into the hashes of all items.
+/// The folder whose files are part of the hashes of all items.
 pub const DEPENDENCIES: &str = "dependencies/";
-/// The file with wmill's hashes of what it pulled.
+/// The file with the hashes of the items that wmill pulled.
 pub const WMILL_LOCK: &str = "wmill-lock.yaml";
 /// The file with the workspace's encryption key.
 pub const KEY_FILE: &str = "encryption_key.yaml";
@@ -29,11 +29,11 @@ pub enum ItemKind {
     Group,
     /// A file under `dependencies/`.
     WorkspaceDependencies,
-    /// A data table's migration. Its way up and its way down are one item.
+    /// A data table's migration. Its `up` and its `down` file are one item.
     Migration,
     Settings,
     Key,
-    /// A folder with all that lies in it.
+    /// A folder with its whole content.
     Folder,
     SharedUi,
     /// A file, or an entry of the export, that belongs to no object.
@@ -65,12 +65,14 @@ impl fmt::Display for ItemKind {
     }
 }
 
-/// One Windmill object: `script f/ops/job_00000`, `flow f/ops/nightly`. What belongs to none has the name of its file.
+/// One Windmill object: `script f/ops/job_00000`, `flow f/ops/nightly`. A file that belongs to no object has its own
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ItemId {
     /// The kind of the object.
     pub kind: ItemKind,
-    /// The path in Windmill. For users, groups and resource types it is the name. Settings, key and shared UI have none.
+    /// The path in Windmill. For users, groups and resource types it is the name. Settings, key and shared UI have
+    /// none.
     pub path: String,
 }
 
@@ -95,7 +97,8 @@ pub fn item_of(path: &str) -> Option<ItemId> {
     locate(path).map(Part::id)
 }
 
-/// Whether the file proves that its item exists. A lock does not, nor does a file that may outlive its item.
+/// Whether the file proves that its item exists. A lock does not prove it. A file that may outlive its item does not
+/// either.
 pub fn proves_existence(path: &str) -> bool {
     locate(path).is_some_and(Part::exists)
 }
@@ -128,7 +131,7 @@ pub fn is_in_other_layout(path: &str, non_dotted_paths: bool) -> bool {
     folder_of_layout(path, !non_dotted_paths).is_some()
 }
 
-/// Returns the outermost folder of a path that wmill takes for that of a flow or an app in this layout.
+/// Returns the outermost folder of a path that is the folder of a flow or an app for wmill in this layout.
 pub fn folder_of_layout(path: &str, non_dotted_paths: bool) -> Option<&str> {
     let endings = if non_dotted_paths { ["__flow", "__app", "__raw_app"] } else { [".flow", ".app", ".raw_app"] };
     let mut folders = path.match_indices('/').map(|(slash, _)| &path[..slash]);
@@ -147,11 +150,13 @@ pub(super) struct Part<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The object exists if this file does. The content of the file distinguishes the object from others.
+    /// The object exists if this file does. The content of the file is compared with that of other objects.
     Main,
-    /// The same, but the file can contain its own path, so it differs between two copies of one object.
+    /// The object exists if this file does. The file can contain its own path, so it differs between two copies of one
+    /// object.
     NamesItself,
-    /// The file belongs to the object, and may stay when the object is gone: wmill leaves files that it does not know.
+    /// The file belongs to the object, and may stay when the object is deleted: wmill leaves files that it does not
+    /// know.
     Companion,
     /// A lock. It does not prove that the object exists, and is not compared.
     Lock,
@@ -221,7 +226,7 @@ fn workspace_mark(path: &str) -> Option<(&str, &str, &str)> {
     is_mark.then(|| (base, workspace, &path[split.len()..]))
 }
 
-/// Whether wmill takes the file for one of an item that only one workspace has, such as `f/ops/db.shop.resource.yaml`.
+/// Whether the file belongs, for wmill, to an item that only one workspace has, such as `f/ops/db.shop.resource.yaml`.
 pub fn is_for_one_workspace(path: &str) -> bool {
     workspace_mark(path).is_some()
 }
@@ -325,7 +330,7 @@ fn module_role(rest: &str) -> Role {
 /// The endings of scripts' content, each after those that end in it. wmill accepts `.js`, although it never writes it.
 const SCRIPT_ENDINGS: &str = ".fetch.ts .deno.ts .bun.ts .ts .js .py .go .sh .pg.sql .my.sql .bq.sql .odb.sql .sf.sql \
                               .ms.sql .duckdb.sql .sql .gql .ps1 .php .rs .cs .nu .java .rb .r .playbook.yml";
-/// The sorts of triggers, but for native ones.
+/// The sorts of triggers, except native ones.
 const TRIGGERS: [&str; 11] =
     ["http", "websocket", "kafka", "nats", "postgres", "mqtt", "amqp", "sqs", "gcp", "azure", "email"];
 
@@ -382,8 +387,8 @@ fn stem<'a>(path: &'a str, ending: &str) -> Option<&'a str> {
     path.strip_suffix(ending).filter(|base| !base.is_empty() && !base.ends_with('/'))
 }
 
-/// Whether wmill would take a person's file at this path for a script, and delete it if the workspace has no such
-/// script: it lies under `f/` or `u/` and has a script's ending.
+/// Whether wmill would treat a user's file at this path as a script, and delete it if the workspace has no such script.
+/// Such a file lies under `f/` or `u/` and has a script's ending.
 pub fn is_script_file_under_windmill(path: &str) -> bool {
     locate(path).is_some() && ["f/", "u/"].iter().any(|top| path.starts_with(top)) && script_stem(path).is_some()
 }
@@ -492,7 +497,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_script_is_one_whatever_its_language() {
+    fn a_file_with_the_ending_of_any_language_is_a_script() {
         for ending in SCRIPT_ENDINGS.split(' ') {
             check(&format!("f/ops/job{ending}"), "script f/ops/job");
             assert!(is_script_file_under_windmill(&format!("f/ops/job{ending}")));
@@ -517,7 +522,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_not_windmills_is_no_item() {
+    fn files_that_are_not_windmills_belong_to_no_item() {
         for path in [
             "",
             "/",
@@ -548,7 +553,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn scripts_under_windmills_folders_are_told_from_other_files() {
+    fn scripts_under_windmills_folders_are_recognized() {
         for path in ["f/ops/util.py", "u/admin/x.ts", "f/ops/a.flow/x.sh"] {
             assert!(is_script_file_under_windmill(path), "{path}");
         }
@@ -568,7 +573,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_below_a_dot_folder_of_an_item_is_that_items() {
+    fn a_file_below_a_dot_folder_of_an_item_belongs_to_that_item() {
         let of = |path: &str| item_of_hidden_file(path).map(|item| item.to_string()).unwrap_or_default();
         assert_eq!(of("f/ops/set.fileset/.config/a.sql"), "resource f/ops/set");
         assert_eq!(of("f/ops/ui.raw_app/a/node_modules/b/c.js"), "raw app f/ops/ui");
@@ -588,7 +593,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_of_one_workspace_is_told_by_its_place_and_not_by_a_word() {
+    fn the_place_of_a_word_in_a_path_shows_a_file_of_one_workspace() {
         let check = |path: &str, workspace: &str, common: Option<&str>| {
             assert_eq!(common_path(path, workspace).as_deref(), common, "{path} in {workspace}");
         };
@@ -622,7 +627,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn kinds_cover_what_they_take_out() {
+    fn kinds_cover_only_the_items_that_they_export() {
         let kinds = Kinds { skip_apps: true, include_users: true, skip_secrets: true, ..Kinds::usual() };
         let covered = |path: &str| covers(&item_of(path).unwrap(), &kinds);
         for path in ["f/a.py", "f/a.flow/flow.yaml", "f/a.variable.yaml", "f/a.schedule.yaml", "users/a.user.yaml"] {

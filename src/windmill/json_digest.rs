@@ -1,10 +1,10 @@
-//! Reads JSON as a stream. It computes the digest of what the JSON means, and passes keys and texts to the code that
-//! checks them.
+//! Reads JSON as a stream. It computes a digest of the meaning of the JSON, and passes keys and strings to the code
+//! that checks them.
 //!
-//! Windmill keeps some objects in hash maps, so the same workspace comes in another order each time. The digest ignores
-//! the order of keys and the space between tokens, and nothing else: the order of an array, each character of a string
-//! and each digit of a number count. Two texts with the same digest mean the same to every JSON parser, even if a key
-//! occurs twice. The limits below bound the memory, whatever the size of the text.
+//! Windmill keeps some objects in hash maps, so each export of the same workspace can have another order. The digest
+//! ignores the order of keys and the space between tokens, and nothing else: the order of an array, each character of a
+//! string and each digit of a number count. Two texts with the same digest mean the same to every JSON parser, even if
+//! a key occurs twice. The limits below bound the memory for a text of any size.
 
 use std::io::{self, BufRead};
 
@@ -13,25 +13,26 @@ use miniserde::json;
 use crate::util::hash::hash_of;
 use crate::util::{Algorithm, Digest};
 
-/// How many objects and arrays may be open. Windmill's own parser stops at 128; a value of a database may be deeper.
+/// The most open objects and arrays. Windmill's own parser stops at 128; a value of a database may be deeper.
 const DEPTH_MAX: usize = 500;
-/// How many members all open objects together may have, at 64 bytes each: 16 MB.
+/// The most members of all open objects together, at 64 bytes each: 16 MB.
 const MEMBERS_MAX: usize = 250_000;
-/// How much of a key or a text the visitor gets. No file system accepts a name of this length.
+/// The most bytes of a key or a string that the visitor gets. No file system accepts a name of this length.
 const SHOWN_BYTES_MAX: usize = 4096;
 
-/// Ends a text that the visitor does not get whole or cannot be decoded, so that the text does not pass for harmless.
+/// The end of a string that the visitor gets only in part, or that cannot be decoded. So the string is not treated as
+/// harmless.
 pub const CUT: &str = "\0";
 
 /// The digest of a value.
 pub type Hash = [u8; 32];
 
-/// What is read, in the order of the text. Its path has a key for each object around it, and an empty text for each
-/// array.
+/// An event of the reader, in the order of the text. Its path has a key for each object around it, and an empty string
+/// for each array.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// A key, which is the last one of the path. Keys are without escapes. One that is long or cannot be decoded has the
-    /// beginning of what is written, and then [`CUT`].
+    /// A key, which is the last one of the path. Keys are without escapes. One that is long or cannot be decoded has
+    /// the beginning of what is written, and then [`CUT`].
     Key,
     /// A string that is a value, in the same form as a key.
     Text(&'a str),
@@ -41,14 +42,14 @@ pub enum Event<'a> {
     Open,
 }
 
-/// Gets the path and the event.
+/// A function that gets the path and the event.
 pub type Visitor<'v> = dyn FnMut(&[String], Event<'_>) + 'v;
 
 /// Returns the digest of the JSON text in `input`, which is read to its end.
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidData`] if the text is not JSON, or exceeds a limit. Any other error means that the text could
-/// not be read.
+/// [`io::ErrorKind::InvalidData`] if the text is not JSON, or exceeds a limit. Any other error means that the text
+/// could not be read.
 pub fn digest(input: &mut dyn BufRead, visitor: &mut Visitor<'_>) -> io::Result<Hash> {
     let mut reader = Reader { input, visitor, path: Vec::new(), members: 0, shown: Vec::new() };
     let hash = reader.value()?;
@@ -62,15 +63,15 @@ fn strange(why: &str) -> io::Error {
 struct Reader<'a, 'v> {
     input: &'a mut dyn BufRead,
     visitor: &'a mut Visitor<'v>,
-    /// The last key of each open object, and an empty text for each open array.
+    /// The last key of each open object, and an empty string for each open array.
     path: Vec<String>,
-    /// How many members the open objects have.
+    /// The number of members of the open objects.
     members: usize,
     shown: Vec<u8>,
 }
 
 impl Reader<'_, '_> {
-    /// Reads a value, and returns its digest. The depth is bounded, so recursion is.
+    /// Reads a value, and returns its digest. The limit of the depth bounds the recursion.
     fn value(&mut self) -> io::Result<Hash> {
         match self.token()?.ok_or_else(|| strange("it ends early"))? {
             b'{' => self.object(),
@@ -190,7 +191,7 @@ impl Reader<'_, '_> {
     /// Returns the string that was read last, as far as the visitor gets it.
     fn shown(&self) -> String {
         let text = String::from_utf8_lossy(&self.shown);
-        // JSON.parse also takes half of a surrogate pair, which no Rust text can hold.
+        // JSON.parse also accepts half of a surrogate pair, which a Rust string cannot hold.
         let decoded = match text.contains('\\') {
             true => json::from_str(&["\"", &text, "\""].concat()).ok(),
             false => Some(text.to_string()),
@@ -222,7 +223,7 @@ impl Reader<'_, '_> {
         Ok(self.input.fill_buf()?.first().copied())
     }
 
-    /// Returns the next byte that is not space, without consuming it.
+    /// Returns the next byte that is not white space, without consuming it.
     fn peek_token(&mut self) -> io::Result<Option<u8>> {
         loop {
             match self.peek()? {
@@ -239,7 +240,7 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Begins a digest that no value of another kind can have.
+/// Begins a digest that differs from those of all values of other kinds.
 fn begin(kind: u8) -> Digest {
     let mut digest = Digest::new(Algorithm::Sha256);
     digest.update(&[kind]);
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_keys_and_space_mean_nothing() {
+    fn the_order_of_keys_and_space_do_not_change_the_digest() {
         check_same(r#"{"a":1,"b":[1,2]}"#, "\n{ \"b\" : [ 1 ,\t2 ] , \"a\" : 1 }\r\n");
         check_same(r#"[{"x":{"a":1,"b":2}}]"#, r#"[{"x":{"b":2,"a":1}}]"#);
         check_same("{}", "{ }");
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_means_something() {
+    fn everything_else_changes_the_digest() {
         let all = [
             "{}",
             "[]",
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_has_no_digest() {
+    fn a_text_that_is_not_json_has_no_digest() {
         for text in [
             "",
             " ",
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_read_however_it_is_buffered() {
+    fn the_size_of_the_buffer_does_not_change_the_result() {
         let text = r#"{"a\u002f":["x\"y\\",{"é":null}],"b":-1.5e3}"#;
         for size in 1..20 {
             let read = digest(&mut io::BufReader::with_capacity(size, text.as_bytes()), &mut |_, _| {}).expect("JSON");

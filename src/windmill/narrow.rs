@@ -2,8 +2,8 @@
 //! that nothing else was touched.
 //!
 //! A group is everything with the same base path: the entries of the export, the files that `wmill` makes of them, and
-//! their lines in `wmill-lock.yaml`. Things that belong together are always in one group. Other things may share a
-//! group too, which costs a moment and does no harm.
+//! their lines in `wmill-lock.yaml`. Files that belong together are always in one group. Other files may share a group
+//! too, which costs little time and does no harm.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -26,7 +26,7 @@ pub type Record = [u8; 48];
 /// The length of a record.
 const RECORD_BYTES: u64 = size_of::<Record>() as u64;
 
-/// The groups of an export: the sorted records of its entries, 12 MB at most. They are written to the disk as they are.
+/// The groups of an export: the sorted records of its entries, 12 MB at most. They are written to the disk unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(Vec<Record>);
 
@@ -34,7 +34,7 @@ pub struct Groups(Vec<Record>);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changed(Vec<GroupId>);
 
-/// With more changed groups, everything is pulled, so that their ids need little memory.
+/// If more groups have changed, everything is pulled, so that the ids need little memory.
 const CHANGED_MAX: usize = 10_000;
 
 /// Returns the base path of an entry of the export or of a file in the tree. It ends before the first dot of any
@@ -94,8 +94,8 @@ impl Groups {
         (count > 0).then(|| hash_of(&[entries[..count].as_flattened()]))
     }
 
-    /// Returns the groups that differ from those of an earlier export, or `None` if there are very many. `earlier` gives
-    /// the bytes of its groups, which have this digest.
+    /// Returns the groups that differ from those of an earlier export, or `None` if there are very many. `earlier`
+    /// gives the bytes of its groups, which have this digest.
     ///
     /// # Errors
     /// The error of `earlier`, or [`io::ErrorKind::InvalidData`] if it has another digest.
@@ -143,8 +143,8 @@ impl Changed {
         std::str::from_utf8(path).is_ok_and(|path| self.has(path))
     }
 
-    /// Whether a narrowed pull gets this file of the tree. Each gets the file of all hashes, and the files that these
-    /// depend on.
+    /// Whether a narrowed pull gets this file of the tree. Each such pull gets the file with all hashes, and the files
+    /// on which the hashes depend.
     pub fn is_shown(&self, path: &[u8]) -> bool {
         path == WMILL_LOCK.as_bytes() || path.starts_with(DEPENDENCIES.as_bytes()) || self.has_bytes(path)
     }
@@ -154,7 +154,7 @@ impl Changed {
 /// got.
 ///
 /// # Errors
-/// Says for the log why the check failed.
+/// Returns why the check failed, for the log.
 pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'static str> {
     let (before, after): (BTreeSet<&str>, BTreeSet<&str>) = (before.lines().collect(), after.lines().collect());
     if !before.contains(LOCK_VERSION) {
@@ -166,8 +166,8 @@ pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'
     }
 }
 
-/// Whether a line of `wmill-lock.yaml`, such as `  f/ops/job: …`, belongs to an item that is pulled. A long or strange
-/// key takes several lines, which count as lines of no item.
+/// Whether a line of `wmill-lock.yaml`, such as `  f/ops/job: …`, belongs to an item that is pulled. A long or unusual
+/// key takes several lines, which belong to no item.
 fn is_of_changed(line: &str, changed: &Changed) -> bool {
     if line == "locks: {}" || line == "locks:" {
         return true;
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn of_very_many_changed_groups_none_is_named() {
+    fn very_many_changed_groups_are_not_listed() {
         let many = |count: usize| Groups::new((0..count).map(|index| record(&index.to_string(), &[1; 32])).collect());
         let (most, more) = (many(CHANGED_MAX), many(CHANGED_MAX + 1));
         assert_eq!(changed(&most, &Groups::default()).map(|changed| changed.count()), Some(CHANGED_MAX));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_read_as_they_were_written_or_not_at_all() {
+    fn damaged_groups_are_refused() {
         let groups = groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]);
         let (bytes, digest) = (groups.as_bytes(), groups.digest());
         let read = |bytes: &[u8]| groups.changed_since(bytes, &digest).map_err(|error| error.kind());

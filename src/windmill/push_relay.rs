@@ -1,10 +1,10 @@
 //! Relays the requests of `wmill sync push` to Windmill, on a loopback address, for one push.
 //!
 //! `wmill` gets a word that is valid only here, and never the token. It changes everything that differs in the whole
-//! workspace. So a change is forwarded only if it is one of the requests that are permitted for the chosen items. Every
-//! other change is answered here: of another item, of an unknown kind, of an item whose body names another one, and
-//! outside the workspace. Windmill's last refusal of a change is kept with its own words, which `wmill` hides in a dump of the
-//! request.
+//! workspace. So a change is forwarded only if it is one of the requests that are permitted for the chosen items. The
+//! relay answers every other change itself: of another item, of an unknown kind, of an item whose body names another
+//! one, or outside the workspace. The text of Windmill's last refusal of a change is kept, because `wmill` hides it in
+//! a dump of the request.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +19,7 @@ use crate::util::percent;
 use crate::windmill::api::{self, Windmill, text};
 use crate::windmill::item_path::{ItemId, ItemKind};
 
-/// How much of a refusal is kept: the server's sentence, and not the page of a gateway.
+/// The most bytes of a refusal that are kept: the message of the server, and not the page of a gateway.
 const REASON_BYTES_MAX: u64 = 4 << 10;
 const REASON_CHARS_MAX: usize = 300;
 /// wmill asks for the server's version without a token.
@@ -106,8 +106,8 @@ fn subjects(item: &ItemId, deletes: bool) -> Vec<String> {
 }
 
 /// Returns what a request changes, in the form of [`subjects`], and whether the request deletes it. Windmill takes the
-/// name of what it creates from the query or the body. Returns `None` for a request that wmill does not need, that lacks
-/// its name, or that has two.
+/// name of what it creates from the query or the body. Returns `None` for a request that wmill does not need, that
+/// lacks its name, or that has two.
 fn subject_of(path: &str, query: &str, body: &[u8]) -> Option<(String, bool)> {
     let field = |name| text(&fields(body)?, name).map(str::to_owned);
     Some(match path.split('/').collect::<Vec<_>>()[..] {
@@ -145,10 +145,10 @@ fn subject_of(path: &str, query: &str, body: &[u8]) -> Option<(String, bool)> {
     })
 }
 
-/// Returns the same for a part of the API whose requests are alike.
+/// Does the same for a part of the API with uniform requests.
 fn usual_subject(part: &str, verb: &str, item: &str, body: &[u8]) -> Option<(String, bool)> {
     // Windmill moves an item to the path in the body.
-    let is_about_item = |value: &Value| match value {
+    let is_item_name = |value: &Value| match value {
         Value::Null => true,
         Value::String(name) => name == item,
         _ => false,
@@ -160,8 +160,8 @@ fn usual_subject(part: &str, verb: &str, item: &str, body: &[u8]) -> Option<(Str
         }
         "update" | "setenabled" | "setmode" | "adduser" | "removeuser" => {
             let fields = if body.is_empty() { Object::new() } else { fields(body)? };
-            let is_one = ["path", "name"].iter().filter_map(|name| fields.get(*name)).all(is_about_item);
-            is_one.then(|| (format!("{part}/{item}"), false))
+            let is_about_item = ["path", "name"].iter().filter_map(|name| fields.get(*name)).all(is_item_name);
+            is_about_item.then(|| (format!("{part}/{item}"), false))
         }
         "delete" | "archive" => Some((format!("{part}/{}", item.strip_prefix("p/").unwrap_or(item)), true)),
         _ => None,
@@ -219,11 +219,11 @@ pub struct Refusal {
     pub what: String,
     /// The status of Windmill's answer, or 0 if there was no answer.
     pub status: u16,
-    /// Windmill's own words.
+    /// The text of Windmill's answer.
     pub reason: String,
 }
 
-/// What a running relay knows.
+/// The state of a running relay.
 pub struct PushRelay {
     agent: ureq::Agent,
     /// The address of Windmill, with a slash at its end.
@@ -236,7 +236,7 @@ pub struct PushRelay {
 
 type Response = http::Response<ureq::Body>;
 
-/// Returns one line of the server's text, without places in the server's source. The text of a page is not used.
+/// Returns one line of the server's text, without places in the server's source. The text of an HTML page is not used.
 fn reason(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
@@ -276,7 +276,7 @@ impl PushRelay {
         Ok((relay, server))
     }
 
-    /// Returns the last refusal of a change, or else what had no answer.
+    /// Returns the last refusal of a change, or else the last request without an answer.
     pub fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -287,7 +287,7 @@ impl PushRelay {
         let item = if changes { self.permits.item_of(&target, &self.prefix, request.body()) } else { None };
         if changes && item.is_none() {
             log::debug!("left alone, as it was not chosen: {} {path}", request.method());
-            // wmill takes a script as created only if the status is 201.
+            // For wmill, a script is created only if the status is 201.
             return Answer::text(if path.ends_with("/create") { 201 } else { 200 }, LEFT_ALONE);
         }
         let (status, reason) = match self.forward(request) {
@@ -300,7 +300,7 @@ impl PushRelay {
         };
         let what = item.cloned().unwrap_or_else(|| format!("the question for {path}"));
         let mut refusal = self.refusal();
-        // A change that Windmill refused says more than a question without an answer.
+        // A refused change has more information than a question without an answer.
         if item.is_some() || refusal.is_none() {
             *refusal = Some(Refusal { what, status, reason: reason.clone() });
         }
@@ -321,10 +321,10 @@ impl PushRelay {
     }
 }
 
-/// The headers of wmill that Windmill gets: neither those about the connection nor credentials.
+/// The headers of wmill that Windmill gets. Headers about the connection and credentials are not among them.
 const FORWARDED: [&str; 3] = ["accept", "content-type", "user-agent"];
 
-/// Passes an answer on.
+/// Returns Windmill's answer in the form that wmill gets.
 fn passed_on(response: Response) -> Answer<'static> {
     let (parts, body) = response.into_parts();
     let kept = ["content-type", "content-encoding", "content-disposition", "location"];
@@ -357,15 +357,15 @@ mod tests {
     /// Checks that a request changes the item with this file, and does not delete it.
     #[track_caller]
     fn check(file: &str, target: &str, body: &str) {
-        let is_one = |deletes| is_permitted(&permits(file, deletes), target, body);
-        assert_eq!((is_one(false), is_one(true)), (true, false), "{file} {target} {body}");
+        let is_allowed = |deletes| is_permitted(&permits(file, deletes), target, body);
+        assert_eq!((is_allowed(false), is_allowed(true)), (true, false), "{file} {target} {body}");
     }
 
     /// Checks that a request deletes the item with this file, and is permitted for no other change.
     #[track_caller]
     fn check_deletion(file: &str, target: &str) {
-        let is_one = |deletes| is_permitted(&permits(file, deletes), target, "");
-        assert_eq!((is_one(false), is_one(true)), (false, true), "{file} {target}");
+        let is_allowed = |deletes| is_permitted(&permits(file, deletes), target, "");
+        assert_eq!((is_allowed(false), is_allowed(true)), (false, true), "{file} {target}");
     }
 
     #[test]
@@ -463,7 +463,7 @@ mod tests {
             assert!(!is_permitted(&all, &update, r#"{"path":"f/ops/a","name":"victim"}"#), "{update}");
             assert!(is_permitted(&all, &update, r#"{"path":"f/ops/a","name":null}"#), "{update}");
         }
-        // A creation is about the name that Windmill takes for this kind.
+        // A creation is about the name that Windmill uses for this kind.
         assert!(!is_permitted(&all, "folders/create", r#"{"name":"victim","path":"ops"}"#));
         assert!(!is_permitted(&all, "variables/create", r#"{"name":"f/ops/a","path":"f/admin/a"}"#));
         let runs = r#"{"script_path":"f/ops/other","is_flow":false}"#;

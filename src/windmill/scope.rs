@@ -1,16 +1,16 @@
 //! Which items the patterns of a repository's `wmill.yaml` keep out of the backup.
 //!
-//! `wmill` matches the patterns with minimatch. Only a part of its language is understood here, and where a pattern is
-//! not understood, an item counts as not kept out.
+//! `wmill` matches the patterns with minimatch. Only a part of its language is understood here. If a pattern is not
+//! understood, an item counts as not kept out.
 
 use crate::util::glob;
 use crate::windmill::item_path::{ItemId, ItemKind};
 
-/// Patterns after their braces were expanded. With more, no item counts as kept out.
+/// The most patterns after braces were expanded. If there are more, no item counts as kept out.
 const EXPANDED_MAX: usize = 1000;
 /// Stands for the rest of a name that is not known: one or more characters. No pattern has it.
 const ANY: char = '\u{1}';
-/// How long such a rest is taken to be at most. Longer than a pattern, so that only a star can match it.
+/// The assumed maximum length of such a rest. It is longer than any pattern, so that only a star can match it.
 const ANY_MAX: usize = 300;
 
 /// The patterns of a `wmill.yaml`, with their braces expanded; `None` is a pattern that is not understood.
@@ -35,19 +35,19 @@ impl Scope {
         *self == Self::default()
     }
 
-    /// Whether `wmill` passes over each file that such an item can have.
+    /// Whether `wmill` skips each file that such an item can have.
     pub fn keeps_out(&self, item: &ItemId, non_dotted_paths: bool) -> bool {
         let files = files_of(item, if non_dotted_paths { "__" } else { "." });
         !files.is_empty() && files.iter().all(|file| self.has(file) == Some(false))
     }
 
-    /// Whether the patterns certainly take in a file. A pattern that is not understood is a doubt.
+    /// Whether the patterns certainly include a file. With a pattern that is not understood, this is not certain.
     pub fn takes_in(&self, file: &str) -> bool {
         self.is_all() || self.has(file) == Some(true)
     }
 
-    /// Whether the patterns take in a file; `None` if that is not certain. To minimatch, a star does not match names that
-    /// begin with a dot.
+    /// Whether the patterns include a file; `None` if that is not certain. In minimatch, a star does not match names
+    /// that begin with a dot.
     fn has(&self, file: &str) -> Option<bool> {
         if file.split('/').any(|name| name.starts_with('.')) {
             return None;
@@ -72,26 +72,27 @@ fn any_matches(patterns: &[Option<String>], file: &str) -> Option<bool> {
     is_certain.then_some(false)
 }
 
-/// Whether the pattern matches the file, whatever [`ANY`] stands for.
+/// Whether the pattern matches the file for each text that [`ANY`] may stand for.
 fn has_to_match(pattern: &str, file: &str) -> bool {
     let longest = || file.replace(ANY, &ANY.to_string().repeat(ANY_MAX));
     glob::matches(pattern, file) && (!file.contains(ANY) || glob::matches(pattern, &longest()))
 }
 
-/// Whether the pattern matches the file for anything that [`ANY`] may stand for.
+/// Whether the pattern matches the file for some text that [`ANY`] may stand for.
 fn can_match(pattern: &str, file: &str) -> bool {
     glob::matches_by(pattern, file, |pattern, name| {
         let Some(start) = name.strip_suffix(ANY) else { return glob::name_is(pattern, name) };
-        // A star takes up what is left of the start, and the unknown rest is what the pattern wants.
+        // A star matches the rest of the start, and the unknown rest of the name can match the rest of the pattern.
         let before_star = pattern.split('*').next().unwrap_or_default();
-        let is_same = |(one, other): (char, char)| one == '?' || one == other;
+        let is_same = |(pattern, name): (char, char)| pattern == '?' || pattern == name;
         before_star.chars().zip(start.chars()).all(is_same)
             && (pattern.contains('*') || pattern.chars().count() > start.chars().count())
     })
 }
 
-/// The files that an item can have, one for each pattern that could tell them apart. None for kinds that `wmill` does
-/// not hold against patterns (`ignoreF` in its source): resource types, users, groups, settings and the key.
+/// The files that an item can have, one for each pattern that could distinguish them. The list is empty for kinds that
+/// `wmill` does not compare with patterns (`ignoreF` in its source): resource types, users, groups, settings and the
+/// key.
 fn files_of(item: &ItemId, mark: &str) -> Vec<String> {
     let path = &item.path;
     let names: &[&str] = match item.kind {
@@ -110,8 +111,8 @@ fn files_of(item: &ItemId, mark: &str) -> Vec<String> {
     names.iter().map(|name| name.replace("{P}", path).replace("{M}", mark).replace("{X}", &any)).collect()
 }
 
-/// The alternatives of a pattern with braces, of which the innermost are expanded first; `None` where they are not
-/// understood, or too many.
+/// The alternatives of a pattern with braces. The innermost braces are expanded first. An alternative is `None` if it
+/// is not understood, or if there are too many.
 fn expand(pattern: &str, room: &mut usize) -> Vec<Option<String>> {
     if *room == 0 {
         return vec![None];
@@ -121,11 +122,11 @@ fn expand(pattern: &str, room: &mut usize) -> Vec<Option<String>> {
         *room -= 1;
         return vec![is_understood(pattern).then(|| pattern.to_owned())];
     };
-    // Braces without a comma stand for themselves.
+    // Braces without a comma are literal.
     if !alternatives.contains(',') {
         return vec![None];
     }
-    alternatives.split(',').flat_map(|one| expand(&[start, one, end].concat(), room)).collect()
+    alternatives.split(',').flat_map(|alternative| expand(&[start, alternative, end].concat(), room)).collect()
 }
 
 /// Whether minimatch reads the pattern as [`glob`] does.
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_pattern_takes_in_is_kept_out() {
+    fn an_item_that_no_pattern_includes_is_kept_out() {
         assert!(scope(&["u/**", "f/team/**"], &[], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
         assert!(!scope(&["u/**", "f/ops/**"], &[], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
         assert!(scope(&["**"], &["u/**"], &[]).keeps_out(&item(ItemKind::Script, "f/ops/bad"), false));
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_of_a_name_may_be_anything() {
+    fn the_unknown_part_of_a_name_may_be_anything() {
         let includes =
             |patterns: &[&str], kind: ItemKind| scope(patterns, &[], &[]).keeps_out(&item(kind, "f/ops/bad"), false);
         assert!(!includes(&["**/*.py", "**/*.ts"], ItemKind::Script));
@@ -223,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_taken_in_if_that_is_certain() {
+    fn a_file_is_included_only_if_that_is_certain() {
         let check = |includes: &[&str], excludes: &[&str], expected: bool| {
             let scope = scope(includes, &[], excludes);
             assert_eq!(scope.takes_in("f/ops/a.ts"), expected, "{includes:?} {excludes:?}");

@@ -25,7 +25,7 @@ pub fn is_encryption_key(path: &str) -> bool {
 
 /// Whether this is a secret variable with a value that everyone can read.
 ///
-/// If the file cannot be parsed with bounded effort, it counts as such a variable if it says that it is secret, since
+/// A file that cannot be parsed with bounded effort counts as such a variable if it says that it is secret, because
 /// nothing shows that it is encrypted. If it does not say so, there is nothing to protect.
 pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
     if !path.ends_with(".variable.yaml") && !path.ends_with(".variable.json") {
@@ -61,14 +61,14 @@ pub fn plain_secret_fields(content: &[u8]) -> Vec<String> {
 fn is_called_like_a_secret(name: &str) -> bool {
     const WORDS: [&str; 9] =
         ["password", "passwd", "passphrase", "secret", "token", "apikey", "privatekey", "accesskey", "credential"];
-    /// The endings of names that say where or how to get a secret. Such a field is not a secret itself.
+    /// The endings of names of fields that say where or how to get a secret. Such a field is not a secret itself.
     const ENDS: [&str; 7] = ["url", "uri", "endpoint", "path", "type", "name", "id"];
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
     WORDS.iter().any(|word| name.contains(word)) && !ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// Whether these are workspace settings with a readable secret: Windmill exports Slack's secret as it is. Settings that
-/// cannot be read count as such if the name of a secret occurs in them.
+/// Whether these are workspace settings with a readable secret: Windmill exports Slack's secret in plain text. Settings
+/// that cannot be read count as such if the name of a secret occurs in them.
 pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
     if path != SETTINGS_FILE {
         return false;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_variable_counts_where_it_says_that_it_is_secret() {
+    fn an_unreadable_variable_counts_if_it_says_that_it_is_secret() {
         let path = "f/ops/x.variable.yaml";
         assert!(is_plaintext_secret(path, b"value: [\nis_secret: true\n"));
         assert!(is_plaintext_secret(path, b"value: \xff\n  \"is_secret\" :  true # yes\n"));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_lies_at_the_top() {
+    fn the_encryption_key_is_a_file_of_the_root() {
         assert!(is_encryption_key("encryption_key.yaml") && is_encryption_key("encryption_key.json"));
         assert!(!is_encryption_key("f/encryption_key.yaml") && !is_encryption_key("encryption_key.yaml.bak"));
     }

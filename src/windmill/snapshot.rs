@@ -1,9 +1,9 @@
 //! One workspace at one moment: its export, taken once and kept in the folder of the run, with the answers to the other
-//! questions of `wmill`. The data that is digested, checked and filtered here is the data that `wmill` reads, since
-//! `wmill` gets nothing else.
+//! questions of `wmill`. `wmill` reads exactly the data that is digested, checked and filtered here, because it gets no
+//! other data.
 //!
 //! The export is written to the disk while it is read, and read again for each question about its entries. Memory holds
-//! only digests of them.
+//! only their digests.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -29,22 +29,22 @@ use crate::windmill::wmill_yaml::Plan;
 
 /// A larger export is refused. An export of 10,000 scripts has 20 MB.
 const EXPORT_BYTES_MAX: u64 = 4 << 30;
-/// More entries are refused, so that what is kept of them in memory takes 16 MB at most. A script has two entries.
+/// More entries are refused, so that their digests in memory take 16 MB at most. A script has two entries.
 pub const ENTRIES_MAX: usize = 250_000;
-/// How much is read from the network at once. ureq itself buffers as much.
+/// The most bytes of one read from the network. The buffer of ureq has the same size.
 const CHUNK_BYTES: usize = 128 << 10;
-/// How long a name within the export may be. Windmill's longest path has 255 characters.
+/// The longest name of an entry. Windmill's longest path has 255 characters.
 const NAME_BYTES_MAX: u64 = 4096;
 /// The block size of tar archives.
 const BLOCK_BYTES: u64 = 512;
-/// How many zeros an archive ends with. Without this check, an archive that was cut after an entry would be taken for
-/// the whole workspace.
+/// The zeros at the end of an archive. Without this check, an archive that was cut after an entry would count as the
+/// whole workspace.
 const END_BYTES: u64 = 2 * BLOCK_BYTES;
 /// A larger resource is not searched for plain secrets: it is a file, and not a set of credentials.
 const RESOURCE_BYTES_MAX: u64 = 64 << 10;
-/// The most items with their names. A result lists 200 that are left out, and a warning names a few.
+/// The most items whose names are kept. A result lists 200 left out items, and a warning names a few.
 const NAMED_MAX: usize = 1000;
-/// How much of a number or a name of a file a note has.
+/// The most characters of a number, or of the name of a file, in a note.
 const NOTE_CHARS_MAX: usize = 100;
 /// The name of the export in the folder of the snapshot.
 const EXPORT_FILE: &str = "export.tar";
@@ -52,7 +52,7 @@ const EXPORT_FILE: &str = "export.tar";
 const PART_FILE: &str = "part.tar";
 
 /// The answer to a question that `wmill` asks in addition to the export. `None` if the server has no such endpoint. An
-/// answer may have 8 MB, so there is one copy.
+/// answer may have 8 MB, so it is not copied.
 pub type Answer = Option<Arc<String>>;
 
 /// The answers to everything that `wmill` asks in addition to the export.
@@ -76,12 +76,12 @@ pub struct Digests {
     pub groups: String,
 }
 
-/// Why there is no snapshot.
+/// Why no snapshot could be made.
 #[derive(Debug)]
 pub enum SnapshotError {
     /// The export is incomplete. Another try may help.
     CutOff(String),
-    /// The answer is not an export, or it exceeds a limit. The text says which.
+    /// The answer is not an export, or it exceeds a limit. The text names the reason.
     Strange(String),
     /// The disk failed.
     Disk(io::Error),
@@ -95,8 +95,8 @@ pub struct Snapshot {
     bytes: u64,
     /// The query with which the export was requested.
     pub query: String,
-    /// The answers that were taken with the export. If the shared UI is left out, its answer is that there is no such
-    /// endpoint, so that `wmill` does not touch its files.
+    /// The answers that were taken with the export. If the shared UI is left out, its answer is that of a server
+    /// without this endpoint, so that `wmill` does not touch its files.
     pub sides: SideAnswers,
     /// Whether Windmill has files of a shared UI, also if it is left out.
     pub has_ui_files: bool,
@@ -140,8 +140,8 @@ pub struct Archive {
     pub bytes: u64,
 }
 
-/// Creates the empty file for an export in `folder`, and the folder if it is missing. This happens before the thread that
-/// reads into the file, because the thread may outlive the folder.
+/// Creates the empty file for an export in `folder`, and the folder if it is missing. This happens before the thread
+/// that reads into the file, because the thread may outlive the folder.
 ///
 /// # Errors
 /// Returns the error of the disk.
@@ -151,8 +151,8 @@ pub fn create_file(folder: &Path) -> io::Result<File> {
 }
 
 impl Snapshot {
-    /// Reads an export to its end, into the file that [`create_file`] created in `folder`. `query` is the query with which
-    /// it was requested.
+    /// Reads an export to its end, into the file that [`create_file`] created in `folder`. `query` is the query with
+    /// which it was requested.
     ///
     /// # Errors
     /// [`SnapshotError`].
@@ -217,7 +217,7 @@ impl Snapshot {
     /// Returns the items that are left out as a list for the result: the path of each item, and its kind with the
     /// reason. Items that a sync skips by their kind or by a pattern are not in the list.
     pub fn left_out_list(&self) -> Vec<LeftOut> {
-        let one = |(item, reason): (&ItemId, &String)| match item {
+        let listed = |(item, reason): (&ItemId, &String)| match item {
             item if self.plan.as_ref().is_some_and(|plan| plan.keeps_out(item)) => None,
             ItemId { kind, path } if !path.is_empty() && *kind != ItemKind::File => {
                 Some(LeftOut { item: path.clone(), reason: format!("{kind}: {reason}") })
@@ -226,7 +226,7 @@ impl Snapshot {
         };
         let more = self.left_out.all.len() - self.left_out.named.len();
         let more = (more > 0).then(|| LeftOut::more(more));
-        self.left_out.named.iter().filter_map(one).chain(more).collect()
+        self.left_out.named.iter().filter_map(listed).chain(more).collect()
     }
 
     /// Whether there are files in the shared UI that `wmill` gets. `None` if the server has no shared UI, or if it is
@@ -235,9 +235,9 @@ impl Snapshot {
         self.sides.shared_ui.as_ref().map(|_| self.has_ui_files)
     }
 
-    /// Keeps an item from `wmill`, since an attempt to pull or push has shown that it is bad.
+    /// Leaves out an item, because an attempt to pull or push has shown that it is bad.
     pub fn leave_out(&mut self, item: &ItemId, reason: &str) {
-        // There are few of these, so each is named.
+        // There are few such items, so each name is kept.
         self.left_out.all.insert(digest_of_name(&item.to_string()));
         self.left_out.named.entry(item.clone()).or_insert_with(|| reason.to_owned());
         self.found.insert(item.clone());
@@ -269,22 +269,22 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Returns those of the items that have not changed since.
+    /// Returns the items that have not changed since.
     ///
     /// # Errors
     /// Returns the error of the disk.
     pub fn unchanged<'a>(&self, found: &'a [FoundItem]) -> io::Result<Vec<(ItemId, &'a FoundItem)>> {
-        let now = self.digests_of(&found.iter().map(|one| one.item.clone()).collect())?;
-        let unchanged = found.iter().filter_map(|one| {
-            let (item, _) = now.get(&one.item).filter(|(_, digest)| *digest == one.digest)?;
-            Some((item.clone(), one))
+        let now = self.digests_of(&found.iter().map(|item| item.item.clone()).collect())?;
+        let unchanged = found.iter().filter_map(|found| {
+            let (item, _) = now.get(&found.item).filter(|(_, digest)| *digest == found.digest)?;
+            Some((item.clone(), found))
         });
         Ok(unchanged.collect())
     }
 
-    /// Applies the plan of the pull. Items that it skips are not listed as left out. If folders of flows
-    /// and apps have endings without a dot, other folders with such endings are left out, because `wmill` takes them
-    /// for flows and apps.
+    /// Applies the plan of the pull. Items that it skips are not listed as left out. If folders of flows and apps have
+    /// endings without a dot, other folders with such endings are left out, because `wmill` treats them as flows and
+    /// apps.
     ///
     /// # Errors
     /// Returns the error of the disk.
@@ -315,7 +315,8 @@ impl Snapshot {
         Ok(items.into_iter().collect())
     }
 
-    /// Returns the items that the export has of these names, each with its current digest: that of the item's group.
+    /// Returns the items of the export with these names, each with its current digest, which is that of the item's
+    /// group.
     ///
     /// # Errors
     /// Returns the error of the disk.
@@ -338,8 +339,9 @@ impl Snapshot {
         Ok(digests)
     }
 
-    /// Leaves out the items that wmill was to write, and did not. Returns whether there are any. If more than half of all
-    /// items are missing, it is not about single items: the pull counts as it is, for the guards to judge.
+    /// Leaves out the items that wmill should have written and did not. Returns whether there are any. If more than
+    /// half of all items are missing, single items are not the cause. The pull is then used unchanged, and the guards
+    /// check it.
     ///
     /// # Errors
     /// Returns the error of the disk.
@@ -377,8 +379,8 @@ impl Snapshot {
         self.part(|_| true)
     }
 
-    /// Makes an archive with the entries that are wanted, except the items that are left out, and all of `dependencies/`.
-    /// It replaces an earlier part.
+    /// Makes an archive with the entries that are wanted, except the items that are left out, and all of
+    /// `dependencies/`. It replaces an earlier part.
     ///
     /// # Errors
     /// Returns the error of the disk.
@@ -416,7 +418,8 @@ impl WrittenFiles {
         }
     }
 
-    /// Whether wmill wrote the main file of an entry, or was not to write it. In doubt, it was not to.
+    /// Whether wmill wrote the main file of an entry, or should not have written it. If that is not certain, it should
+    /// not have.
     fn has_entry(&self, entry: &str, plan: &Plan) -> bool {
         let main = item_path::file_of_entry(entry, plan.non_dotted_paths);
         let is_written = |path: &str| !plan.scope.takes_in(path) || self.hashes.contains(&self.hasher.hash_one(path));
@@ -424,7 +427,8 @@ impl WrittenFiles {
             return true;
         }
         if entry == main {
-            // The content of a script, also in a language that is not known here. With modules, it lies among these.
+            // The content of a script, also in a language that is not known here. If the script has modules, the
+            // content lies in their folder.
             let base = narrow::base_of(entry);
             return !["f/", "u/"].iter().any(|top| entry.starts_with(top))
                 || plan.kinds.skip_scripts
@@ -444,13 +448,13 @@ impl WrittenFiles {
 /// `script f/ops/x__mod/a`. [`item_of_entry`] returns the other script.
 fn item_in_modules(path: &str) -> ItemId {
     let Some((base, ending, rest)) = file_names::module_folder(path) else { return item_of_entry(path) };
-    // A folder with another name is none of a script.
-    let other = [base, "__/"].concat();
-    let item = item_of_entry(&[&other, rest].concat());
-    ItemId { path: item.path.replacen(&other, &[base, ending, "/"].concat(), 1), ..item }
+    // A folder with another name does not belong to a script.
+    let other_folder = [base, "__/"].concat();
+    let item = item_of_entry(&[&other_folder, rest].concat());
+    ItemId { path: item.path.replacen(&other_folder, &[base, ending, "/"].concat(), 1), ..item }
 }
 
-/// Items, each with a note, such as why it is left out. Only the first have their names and notes.
+/// Items, each with a note, such as why it is left out. Names and notes are kept only for the first items.
 #[derive(Clone, Debug, Default)]
 pub struct ItemNotes {
     /// The first items with their notes.
@@ -466,7 +470,7 @@ impl ItemNotes {
         }
     }
 
-    /// Returns the items with their notes. The names that are not kept are empty.
+    /// Returns the items with their notes. Items whose names are not kept are empty texts.
     pub fn iter(&self) -> impl Iterator<Item = String> {
         let named = self.named.iter().map(|(item, note)| format!("{item} ({note})"));
         named.chain(std::iter::repeat_n(String::new(), self.all.len() - self.named.len()))
@@ -487,7 +491,7 @@ impl ItemNotes {
         self.contains(item) || (!self.is_empty() && path.match_indices('/').any(has_folder))
     }
 
-    /// Whether an entry or a file belongs to an item that is left out since it lies in the folder of another script's
+    /// Whether an entry or a file belongs to an item that is left out because it lies in the folder of another script's
     /// modules.
     pub fn has_in_modules(&self, path: &str) -> bool {
         file_names::module_folder(path).is_some() && self.contains(&item_in_modules(path))
@@ -498,8 +502,8 @@ fn folder_item(path: &str) -> ItemId {
     ItemId { kind: ItemKind::Folder, path: path.to_owned() }
 }
 
-/// Returns the item of an entry of the export: `script f/ops/a`, `flow f/ops/b`. If the entry belongs to no item, this is
-/// the entry itself.
+/// Returns the item of an entry of the export: `script f/ops/a`, `flow f/ops/b`. If the entry belongs to no item, this
+/// is the entry itself.
 pub fn item_of_entry(name: &str) -> ItemId {
     known_item(name).unwrap_or_else(|| ItemId { kind: ItemKind::File, path: name.to_owned() })
 }
@@ -512,7 +516,7 @@ fn known_item(name: &str) -> Option<ItemId> {
     }
 }
 
-/// Gets the name of an entry, and the entry.
+/// A function that gets the name of an entry, and the entry.
 type EntryVisitor<'v> = dyn FnMut(String, &mut tar::Entry<'_, &mut dyn Read>) -> io::Result<()> + 'v;
 
 /// Passes the entries of an export to `visit`, in its order. Returns where the last one ends.
@@ -561,7 +565,7 @@ fn each_name(folder: &Path, visit: &mut dyn FnMut(&str)) -> io::Result<()> {
 /// Checks the entries while they are read.
 #[derive(Default)]
 struct Judge {
-    /// What is known so far.
+    /// The snapshot so far.
     snapshot: Snapshot,
     /// The record of each entry.
     entries: Vec<narrow::Record>,
@@ -599,7 +603,7 @@ impl Judge {
             sides.shared_ui = None;
             return Ok(hash_of(&[fault.as_bytes()]));
         }
-        // Windmill gives the time of the question as the time of the last edit of a shared UI without files.
+        // For a shared UI without files, Windmill returns the time of the question as the time of the last edit.
         let timeless = sides.shared_ui.as_ref().filter(|_| files.is_empty()).map(|body| body.replace(&edited_at, ""));
         Ok(timeless.and_then(|body| json_digest::digest(&mut body.as_bytes(), &mut |_, _| {}).ok()).unwrap_or(digest))
     }
@@ -612,7 +616,7 @@ impl Judge {
                 return Err(too_large(format!("the export has more than {ENTRIES_MAX} entries")));
             }
             if !self.names.insert(self.hashes.hash_one(&name)) {
-                // wmill would write the last of them, and no word of the others.
+                // wmill would write the last entry, and would not report the others.
                 self.snapshot
                     .left_out
                     .add(item_of_entry(&name), "the export has two entries with the name of one file");
@@ -707,7 +711,7 @@ fn digest_of_bytes(content: &mut dyn Read) -> io::Result<Hash> {
     }
 }
 
-/// Checks what wmill makes of an item: files with names from within the item, and numbers.
+/// Checks the files that wmill makes of an item, whose names are in the item, and its numbers.
 #[derive(Default)]
 struct Children {
     /// The ending of the entry's name, [`UI`], or an empty text if items of the kind have no files of their own.
@@ -720,9 +724,9 @@ struct Children {
     is_dbt: bool,
     /// The first file that wmill does not write.
     passed_over: Option<String>,
-    /// Why the first bad file must not or cannot be written. For a resource, it counts if the resource is a fileset.
+    /// Why the first bad file must not or cannot be written. For a resource, this applies if the resource is a fileset.
     fault: Option<String>,
-    /// The same for a resource that is a file.
+    /// Why the content cannot be written, for a resource that is a file.
     fault_of_content: Option<&'static str>,
     /// The first number that wmill would change.
     number: Option<String>,
@@ -738,15 +742,15 @@ const UI: &str = "the shared UI";
 const NOT_WRITTEN: [&str; 3] = ["/wmill.d.ts", "/AGENTS.md", "/DATATABLES.md"];
 
 impl Children {
-    /// Takes what lies at a path within the item.
+    /// Checks an event at a path within the item.
     fn take(&mut self, path: &[String], event: Event<'_>) {
         if let Event::Word(word) = event
             && self.number.is_none()
-            && !stays(word)
+            && !is_exact(word)
         {
             self.number = Some(word.to_owned());
         }
-        // No path that has a meaning here has more than three keys, except for its last two.
+        // A path that has a meaning here has at most three keys, or only its last two keys matter.
         let path: Vec<&str> = path[path.len().saturating_sub(4)..].iter().map(String::as_str).collect();
         match (self.kind, &path[..], event) {
             (SCRIPT, ["modules", file], Event::Key) => {
@@ -791,7 +795,7 @@ impl Children {
         }
     }
 
-    /// Takes the name of a file within the item, and its path in the item's folder.
+    /// Checks the name of a file within the item, and its path in the item's folder.
     fn check_name(&mut self, name: &str, path: &str, is_passed_over: impl FnOnce(&str) -> bool) {
         if let Some(fault) = file_names::fault_of_path(path) {
             self.add(&format!("the name {} within it {fault}", quoted(name)));
@@ -855,7 +859,7 @@ fn is_not_written(file: &str) -> bool {
 }
 
 /// Whether wmill keeps a whole number as it is. wmill reads numbers as JavaScript does.
-fn stays(word: &str) -> bool {
+fn is_exact(word: &str) -> bool {
     let digits = word.strip_prefix('-').unwrap_or(word);
     if digits.len() < SAFE_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return true;
@@ -871,7 +875,7 @@ const EXPONENT_DIGITS: usize = 22;
 /// The resource types whose resources become files.
 type FileTypes = BTreeMap<String, FileType>;
 
-/// What wmill makes of a resource of a type.
+/// The files that wmill makes of a resource of a type.
 #[derive(Default)]
 struct FileType {
     /// The ending of the one file that it becomes; empty if it becomes none.
@@ -880,7 +884,7 @@ struct FileType {
     is_fileset: bool,
 }
 
-/// Returns the types, and the digest of the answer.
+/// Returns the resource types that become files, and the digest of the answer.
 fn types_of(answer: &Answer) -> Result<(FileTypes, Hash), SnapshotError> {
     let mut types = FileTypes::new();
     let digest = digest_answer(answer, b'{', "the map of file endings", &mut |path, event| {
@@ -896,8 +900,8 @@ fn types_of(answer: &Answer) -> Result<(FileTypes, Hash), SnapshotError> {
     Ok((types, digest))
 }
 
-/// Reads an answer, which is an object if `begins` is a brace, and returns its digest; that of no answer is zero. An
-/// answer of another form is an error, since it would make wmill delete files and exit with 0.
+/// Reads an answer, which is an object if `begins` is a brace, and returns its digest, or zeros if there is no answer.
+/// An answer of another form is an error, because it would make wmill delete files and exit with 0.
 fn digest_answer(
     answer: &Answer,
     begins: u8,
@@ -935,7 +939,7 @@ struct Saved<'a, R> {
     export: R,
     file: File,
     bytes: u64,
-    /// How many zeros the export ends with so far.
+    /// The number of zeros at the end of the export so far.
     zeros: u64,
     unwanted: &'a CancelToken,
     /// Why the disk failed.
@@ -1013,7 +1017,7 @@ mod tests {
         let folder = run.path().join("snapshot");
         let file = create_file(&folder).expect("a file");
         let taken = Snapshot::take(export, (folder, file), "a=b", sides, &CancelToken::default());
-        // The folder stays for the test. The next folder with this name replaces it.
+        // The test uses the folder. The next folder with this name replaces it.
         std::mem::forget(run);
         taken
     }
@@ -1038,7 +1042,7 @@ mod tests {
     ];
 
     #[test]
-    fn an_item_is_listed_by_its_path_with_its_kind_before_the_reason() {
+    fn a_left_out_item_is_listed_with_its_kind_before_the_reason() {
         let mut snapshot = taken("listed", &ENTRIES);
         let check = |snapshot: &mut Snapshot, entry: &str, item: &str, reason: &str| {
             snapshot.leave_out(&item_of_entry(entry), "r");
@@ -1056,7 +1060,7 @@ mod tests {
     }
 
     #[test]
-    fn order_means_nothing_and_each_value_means_something() {
+    fn each_value_changes_the_digests_and_the_order_does_not() {
         let before = taken("order", &ENTRIES);
         let mut entries = ENTRIES;
         entries.reverse();
@@ -1080,7 +1084,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_mean_something_but_for_the_time_of_no_shared_ui() {
+    fn answers_change_the_digests_except_the_time_of_an_empty_shared_ui() {
         let of = |sides: SideAnswers| take("sides", &tar_of(&ENTRIES), sides).expect("a snapshot").digests;
         let before = of(sides());
         let ui = |body: &str| of(SideAnswers { shared_ui: answer(body), ..sides() });
@@ -1111,7 +1115,7 @@ mod tests {
     }
 
     #[test]
-    fn an_export_without_its_end_is_none() {
+    fn an_export_without_its_end_is_refused() {
         let whole = tar_of(&ENTRIES);
         taken("cut", &ENTRIES);
         let longer = [&whole[..], &[0; 4096]].concat();
@@ -1149,7 +1153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leads_elsewhere_is_left_out_by_item() {
+    fn items_with_unsafe_names_of_files_are_left_out() {
         let check = |name: &str, content: &str, item: &str| {
             let snapshot = taken("judged", &[ENTRIES[0], (name, content), ENTRIES[1]]);
             let left_out: Vec<_> = snapshot.left_out.named.keys().map(ToString::to_string).collect();
@@ -1252,7 +1256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_the_folder_of_a_scripts_modules_is_left_out_alone() {
+    fn only_the_items_in_the_folder_of_a_scripts_modules_are_left_out() {
         let script = ("f/x.script.json", r#"{"modules":{"m.ts":{"content":""}}}"#);
         let other =
             [("f/x__mod/script.script.json", "{}"), ("f/x__mod/script.ts", ""), ("f/x__mod/v.variable.json", "{}")];
@@ -1263,12 +1267,12 @@ mod tests {
         assert_eq!(left_out, ["script f/x__mod/script", "variable f/x__mod/v"]);
         let whole = names(&snapshot.whole().expect("a file"));
         assert_eq!(whole, ["f/x.script.json", "f/x.ts", "f/d.script.json", "f/d__dbt/wm_dbt.yaml"]);
-        // Without modules, the folder is like any other.
+        // If the script has no modules, the folder has no special meaning.
         assert_eq!(taken("modules", &[&[("f/x.script.json", "{}")], &other[..2]].concat()).left_out.named.len(), 0);
     }
 
     #[test]
-    fn of_very_many_items_only_the_first_are_named() {
+    fn only_the_first_of_very_many_items_are_named() {
         let long = "x".repeat(120);
         let number = "1".repeat(4000);
         let all: Vec<_> = (0..NAMED_MAX + 50).map(|it| format!("f/{long}/n{it:05}.resource.json")).collect();
@@ -1293,7 +1297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_wmill_did_not_write_is_left_out_unless_a_pattern_may_be_why() {
+    fn items_that_wmill_did_not_write_are_left_out_unless_a_pattern_may_be_why() {
         let entries = [
             ("f/a.script.json", "{}"),
             ("f/a.ts", ""),
@@ -1352,7 +1356,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_do_not_stay_are_named_with_their_item() {
+    fn numbers_that_wmill_rounds_are_named_with_their_item() {
         let check = |number: &str, is_rounded: bool| {
             let content = format!("{{\"value\":{{\"a\":[{number}]}},\"resource_type\":\"any\"}}");
             let rounded = taken("numbers", &[("f/n.resource.json", &content)]).rounded;
@@ -1377,7 +1381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_has_what_was_asked_for_and_all_dependencies() {
+    fn a_part_has_the_wanted_entries_and_all_dependencies() {
         // A header holds 100 bytes of a name: the last one of the first name, and half of a letter of the second one.
         let [full, long] =
             [["f/", &"x".repeat(95), ".py"], ["f/x", &"é".repeat(75), ".py"]].map(|parts| parts.concat());
@@ -1402,7 +1406,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_named_as_people_know_them() {
+    fn entries_are_named_by_their_item() {
         for (entry, item) in [
             ("f/a.script.json", "script f/a"),
             ("f/a.pg.sql", "script f/a"),

@@ -1,7 +1,7 @@
 //! Serves one pull of `wmill` from a snapshot instead of from Windmill. It listens on a loopback address, and answers
 //! only the program that sends the secret word of this run.
 //!
-//! `wmill` takes most failures for the answer of an older server, and then deletes files. So every answer is checked
+//! `wmill` treats most failures as the answer of an older server, and then deletes files. So every answer is checked
 //! before it is sent: an archive always has its length, and a question that the snapshot cannot answer makes the pull
 //! fail.
 
@@ -37,10 +37,10 @@ pub struct SnapshotServer {
     asked: Arc<Mutex<Questions>>,
 }
 
-/// What wmill has asked so far.
+/// The questions of wmill so far.
 #[derive(Default)]
 struct Questions {
-    /// What was sent to the end.
+    /// The answers that were sent completely.
     answered: BTreeSet<&'static str>,
     /// The first question that the snapshot cannot answer.
     unknown: Option<String>,
@@ -50,7 +50,7 @@ const OWN_ITEMS: &str = "the workspace's own items";
 const FILE_TYPES: &str = "the map of file endings";
 const TAR: &str = "the export as a tar file";
 const SHARED_UI: &str = "the shared UI";
-/// What every pull asks for. If one of these has no answer, wmill continues without it.
+/// The questions of every pull. If one of them has no answer, wmill continues without it.
 const NEEDED: [&str; 4] = [OWN_ITEMS, FILE_TYPES, TAR, SHARED_UI];
 
 impl SnapshotServer {
@@ -83,9 +83,9 @@ impl SnapshotServer {
     /// Stops the server after a successful pull.
     ///
     /// # Errors
-    /// Says which question the snapshot cannot answer, or which answer wmill needs and did not get.
+    /// Returns which question the snapshot cannot answer, or which answer wmill needs and did not get.
     pub fn finish(self) -> Result<(), String> {
-        // An answer counts a moment after wmill has it.
+        // An answer is counted shortly after wmill has received it.
         drop(self.server);
         let asked = lock(&self.asked);
         if let Some(question) = &asked.unknown {
@@ -229,14 +229,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pull_that_does_not_ask_for_all_is_not_one() {
+    fn a_pull_without_all_its_questions_fails() {
         let (_run, server) = start("server-lacking");
         ask(&server, "/api/w/shop/workspaces/list_ws_specific", server.server.word().expose());
         assert_eq!(server.finish(), Err("wmill did not get the map of file endings".to_owned()));
     }
 
     #[test]
-    fn nobody_without_the_word_is_answered_or_counts() {
+    fn requests_without_the_word_are_refused_and_do_not_count() {
         let (_run, server) = start("server-word");
         let word = server.server.word().expose().to_owned();
         for wrong in ["", "x", &word[1..], &[&word, "0"].concat()] {
@@ -244,11 +244,11 @@ mod tests {
         }
         assert!(send(&server, "GET /api/users/whoami HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 401 "));
         assert!(send(&server, "no HTTP\r\n\r\n").starts_with("HTTP/1.1 400 "));
-        // A client holds its place until a moment after its answer.
+        // A client keeps its place until shortly after its answer.
         while server.server.served() > 0 {
             std::thread::yield_now();
         }
-        // Silent clients do not make others wait.
+        // Silent clients do not delay others.
         let quiet: Vec<_> = (0..6).map(|_| TcpStream::connect(server.server.address()).expect("one")).collect();
         assert_eq!(ask(&server, "/api/users/whoami", &word).0, 200);
         drop(quiet);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_that_became_shorter_is_cut_off_within_its_length() {
+    fn an_archive_that_became_shorter_ends_before_its_length() {
         let (run, server) = start("server-shorter");
         run.write("export.tar", b"half").expect("a file");
         let word = server.server.word().expose();

@@ -11,7 +11,7 @@ use crate::http::response::Response;
 use crate::http::sockets;
 use crate::model::Code;
 
-/// How many bytes are read at once: more than most requests have.
+/// The most bytes of one read: more than most requests have.
 const CHUNK_BYTES: usize = 2 * 1024;
 
 /// A client's socket.
@@ -114,7 +114,7 @@ impl Caller {
         let (stream, deadline) = (self.stream(), Instant::now() + self.limits.timeout);
         let parts = [head.as_bytes(), &response.body];
         let sent = parts.iter().try_for_each(|part| write_by(stream, part, deadline));
-        let is_done = sent.is_err() || request.is_all && !sockets::look_at(stream).is_readable;
+        let is_done = sent.is_err() || request.is_all && !sockets::state_of(stream).is_readable;
         // The kernel holds no bytes back: closing our side, here or by the return, sends the rest.
         if is_done || stream.shutdown(Shutdown::Write).is_err() {
             return;

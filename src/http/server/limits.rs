@@ -15,23 +15,23 @@ use crate::util::deadline::wait_while;
 /// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many connections may be open, each with a thread and a descriptor. Even if all clients are slow, the process
-    /// stays under 8 MB, apart from what `bytes_max` permits.
+    /// The most open connections. Each has a thread and a descriptor. Even if all clients are slow, the process stays
+    /// under 8 MB, apart from what `bytes_max` permits.
     pub connections_max: usize,
-    /// How many of these one peer address may have: a third, so that most of them are left for the others.
+    /// The most connections of one peer address: a third, so that most of them are left for others.
     pub connections_per_peer_max: usize,
-    /// How many callers may wait for a run: enough for 50 at once, while most connections remain for `/health`.
+    /// The most callers that wait for a run: enough for 50 at once, while most connections remain for `/health`.
     pub callers_max: usize,
-    /// How many connections are reserved for peer addresses without a connection, and how many callers beyond
-    /// `callers_max` for peer addresses without a waiting caller.
+    /// This many connections are reserved for peer addresses without a connection. This many callers beyond
+    /// `callers_max` are reserved for peer addresses without a waiting caller.
     pub reserved: usize,
-    /// The total size of the bodies that are being read or sent, beside the newest one. They take milliseconds, and
-    /// most requests have none. `/status` may have some hundreds of kilobytes, and rarely megabytes; 384 requests of the
-    /// largest size would take 24 MB.
+    /// The total size of the bodies that are being read or sent, except the newest one. A transfer takes milliseconds,
+    /// and most requests have no body. `/status` may have some hundreds of kilobytes, and rarely megabytes; 384
+    /// requests of the largest size would take 24 MB.
     pub bytes_max: usize,
-    /// The time from the connection to the end of the head, from there to the end of the body, and for the whole answer.
-    /// The last one includes the wait for a client that still sends to close its side, so that no reset overtakes the
-    /// answer.
+    /// The time from the connection to the end of the head, from there to the end of the body, and for the whole
+    /// answer. The last one includes the wait for a client that still sends to close its side, so that no reset
+    /// overtakes the answer.
     pub timeout: Duration,
 }
 
@@ -48,14 +48,14 @@ impl Default for Limits {
     }
 }
 
-/// How many connections that were closed to make room may still have their threads, which end in a moment. Without this
-/// limit, a flood of connections makes threads faster than they end.
+/// The most connections that were closed to make room and whose threads have not ended yet. Without this limit, a flood
+/// of connections starts threads faster than they end.
 pub(super) const CLOSING_MAX: usize = 32;
-/// How long a new connection waits for the end of such a thread if there are more. No other connection is accepted
+/// The longest wait of a new connection for the end of such a thread above the limit. No other connection is accepted
 /// meanwhile.
 const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The head is being read.
@@ -96,7 +96,7 @@ impl Slot {
         }
     }
 
-    /// Makes the connection close: its thread sees the end of its input at once, and then that it has no slot.
+    /// Makes the connection close: its thread reads the end of the input at once, and then finds that the slot is gone.
     fn close(self) {
         let side = if matches!(self.phase, Phase::Sending(_)) { Shutdown::Both } else { Shutdown::Read };
         // This fails if the peer is already gone.
@@ -128,15 +128,15 @@ impl Slots {
     pub(super) fn open(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Caller> {
         let (peer, limits) = (connection.peer.ip(), self.limits);
         let mut list = self.lock();
-        let own = list.iter().filter(|slot| slot.peer() == peer).count();
-        let reserved = if own == 0 { 0 } else { limits.reserved };
-        let is_peer_full = own >= limits.connections_per_peer_max;
+        let of_peer = list.iter().filter(|slot| slot.peer() == peer).count();
+        let reserved = if of_peer == 0 { 0 } else { limits.reserved };
+        let is_peer_full = of_peer >= limits.connections_per_peer_max;
         let is_full = is_peer_full || list.len() + reserved >= limits.connections_max;
         if is_full && !close_longest_waiting(&mut list, |slot| !is_peer_full || slot.peer() == peer) {
             return None;
         }
         drop(list);
-        // Each connection has one reference more.
+        // Each connection has one more reference.
         let are_too_many = || Arc::strong_count(self) > limits.connections_max + CLOSING_MAX;
         wait_while(CLOSE_TIME_MAX, are_too_many);
         if are_too_many() {
@@ -148,7 +148,7 @@ impl Slots {
         Some(Caller { connection, limits, slots: Arc::clone(self) })
     }
 
-    /// Closes the connections that have not sent their whole request: they are too late.
+    /// Closes the connections that have not sent their whole request. The server is stopping, so they are too late.
     pub(super) fn close_unfinished(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
         let is_unfinished = |slot: &mut Slot| matches!(slot.phase, Phase::Head | Phase::Body(_));
@@ -156,9 +156,9 @@ impl Slots {
     }
 }
 
-/// Closes the connection of these that has waited for its client the longest. Returns whether there is one.
-fn close_longest_waiting(list: &mut Vec<Slot>, is_one: impl Fn(&Slot) -> bool) -> bool {
-    let waiting = list.iter().enumerate().filter(|(_, slot)| slot.phase.waits_for_client() && is_one(slot));
+/// Closes the selected connection that has waited for its client the longest. Returns whether there is one.
+fn close_longest_waiting(list: &mut Vec<Slot>, is_selected: impl Fn(&Slot) -> bool) -> bool {
+    let waiting = list.iter().enumerate().filter(|(_, slot)| slot.phase.waits_for_client() && is_selected(slot));
     let longest = waiting.min_by_key(|(_, slot)| slot.since).map(|(index, _)| index);
     longest.map(|index| list.swap_remove(index).close()).is_some()
 }
@@ -177,22 +177,22 @@ impl Caller {
     }
 
     /// Returns the slot in the list, or the reason why the connection has to close.
-    fn own<'a>(&self, list: &'a mut [Slot]) -> Result<&'a mut Slot, Code> {
+    fn find_slot<'a>(&self, list: &'a mut [Slot]) -> Result<&'a mut Slot, Code> {
         let is_stopped = self.slots.is_stopped.load(Ordering::SeqCst);
         let reason = if is_stopped { Code::ShuttingDown } else { Code::TooManyRequests };
         list.iter_mut().find(|slot| self.is_own(slot)).ok_or(reason)
     }
 
-    /// Enters the next phase. If the bodies of all connections, which are being read or sent, are together beyond their
-    /// limit, closes those that have taken the longest until the rest fits.
+    /// Enters the next phase. If the bodies that are being read or sent exceed their total limit, closes the
+    /// connections that have taken the longest until the rest fits.
     ///
     /// # Errors
     ///
     /// The reason why the connection has to close instead.
     pub(super) fn enter(&self, phase: Phase) -> Result<(), Code> {
         let mut list = self.slots.lock();
-        let own = self.own(&mut list)?;
-        (own.phase, own.since) = (phase, Instant::now());
+        let slot = self.find_slot(&mut list)?;
+        (slot.phase, slot.since) = (phase, Instant::now());
         let is_other = |slot: &Slot| slot.bytes() > 0 && !self.is_own(slot);
         while list.iter().map(Slot::bytes).sum::<usize>() > self.slots.limits.bytes_max
             && close_longest_waiting(&mut list, is_other)
@@ -202,12 +202,12 @@ impl Caller {
 
     /// Returns an error with the reason if the connection has to close.
     pub(super) fn check(&self) -> Result<(), Code> {
-        self.own(&mut self.slots.lock()).map(|_| ())
+        self.find_slot(&mut self.slots.lock()).map(|_| ())
     }
 
     /// Counts this connection among the callers that wait. Has to be called before the answer waits for longer than a
-    /// moment. If the limit is reached, it takes the place of a caller whose client has ended its side, because that
-    /// client is most likely gone.
+    /// moment. If the limit is reached, it replaces a caller whose client has closed its side, because that client has
+    /// most likely gone.
     ///
     /// # Errors
     ///
@@ -221,17 +221,17 @@ impl Caller {
         let reserved = if callers.contains(&self.connection.peer.ip()) { 0 } else { limits.reserved };
         if callers.len() >= limits.callers_max + reserved {
             let mut waiting = list.iter_mut().filter(|slot| slot.phase == Phase::Waiting);
-            let gone = waiting.find(|slot| sockets::look_at(&slot.connection.stream).has_peer_ended);
+            let gone = waiting.find(|slot| sockets::state_of(&slot.connection.stream).has_peer_ended);
             gone.ok_or(Code::TooManyRequests)?.phase = Phase::Answering;
         }
-        self.own(&mut list)?.phase = Phase::Waiting;
+        self.find_slot(&mut list)?.phase = Phase::Waiting;
         Ok(())
     }
 
-    /// Whether the client has gone, or has lost its place to another caller. Called repeatedly while the answer waits.
+    /// Whether the client has gone, or another caller has replaced it. Called repeatedly while the answer waits.
     pub fn is_gone(&self) -> bool {
-        sockets::look_at(&self.connection.stream).has_ended
-            || !self.own(&mut self.slots.lock()).is_ok_and(|own| own.phase == Phase::Waiting)
+        sockets::state_of(&self.connection.stream).has_ended
+            || !self.find_slot(&mut self.slots.lock()).is_ok_and(|own| own.phase == Phase::Waiting)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The listener: sockets, threads, deadlines, connection limits and shutdown. It hands each request to a
 //! [`Handler`].
 //!
-//! Each connection has a thread and one request. Neither one peer address nor the callers that wait for a run can take
-//! all connections, and a slow connection is closed when a new one finds no room. So `/health` is always served.
+//! Each connection has a thread and one request. One peer address cannot use all connections, and the callers that wait
+//! for a run cannot either. A slow connection is closed if a new one finds no room. So `/health` is always served.
 
 mod connection;
 mod limits;
@@ -39,12 +39,12 @@ pub trait Handler: Send + Sync {
 /// child processes.
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Each time limit of a connection that the accepting thread serves itself because no thread can be started. No other
-/// connection is accepted meanwhile.
+/// The value of each time limit of a connection that the accepting thread serves itself, because no thread can be
+/// started. No other connection is accepted meanwhile.
 const IN_TURN_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// How many connections the kernel holds until they are accepted. If there are more, clients try again after a second.
-/// A burst of this size is accepted in a few hundredths of a second. After a stop, the clients in it get a 503.
+/// The most connections that the kernel holds until they are accepted. If there are more, clients try again after a
+/// second. A burst of this size is accepted in a few hundredths of a second. After a stop, the clients in it get a 503.
 const BACKLOG_MAX: i32 = 1024;
 
 /// A listening socket that is not served yet.
@@ -107,8 +107,8 @@ impl Server {
         self.stop.clone()
     }
 
-    /// Serves until it is stopped. Returns as soon as nothing more is accepted and the socket is closed. Clients that
-    /// are still sending a request then get a 503 answer. [`Draining`] waits for the answers that are being made.
+    /// Serves until it is stopped. Returns as soon as the listening socket is closed. Clients that are still sending a
+    /// request then get a 503 answer. [`Draining`] waits for the answers that are being made.
     pub fn run(self, handler: Arc<dyn Handler>) -> Draining {
         let slots = Arc::new(Slots::new(self.limits, handler));
         sockets::accept_until_stopped(&self.listener, &self.stopped, |stream, peer| {
@@ -130,7 +130,7 @@ impl Draining {
     /// Waits until every answer is sent, at most `timeout`. Returns how many connections are left. It may be called
     /// again.
     pub fn wait(&self, timeout: Duration) -> usize {
-        // Each connection has one reference more.
+        // Each connection has one more reference.
         let left = || Arc::strong_count(&self.0) - 1;
         wait_while(timeout, || left() > 0);
         left()
@@ -148,7 +148,7 @@ fn admit(connection: &Arc<Connection>, slots: &Arc<Slots>) {
     let of_thread = Arc::clone(&caller);
     if let Err(error) = thread.spawn(move || serve(&of_thread)) {
         log::debug!("no thread for a connection, which is served in turn: {error}");
-        // No thread has it. The accepting thread must not wait for a run.
+        // The accepting thread serves this connection, and must not wait for a run.
         if let Some(mut caller) = Arc::into_inner(caller) {
             caller.limits = Limits { callers_max: 0, timeout: IN_TURN_TIME_MAX, ..slots.limits };
             serve(&caller);
@@ -184,7 +184,7 @@ fn serve(caller: &Caller) {
         Ok(Response::error(500, Code::Internal, "internal error; the log has more"))
     });
     let (Ok(response) | Err(Some(response))) = outcome else { return };
-    // Counted before it is sent, so that a client that has its answer finds it in the metrics.
+    // The answer is counted before it is sent, so that the metrics include it as soon as the client has it.
     caller.slots.handler.answered(head, response.status);
     let status = response.status;
     caller.send(response, &request);

@@ -1,4 +1,4 @@
-//! Tests of the listener with clients that are slow, many, gone or too early, and at shutdown. The limits are short
+//! Tests of the listener with slow, many, disconnected and early clients, and of its shutdown. The limits are short
 //! here.
 
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -14,7 +14,7 @@ use std::net::TcpStream;
 /// The longest time that a test waits for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Longer than any test, for a limit that must not end it.
+/// A limit that is longer than any test, so that it never takes effect.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// A limit that is short enough to wait for.
@@ -78,7 +78,7 @@ impl Gate {
     }
 }
 
-/// The size of an answer that no socket takes at once.
+/// The size of an answer that does not fit into the buffer of a socket.
 const LARGE_BYTES: usize = 32 * 1024 * 1024;
 
 impl Handler for Gate {
@@ -113,7 +113,7 @@ struct Fixture {
     serving: Option<JoinHandle<Draining>>,
 }
 
-/// Returns limits under which nothing ends by itself.
+/// Returns limits that no test reaches.
 fn patient() -> Limits {
     Limits { timeout: NEVER, reserved: 0, ..Limits::default() }
 }
@@ -156,7 +156,7 @@ impl Fixture {
     }
 }
 
-/// Returns everything that comes back. The server must close the connection.
+/// Returns everything that the server sends. The server must close the connection.
 #[track_caller]
 fn answer_of(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
@@ -189,7 +189,7 @@ fn drip(mut stream: TcpStream, byte: u8) -> String {
 }
 
 #[test]
-fn an_address_that_cannot_be_listened_on_is_named() {
+fn the_error_names_an_address_that_cannot_be_used() {
     let taken = Server::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let Err(error) = Server::bind(&address) else { panic!("listened twice on {address}") };
@@ -197,14 +197,14 @@ fn an_address_that_cannot_be_listened_on_is_named() {
 }
 
 #[test]
-fn a_head_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
+fn a_slow_head_ends_at_the_deadline_for_the_whole_head() {
     let fixture = start(Limits { timeout: SOON, ..patient() });
     assert_status(&drip(fixture.send("GET /health HTTP/1.1\r\nHost: a\r\nX: "), b'x'), 408);
     fixture.end();
 }
 
 #[test]
-fn a_body_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
+fn a_slow_body_ends_at_the_deadline_for_the_whole_body() {
     let fixture = start(Limits { timeout: SOON, ..patient() });
     let head = "POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n";
     assert_status(&drip(fixture.send(head), b' '), 408);
@@ -212,7 +212,7 @@ fn a_body_that_drips_is_cut_off_at_the_deadline_for_the_whole_of_it() {
 }
 
 #[test]
-fn a_body_that_never_begins_is_cut_off_too() {
+fn a_body_that_never_begins_ends_at_its_deadline() {
     let fixture = start(Limits { timeout: SOON, ..patient() });
     let mut stream = fixture.send("POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n");
     let mut answer = [0; 13];
@@ -223,7 +223,7 @@ fn a_body_that_never_begins_is_cut_off_too() {
 }
 
 #[test]
-fn a_client_that_says_nothing_is_let_go_without_a_word() {
+fn a_client_that_sends_nothing_is_closed_without_an_answer() {
     let fixture = start(Limits { timeout: SOON, ..patient() });
     assert_eq!(answer_of(fixture.send("")), "");
     let gate = Arc::clone(&fixture.gate);
@@ -232,7 +232,7 @@ fn a_client_that_says_nothing_is_let_go_without_a_word() {
 }
 
 #[test]
-fn a_client_that_does_not_read_its_answer_is_cut_off() {
+fn a_client_that_does_not_read_its_answer_is_closed() {
     let mut fixture = start(Limits { timeout: SOON, ..patient() });
     let unread = fixture.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
     fixture.gate.await_state("the answer", |state| state.answered == [200]);
@@ -252,7 +252,7 @@ fn a_client_that_never_closes_is_closed() {
 }
 
 #[test]
-fn a_client_that_has_said_all_and_reads_is_not_waited_for() {
+fn the_server_does_not_wait_for_a_client_that_has_sent_everything() {
     let mut fixture = start(patient());
     let mut open = fixture.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut answer = String::new();
@@ -263,11 +263,11 @@ fn a_client_that_has_said_all_and_reads_is_not_waited_for() {
 }
 
 #[test]
-fn an_answer_reaches_a_client_that_sends_more_behind_its_request() {
+fn an_answer_reaches_a_client_that_sends_more_after_its_request() {
     let fixture = start(patient());
     for _ in 0..50 {
         let mut stream = fixture.send("GET /health HTTP/1.1\r\nHost: a\r\n\r\nGET /health HTTP/1.1\r\n");
-        // The connection may be closed by then. This test is not about that.
+        // The connection may be closed already, which this test does not check.
         let _ = stream.write_all(&[b'x'; 10_000]);
         let _ = stream.shutdown(Shutdown::Write);
         assert_status(&answer_of(stream), 200);
@@ -288,7 +288,7 @@ fn an_early_refusal_reaches_a_client_that_is_still_sending() {
 }
 
 #[test]
-fn a_body_is_asked_for_only_when_the_head_has_passed() {
+fn a_body_is_requested_only_after_the_head_is_accepted() {
     let fixture = start(patient());
     let expecting = |path: &str| {
         fixture.send(&format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"))
@@ -361,22 +361,22 @@ fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
 }
 
 #[test]
-fn the_crowd_of_one_neighbour_does_not_push_another_out() {
+fn many_connections_of_one_address_close_none_of_another() {
     let fixture = start(Limits { connections_max: 8, connections_per_peer_max: 7, ..patient() });
     let mut unhurried = fixture.send("GET /health HTTP/1.1\r\n");
-    let mut crowd: Vec<TcpStream> = (0..40).map(|_| connect_from([127, 0, 0, 2], fixture.address)).collect();
-    fixture.gate.await_state("most of the crowd was sent away", |state| state.answered.len() >= 33);
+    let mut connections: Vec<TcpStream> = (0..40).map(|_| connect_from([127, 0, 0, 2], fixture.address)).collect();
+    fixture.gate.await_state("most of the connections are rejected", |state| state.answered.len() >= 33);
     unhurried.write_all(b"Host: a\r\n\r\n").unwrap();
     assert_status(&answer_of(unhurried), 200);
-    crowd.iter().for_each(|stream| stream.shutdown(Shutdown::Write).unwrap());
+    connections.iter().for_each(|stream| stream.shutdown(Shutdown::Write).unwrap());
     let sent_away =
-        crowd.drain(..).filter(|stream| answer_of(stream.try_clone().unwrap()).starts_with("HTTP/1.1 503 "));
+        connections.drain(..).filter(|stream| answer_of(stream.try_clone().unwrap()).starts_with("HTTP/1.1 503 "));
     assert_eq!(sent_away.count(), 33, "all but those for whom there are connections");
     fixture.end();
 }
 
 #[test]
-fn what_is_reserved_is_for_addresses_without_a_connection() {
+fn reserved_slots_are_for_addresses_without_a_connection() {
     let fixture = start(Limits { connections_max: 4, callers_max: 2, reserved: 1, ..patient() });
     let waiting = [fixture.post_sync(), fixture.post_sync()];
     fixture.gate.await_waiting(2);
@@ -384,7 +384,7 @@ fn what_is_reserved_is_for_addresses_without_a_connection() {
     let mut other = connect_from([127, 0, 0, 2], fixture.address);
     other.write_all(b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
     fixture.gate.await_waiting(3);
-    // Of four connections, the fourth is reserved, and the slow one makes room for its neighbour.
+    // Of four connections, the fourth is reserved, and the slow one makes room for another one of its address.
     let slow = fixture.send("GET");
     assert_status(&fixture.get("/health"), 503);
     let mut third = connect_from([127, 0, 0, 3], fixture.address);
@@ -399,13 +399,13 @@ fn what_is_reserved_is_for_addresses_without_a_connection() {
 }
 
 #[test]
-fn who_comes_when_nobody_can_leave_is_turned_away() {
+fn a_connection_is_rejected_if_no_other_can_close() {
     let fixture = start(Limits { connections_max: 2, callers_max: 2, ..patient() });
     let waiting = [fixture.post_sync(), fixture.post_sync()];
     fixture.gate.await_waiting(2);
-    let turned_away = fixture.get("/health");
-    assert_status(&turned_away, 503);
-    assert!(turned_away.contains("\r\nRetry-After: 5\r\n"));
+    let rejected = fixture.get("/health");
+    assert_status(&rejected, 503);
+    assert!(rejected.contains("\r\nRetry-After: 5\r\n"));
     fixture.gate.open();
     for stream in waiting {
         assert_status(&answer_of(stream), 200);
@@ -414,7 +414,7 @@ fn who_comes_when_nobody_can_leave_is_turned_away() {
 }
 
 #[test]
-fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
+fn bodies_being_read_stay_within_their_total_limit() {
     let fixture = start(Limits { bytes_max: 100_000, ..patient() });
     let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\nExpect: 100-continue\r\n\r\n";
     let mut interim = [0; 25];
@@ -430,17 +430,17 @@ fn bodies_that_are_on_their_way_fit_into_their_limit_together() {
 }
 
 #[test]
-fn answers_that_are_on_their_way_fit_into_their_limit_together() {
+fn answers_being_sent_stay_within_their_total_limit() {
     let fixture = start(Limits { bytes_max: 2 * LARGE_BYTES, ..patient() });
     let ask = |path: &str| fixture.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
-    // The next one asks when the answer of this one has begun.
+    // The next client sends its request after the answer to this one has begun.
     let begin = |_| {
         let mut client = ask("/large");
         client.read_exact(&mut [0; 12]).unwrap();
         client
     };
     let mut clients: Vec<_> = (0..2).map(begin).collect();
-    // An answer without a body closes none.
+    // An answer without a body closes no connection.
     let head = answer_of(fixture.send("HEAD /large HTTP/1.1\r\nHost: a\r\n\r\n"));
     assert!(head.contains(&format!("Content-Length: {LARGE_BYTES}\r\n")) && head.ends_with("\r\n\r\n"), "{head}");
     clients.push(begin(2));
@@ -458,18 +458,18 @@ fn answers_that_are_on_their_way_fit_into_their_limit_together() {
 }
 
 #[test]
-fn clients_that_went_away_while_they_waited_leave_their_places_to_others() {
+fn callers_that_disconnect_while_they_wait_free_their_places() {
     let fixture = start(Limits { connections_max: 40, callers_max: 2, ..patient() });
-    // As many callers as may wait come again and again, and each leaves at once.
+    // More callers than may wait connect, one after the other, and each disconnects at once.
     for number in 1..=20 {
         drop(fixture.post_sync());
-        fixture.gate.await_state("one more came to the gate", |state| state.waiting == number.min(2));
+        fixture.gate.await_state("one more handler at the gate", |state| state.waiting == number.min(2));
         assert_status(&fixture.get("/health"), 200);
     }
     let (staying, other) = (fixture.post_sync(), fixture.post_sync());
-    fixture
-        .gate
-        .await_state("the two who stay", |state| state.answered.iter().filter(|one| **one == 503).count() == 20);
+    fixture.gate.await_state("20 rejected callers", |state| {
+        state.answered.iter().filter(|status| **status == 503).count() == 20
+    });
     fixture.gate.await_waiting(2);
     assert_status(&answer_of(fixture.post_sync()), 503);
     fixture.gate.open();
@@ -479,7 +479,7 @@ fn clients_that_went_away_while_they_waited_leave_their_places_to_others() {
 }
 
 #[test]
-fn who_has_said_all_and_waits_gets_the_answer_unless_others_need_the_place() {
+fn a_half_closed_caller_gets_its_answer_unless_another_needs_its_place() {
     let fixture = start(Limits { connections_max: 4, callers_max: 2, ..patient() });
     let half_closed = |fixture: &Fixture| {
         let stream = fixture.post_sync();
@@ -489,7 +489,9 @@ fn who_has_said_all_and_waits_gets_the_answer_unless_others_need_the_place() {
     let early = [half_closed(&fixture), half_closed(&fixture)];
     fixture.gate.await_waiting(2);
     let newest = fixture.post_sync();
-    fixture.gate.await_state("one of them gave way", |state| state.answered == [503] && state.waiting == 2);
+    fixture
+        .gate
+        .await_state("one half-closed caller is rejected", |state| state.answered == [503] && state.waiting == 2);
     fixture.gate.open();
     let mut answers = early.map(answer_of);
     answers.sort_unstable();
@@ -501,7 +503,7 @@ fn who_has_said_all_and_waits_gets_the_answer_unless_others_need_the_place() {
 }
 
 #[test]
-fn a_crowd_leaves_no_threads_behind() {
+fn many_connections_leave_no_threads_behind() {
     let fixture = start(Limits { connections_max: 40, callers_max: 30, ..patient() });
     let waiting: Vec<TcpStream> = (0..30).map(|_| fixture.post_sync()).collect();
     fixture.gate.await_waiting(30);
@@ -518,12 +520,12 @@ fn a_crowd_leaves_no_threads_behind() {
         thread::sleep(Duration::from_millis(20));
         threads = own_threads();
     }
-    assert!(threads <= crowded.saturating_sub(15), "{threads} threads, {crowded} in the crowd");
+    assert!(threads <= crowded.saturating_sub(15), "{threads} threads, {crowded} with all connections");
     fixture.end();
 }
 
 #[test]
-fn who_is_turned_away_gets_no_body_for_a_head_request() {
+fn a_rejected_head_request_gets_no_body() {
     let fixture = start(Limits { connections_max: 1, callers_max: 1, ..patient() });
     let waiting = fixture.post_sync();
     fixture.gate.await_waiting(1);
@@ -543,7 +545,7 @@ fn who_is_turned_away_gets_no_body_for_a_head_request() {
 }
 
 #[test]
-fn closed_connections_whose_threads_go_on_are_few() {
+fn threads_of_closed_connections_are_limited() {
     let fixture = start(Limits { connections_max: 2, ..patient() });
     let held: Vec<_> =
         (0..2 + CLOSING_MAX + 2).map(|_| fixture.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n")).collect();
@@ -556,7 +558,7 @@ fn closed_connections_whose_threads_go_on_are_few() {
 }
 
 #[test]
-fn a_stop_ends_the_accepting_at_once_and_what_runs_goes_on() {
+fn a_stop_ends_accepting_at_once_and_requests_in_progress_continue() {
     let mut fixture = start(patient());
     let running = fixture.post_sync();
     fixture.gate.await_waiting(1);
@@ -575,7 +577,7 @@ fn a_stop_ends_the_accepting_at_once_and_what_runs_goes_on() {
     let too_late = answer_of(unfinished);
     assert_status(&too_late, 503);
     assert!(too_late.contains(r#""code":"shutting_down""#), "{too_late}");
-    // A client that came too late may still be closing.
+    // A client that connected too late may still be closing.
     let deadline = Instant::now() + PATIENCE;
     while draining.wait(Duration::from_millis(1)) > 1 {
         assert!(Instant::now() < deadline, "the other one does not leave");
@@ -587,12 +589,12 @@ fn a_stop_ends_the_accepting_at_once_and_what_runs_goes_on() {
 }
 
 #[test]
-fn a_stop_before_the_start_and_a_second_stop_are_stops() {
+fn a_stop_before_the_start_and_a_second_stop_take_effect() {
     let server = Server::bind("127.0.0.1:0").unwrap();
     let (address, stop) = (server.local_addr().unwrap(), server.stop_handle());
     stop.stop();
     stop.stop();
-    // The kernel has taken this connection before the server accepts; the client learns why it gets no answer.
+    // The kernel accepts this connection before the server does, and the client gets a 503.
     let mut early = TcpStream::connect(address).unwrap();
     early.set_read_timeout(Some(PATIENCE)).unwrap();
     early.write_all(b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
@@ -601,7 +603,7 @@ fn a_stop_before_the_start_and_a_second_stop_are_stops() {
 }
 
 #[test]
-fn a_panic_costs_its_own_connection_alone() {
+fn a_panic_ends_only_its_own_connection() {
     let fixture = start(Limits { connections_max: 2, callers_max: 1, ..patient() });
     for _ in 0..5 {
         let answer = fixture.get("/panic");

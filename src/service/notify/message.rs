@@ -7,11 +7,11 @@ use crate::config::Occasion;
 use crate::model::{Code, RemoteUrl, SyncResult};
 use crate::util::redact::first_chars;
 
-/// How much of a result's message a chat gets.
+/// The most characters of a result's message in a chat message.
 const MESSAGE_CHARS_MAX: usize = 1_000;
-/// How many warnings, and how many left out items, a chat gets. The others are in the log and at `/status`.
+/// The most warnings, and the most left out items, in a chat message. The others are in the log and at `/status`.
 const LISTED_MAX: usize = 5;
-/// How much of each of these a chat gets.
+/// The most characters of each of these in a chat message.
 const LISTED_CHARS_MAX: usize = 200;
 /// ntfy turns a longer message into a file.
 const NTFY_BYTES_MAX: usize = 4_000;
@@ -23,12 +23,12 @@ const DISCORD_CHARS_MAX: usize = 2_000;
 pub struct Notice {
     /// The result of the run.
     pub result: SyncResult,
-    /// What it was.
+    /// What the notice is about.
     pub subject: Subject,
     /// Whether this is a failure to report: the first one, one with another code or other left out items than the
     /// last one, or one a day after the last notice.
     pub reports_failure: bool,
-    /// How many runs in a row failed up to this run, and since when.
+    /// The number of failed runs in a row up to this run, and when the first ended.
     pub failures: Option<(u64, String)>,
     /// Since when the backup was overdue, if a notice said so and this run succeeded.
     pub overdue_since: Option<String>,
@@ -43,18 +43,19 @@ pub enum Subject {
     Backup,
     /// A verification of a backup.
     Verification,
-    /// The list of all workspaces, which Windmill gives again. No run was made, so the result says nothing.
+    /// Windmill lists all workspaces again. There was no run, so the result has no meaning.
     List,
 }
 
 impl Notice {
-    /// Returns the notice of a result that is not a failure to report. Differences show content of the workspace, so they are left out.
+    /// Returns the notice of a result that is not a failure to report. Differences show content of the workspace, so
+    /// they are left out.
     pub fn new(result: SyncResult, subject: Subject) -> Self {
         let result = SyncResult { differences: None, ..result };
         Self { result, subject, reports_failure: false, failures: None, overdue_since: None, link: None }
     }
 
-    /// Whether it is for one of these occasions.
+    /// Whether the notice is for one of these occasions.
     pub fn is_for(&self, occasions: &[Occasion]) -> bool {
         occasions.iter().any(|occasion| match occasion {
             Occasion::Failure => self.reports_failure,
@@ -68,7 +69,7 @@ impl Notice {
         self.result.code.is_success() && (self.failures.is_some() || self.overdue_since.is_some())
     }
 
-    /// Returns what happened, in one line. `escape` is applied to texts from elsewhere, `link` to the commit.
+    /// Returns what happened, in one line. `escape` is applied to texts from other sources, `link` to the commit.
     fn sentence(&self, escape: fn(&str) -> String, link: fn(&str, &str) -> String) -> String {
         let result = &self.result;
         let workspace = escape(&result.workspace);
@@ -111,7 +112,7 @@ impl Notice {
             sentence += &self.link.as_ref().map_or_else(|| short.to_owned(), |page| link(page, short));
         }
         let left_out: Vec<_> =
-            result.left_out.iter().map(|one| format!("left out: {}: {}", one.item, one.reason)).collect();
+            result.left_out.iter().map(|left| format!("left out: {}: {}", left.item, left.reason)).collect();
         sentence += &listed("❌", &left_out, escape);
         sentence += &listed("⚠️", &result.warnings, escape);
         sentence
@@ -139,7 +140,7 @@ impl Notice {
 }
 
 /// Whether an address is an ntfy topic: a part of the host name is `ntfy`, and the path is only the topic. ntfy shows a
-/// body as it is.
+/// body unchanged.
 pub fn is_ntfy_topic(url: &str) -> bool {
     let Ok(url) = url.parse::<Uri>() else { return false };
     let topic = url.path().trim_matches('/');
@@ -160,7 +161,7 @@ pub fn heartbeat_url(url: &str, code: Code) -> String {
 
 /// Returns the web page of a commit, if the host's name shows which forge it is.
 pub fn commit_page(remote: &RemoteUrl, commit: &str) -> Option<String> {
-    let is_labelled = |label: &str| remote.host().split('.').any(|one| one == label);
+    let is_labelled = |label: &str| remote.host().split('.').any(|part| part == label);
     let words = match remote.host() {
         "bitbucket.org" => "commits",
         "codeberg.org" => "commit",
@@ -193,7 +194,7 @@ fn listed(mark: &str, lines: &[String], escape: fn(&str) -> String) -> String {
     text
 }
 
-/// Escapes the three characters that Slack requires: then the text can contain no link and no mention.
+/// Escapes the three characters that Slack requires, so that the text contains no link and no mention.
 fn escaped_for_slack(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -220,20 +221,20 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_gets_what_happened_to_which_workspace() {
+    fn a_chat_message_names_the_workspace_and_the_result() {
         let link = Some("https://github.com/a/b/commit/0123".to_owned());
         let pushed = Notice { link, ..notice(Code::Pushed, "") };
-        let said = "{\"text\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
+        let expected = "{\"text\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
                     <https://github.com/a/b/commit/0123|0123456789>\",\"mrkdwn\":false}";
-        assert_eq!(pushed.for_slack(), said);
-        let said = "{\"content\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
+        assert_eq!(pushed.for_slack(), expected);
+        let expected = "{\"content\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
                     [0123456789](<https://github.com/a/b/commit/0123>)\",\"allowed_mentions\":{\"parse\":[]}}";
-        assert_eq!(pushed.for_discord(), said);
+        assert_eq!(pushed.for_discord(), expected);
         let failing = Some((3, "2026-11-22T18:00:00Z".to_owned()));
         let failed = Notice { failures: failing.clone(), ..notice(Code::GitRejected, "<!channel> & *x*\nend") };
-        let said = "{\"text\":\"❌ The backup of workspace shop failed (git_rejected, 3 in a row since \
+        let expected = "{\"text\":\"❌ The backup of workspace shop failed (git_rejected, 3 in a row since \
                     2026-11-22T18:00:00Z): &lt;!channel&gt; &amp; *x* | end\",\"mrkdwn\":false}";
-        assert_eq!(failed.for_slack(), said);
+        assert_eq!(failed.for_slack(), expected);
         assert!(failed.for_discord().contains("\\\\<\\\\!channel\\\\> \\\\& \\\\*x\\\\*"), "{}", failed.for_discord());
         let healed = Notice { failures: failing, ..notice(Code::Unchanged, "") };
         assert!(healed.for_slack().contains("works again (failures since 2026-11-22T18:00:00Z: 3): nothing has"));
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn no_notice_shows_how_the_content_differs() {
+    fn no_notice_shows_differences_of_content() {
         let difference = Difference { path: "f/a".to_owned(), kind: "differs", diff: vec!["- hunter2".to_owned()] };
         let result = SyncResult { differences: Some(vec![difference]), ..notice(Code::Differs, "").result };
         assert!(result.to_json().contains("hunter2"));
@@ -251,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chat_gets_the_first_warnings_and_what_was_left_out() {
+    fn a_chat_message_lists_the_first_warnings_and_left_out_items() {
         let mut incomplete = notice(Code::Incomplete, "1 of 20 items");
         incomplete.result.warnings = (1..8).map(|number| format!("<warning> {number}")).collect();
         incomplete.result.left_out = vec![LeftOut { item: "f/ops/bad".to_owned(), reason: "no text".to_owned() }];
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_occasion_is_one_or_not() {
+    fn a_notice_is_sent_only_on_its_occasions() {
         let failures = Some((2, String::new()));
         let quiet = Notice { reports_failure: false, ..notice(Code::Timeout, "") };
         let recovery = Notice { failures: failures.clone(), ..notice(Code::Unchanged, "") };
@@ -303,13 +304,14 @@ mod tests {
             (&notice(Code::Pushed, ""), [false, false, true, true]),
         ] {
             let occasions = [Occasion::Failure, Occasion::Recovery, Occasion::Change, Occasion::Always];
-            assert_eq!(occasions.map(|one| notice.is_for(&[one])), expected, "{}", notice.result.code.as_str());
+            let is_for = occasions.map(|occasion| notice.is_for(&[occasion]));
+            assert_eq!(is_for, expected, "{}", notice.result.code.as_str());
             assert!(!notice.is_for(&[]));
         }
     }
 
     #[test]
-    fn a_commit_has_a_page_where_the_forge_is_known() {
+    fn a_commit_has_a_page_if_the_forge_is_known() {
         #[track_caller]
         fn check(remote: &str, expected: Option<&str>) {
             assert_eq!(commit_page(&RemoteUrl::parse(remote).unwrap(), "c0ffee").as_deref(), expected, "{remote}");
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heartbeat_fails_below_its_own_path() {
+    fn a_failure_is_sent_below_the_path_of_the_heartbeat() {
         assert_eq!(heartbeat_url("https://hc.example/abc", Code::Pushed), "https://hc.example/abc");
         assert_eq!(heartbeat_url("https://hc.example/abc", Code::Timeout), "https://hc.example/abc/fail");
         assert_eq!(heartbeat_url("https://hc.example/abc/?x=1", Code::Timeout), "https://hc.example/abc/fail?x=1");
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_of_ntfy_is_known_by_its_host_and_path() {
+    fn an_ntfy_topic_is_recognized_by_its_host_and_path() {
         for url in [
             "https://ntfy.sh/backups",
             "http://ntfy/b/",

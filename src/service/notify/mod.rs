@@ -1,5 +1,5 @@
-//! Notifications about runs: what a message says (`message`), and how it is sent (`sender`). `recorder` uses it when
-//! a run has ended.
+//! Notifications about runs: what a message says (`message`), and how it is sent (`sender`). `recorder` uses it after a
+//! run.
 
 pub mod message;
 pub mod sender;

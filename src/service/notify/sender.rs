@@ -1,5 +1,5 @@
 //! Sends notifications to chats, to a URL and as heartbeats. Each address has its own queue and thread, so that no sync
-//! waits, and no address for another one.
+//! and no other address waits for it.
 //!
 //! The addresses are secrets: an error names the setting and not the address.
 
@@ -19,8 +19,8 @@ use crate::service::notify::message::{self, Notice, Subject};
 use crate::util::Secret;
 use crate::util::deadline::wait_while;
 
-/// How many notices an address may have, with the one that is being sent. More of them accumulate only if it does not
-/// answer for long.
+/// The most notices of an address, including the one that is being sent. More accumulate only if it does not answer for
+/// long.
 const WAITING_MAX: usize = 64;
 /// The longest time of one attempt, from the name's resolution to the answer.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub struct Sender {
     history: Arc<History>,
 }
 
-/// A notice that several addresses are sent. If no address accepts the notice of a failure, the history learns it, so
+/// A notice for several addresses. If no address accepts the notice of a failure, this is recorded in the history, so
 /// that the next failure is reported.
 struct Delivery {
     notice: Notice,
@@ -75,12 +75,12 @@ struct Target {
     setting: &'static str,
     source: SecretSource,
     environment: Vec<(String, String)>,
-    /// The notice that is being sent, then those that wait. A thread sends them, and ends when none is left.
+    /// The notice that is being sent, then those that wait. A thread sends them, and ends when the queue is empty.
     queue: Mutex<VecDeque<Arc<Delivery>>>,
 }
 
 impl Sender {
-    /// Returns a sender for the addresses in the settings. `history` learns which notices are lost.
+    /// Returns a sender for the addresses in the settings. Lost notices are recorded in `history`.
     pub fn new(config: &Config, history: &Arc<History>) -> Self {
         let addresses = [
             (Channel::Slack, "SLACK_WEBHOOK_URL", &config.slack_webhook_url),
@@ -99,7 +99,7 @@ impl Sender {
         }
     }
 
-    /// Queues the notice for those who want it, and does not wait until it is sent.
+    /// Queues the notice for the addresses whose settings include it, and does not wait until it is sent.
     pub fn notify(&self, notice: &Notice) {
         // A heartbeat is for syncs only: its receiver checks whether they continue.
         let is_sync = notice.subject == Subject::Backup && notice.result.code != Code::Overdue;
@@ -115,7 +115,7 @@ impl Sender {
         }
     }
 
-    /// Waits until everything is sent, at most `time`. What is not sent by then is lost.
+    /// Waits until everything is sent, at most `time`. Notices that are not sent by then are lost.
     pub fn finish(&self, time: Duration) {
         wait_while(time, || self.targets.iter().any(|target| !target.queue().is_empty()));
         for target in &self.targets {
@@ -134,21 +134,21 @@ impl Target {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a notice, and starts the sending thread if there is none.
+    /// Queues a notice, and starts the sending thread if it is not running.
     fn add(self: &Arc<Self>, delivery: Arc<Delivery>) {
         let mut queue = self.queue();
         let has_thread = !queue.is_empty();
         if self.channel == Channel::Heartbeat {
-            // Of each workspace, only the newest heartbeat counts.
+            // Only the newest heartbeat of each workspace is needed.
             let workspace = &delivery.notice.result.workspace;
-            queue.retain(|one| one.notice.result.workspace != *workspace);
+            queue.retain(|waiting| waiting.notice.result.workspace != *workspace);
         }
         queue.push_back(delivery);
         if queue.len() > WAITING_MAX {
             log::warn!("{}: a notice is dropped, {WAITING_MAX} others wait to be sent", self.setting);
             // The first one is being sent. The notice of a failure is more important than any other.
-            let other = queue.iter().skip(1).position(|one| !one.notice.reports_failure);
-            queue.remove(1 + other.unwrap_or_default());
+            let droppable = queue.iter().skip(1).position(|waiting| !waiting.notice.reports_failure);
+            queue.remove(1 + droppable.unwrap_or_default());
         }
         if !has_thread {
             let target = Arc::clone(self);
@@ -171,15 +171,15 @@ impl Target {
             });
             delivery.is_accepted.fetch_or(sent, Ordering::Relaxed);
             let mut queue = self.queue();
-            // It may be gone already: a newer heartbeat replaces it.
-            queue.retain(|one| !Arc::ptr_eq(one, &delivery));
+            // A newer heartbeat may have replaced it already.
+            queue.retain(|waiting| !Arc::ptr_eq(waiting, &delivery));
             next = queue.front().cloned();
         }
     }
 
     /// Returns whether the address accepted the notice.
     fn send(&self, notice: &Notice) -> bool {
-        // A bundle that cannot be used is reported as such, not as a server that is not trusted.
+        // A CA bundle that cannot be used is reported as such, not as an untrusted server.
         let checked = ca_bundle::bundle(&self.environment).and_then(|_| self.source.read());
         let address = match checked {
             Ok(address) => address,
@@ -215,7 +215,7 @@ impl Target {
             Channel::Slack => post(notice.for_slack()),
             Channel::Discord => post(notice.for_discord()),
             Channel::Url if message::is_ntfy_topic(&url) => post_as("text/plain; charset=utf-8", notice.for_ntfy()),
-            // It gets results of runs only, and this notice has no run.
+            // This address gets only results of runs, and this notice has no run.
             Channel::Url if notice.subject == Subject::List => return Ok(()),
             Channel::Url => post(notice.result.to_json()),
             Channel::Heartbeat => client.get(&url).call(),
@@ -272,14 +272,15 @@ mod tests {
 
     /// Returns the ids of the waiting notices.
     fn ids(target: &Target) -> Vec<String> {
-        target.queue().iter().skip(1).map(|one| one.notice.result.run_id.clone()).collect()
+        target.queue().iter().skip(1).map(|waiting| waiting.notice.result.run_id.clone()).collect()
     }
 
     #[test]
     fn a_failure_is_lost_if_no_address_accepts_its_notice() {
         let history = Arc::new(History::new(Path::new("/none")));
         history.record(Record::new(&failed(1)), Some("d".to_owned()), None);
-        let is_lost = || history.read(|saved| saved.status("shop", "d").is_some_and(|one| one.last_alert.is_none()));
+        let is_lost =
+            || history.read(|saved| saved.status("shop", "d").is_some_and(|status| status.last_alert.is_none()));
         let accepted = delivery_of(&history, failed(1), true);
         accepted.is_accepted.store(true, Ordering::Relaxed);
         drop((accepted, delivery_of(&history, failed(1), false)));
@@ -304,11 +305,11 @@ mod tests {
             target.add(delivery(id, "shop", true));
         }
         assert_eq!(target.queue().len(), WAITING_MAX);
-        assert!(target.queue().iter().skip(1).all(|one| one.notice.reports_failure));
+        assert!(target.queue().iter().skip(1).all(|waiting| waiting.notice.reports_failure));
     }
 
     #[test]
-    fn of_the_heartbeats_of_a_workspace_only_the_newest_waits() {
+    fn only_the_newest_heartbeat_of_a_workspace_waits() {
         let target = busy(Channel::Heartbeat);
         for (id, workspace) in [(1, "shop"), (2, "lab"), (3, "shop"), (4, "shop")] {
             target.add(delivery(id, workspace, false));
