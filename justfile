@@ -10,7 +10,7 @@ test:
 # the families of tests that take longer; names of modules behind it (`just test-long restore sync`) are those alone
 test-long *families:
     cargo test --test it -- --ignored {{families}} --skip ssh --skip promtool --skip as_root --skip bun:: --skip schemathesis \
-        --skip curl_itself --skip image:: --skip so_does_the_one
+        --skip curl_itself --skip image::
 
 # the whole suite of faults, but those that need root: kills, damages and failures at every point
 test-faults: (test-long "faults::")

@@ -128,12 +128,12 @@ fn check_all(ask: impl Fn(&Service, &Line) -> (u16, String)) {
 }
 
 #[test]
-fn the_curl_lines_of_the_documents_are_answered_as_they_say() {
+fn the_curl_lines_of_the_documents_get_the_documented_answers() {
     check_all(ask_as_curl);
 }
 
 #[test]
 #[ignore = "needs curl: just test-tools"]
-fn curl_itself_gets_the_answers_that_the_documents_tell() {
+fn curl_itself_gets_the_documented_answers() {
     check_all(ask_by_curl);
 }

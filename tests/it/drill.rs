@@ -98,7 +98,7 @@ esac"#,
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_drill_restores_verifies_reports_and_takes_all_down() {
+fn a_drill_restores_verifies_reports_and_removes_its_containers() {
     let (sandbox, remote) = gone(|shop| shop.add_variable("f/ops/s", &deployed::encrypt("a-key", "secret"), true));
     let key = sandbox.file("shop.key", "a-key\n");
     let drill = drill(&sandbox, &remote, Some(&key), ":");
@@ -125,7 +125,7 @@ fn a_drill_restores_verifies_reports_and_takes_all_down() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_drill_that_does_not_bring_all_back_says_what_and_fails() {
+fn an_incomplete_restore_fails_the_drill_and_names_the_difference() {
     let (sandbox, remote) = gone(|shop| {
         shop.add_raw_app("f/ops/ui", &[("/index.tsx", "console.log(1)\n"), ("/package.json", "{\"name\":\"ui\"}")]);
     });
@@ -137,7 +137,7 @@ fn a_drill_that_does_not_bring_all_back_says_what_and_fails() {
 }
 
 #[test]
-fn a_drill_without_a_server_is_taken_down_too() {
+fn a_drill_whose_server_does_not_start_removes_its_containers() {
     let (sandbox, remote) = gone(|_| {});
     let drill = drill(&sandbox, &remote, None, "echo 'no such image' >&2; exit 18");
     assert_eq!(drill.finished.status.code(), Some(18), "{}", drill.finished);
@@ -148,7 +148,7 @@ fn a_drill_without_a_server_is_taken_down_too() {
 }
 
 #[test]
-fn the_files_for_git_are_where_its_settings_say() {
+fn the_settings_of_the_drill_name_the_mounted_files() {
     let compose: yaml_serde::Value = yaml_serde::from_str(&crate::docs::read("examples/drill/compose.yml")).unwrap();
     let environment = &compose["services"]["windmill-git-sync"]["environment"];
     for (setting, place) in [("GIT_SSH_KNOWN_HOSTS_FILE", "/drill.known_hosts"), ("CA_BUNDLE_FILE", "/drill.ca")] {

@@ -108,7 +108,7 @@ fn assert_programs_saw_their_own_alone(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_sync_that_succeeds_shows_no_secret_anywhere() {
+fn a_successful_sync_shows_no_secret() {
     for format in ["text", "json"] {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
@@ -207,7 +207,7 @@ fn check_failure(sandbox: &Sandbox, remote: &impl Remote, code: &str, secrets: &
 }
 
 #[test]
-fn a_server_that_says_the_token_back_does_not_get_it_into_a_message() {
+fn a_token_that_a_server_repeats_is_in_no_message() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -244,7 +244,7 @@ fn a_server_that_says_the_token_back_does_not_get_it_into_a_message() {
 }
 
 #[test]
-fn a_tool_that_prints_all_that_it_knows_does_not_get_it_into_a_message() {
+fn secrets_that_a_tool_prints_are_in_no_message() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -277,7 +277,7 @@ fn a_tool_that_prints_all_that_it_knows_does_not_get_it_into_a_message() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_proxys_password_is_not_shown() {
+fn the_password_of_a_proxy_is_not_shown() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     // Nothing listens on this address. First the way to Windmill leads through it, then the way to git.
@@ -296,7 +296,7 @@ fn a_proxys_password_is_not_shown() {
 }
 
 #[test]
-fn settings_that_are_refused_do_not_show_the_secrets_in_them() {
+fn secrets_in_refused_settings_are_not_shown() {
     let sandbox = Sandbox::new();
     for (name, value) in [
         ("GIT_REMOTE_URL", format!("https://x:{GIT_TOKEN}@h/y z")),
@@ -326,7 +326,7 @@ fn settings_that_are_refused_do_not_show_the_secrets_in_them() {
 }
 
 #[test]
-fn what_a_killed_run_left_is_cleared_by_the_next() {
+fn the_next_run_removes_the_files_of_a_killed_one() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -373,7 +373,7 @@ fn what_a_killed_run_left_is_cleared_by_the_next() {
 
 #[test]
 #[ignore = "needs sshd: just test-ssh"]
-fn a_key_is_shown_to_ssh_alone() {
+fn only_ssh_gets_the_key() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitSsh::serve(&repository);

@@ -30,7 +30,7 @@ fn texts(receivers: &Receivers, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn everybody_is_told_in_the_form_that_they_take() {
+fn each_receiver_gets_its_own_format() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
@@ -49,7 +49,7 @@ fn everybody_is_told_in_the_form_that_they_take() {
 }
 
 #[test]
-fn a_failure_is_told_when_it_begins_or_changes_and_a_recovery_once() {
+fn a_failure_is_reported_when_it_begins_or_changes_and_a_recovery_once() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
@@ -88,7 +88,7 @@ fn a_failure_is_told_when_it_begins_or_changes_and_a_recovery_once() {
 }
 
 #[test]
-fn nobody_is_told_of_dry_runs_and_of_runs_with_other_settings() {
+fn dry_runs_and_runs_with_other_settings_are_not_reported() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -102,7 +102,7 @@ fn nobody_is_told_of_dry_runs_and_of_runs_with_other_settings() {
 }
 
 #[test]
-fn only_the_wanted_occasions_are_told() {
+fn only_the_configured_events_are_reported() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
@@ -122,7 +122,7 @@ fn only_the_wanted_occasions_are_told() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_receiver_that_fails_delays_no_sync_and_is_tried_again() {
+fn a_failing_receiver_delays_no_sync_and_is_tried_again() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
@@ -155,7 +155,7 @@ fn a_receiver_that_fails_delays_no_sync_and_is_tried_again() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn an_answer_that_is_not_http_is_named_and_the_notice_is_sent_again() {
+fn an_answer_that_is_not_http_is_logged_and_the_notice_is_sent_again() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -176,7 +176,7 @@ fn an_answer_that_is_not_http_is_named_and_the_notice_is_sent_again() {
 }
 
 #[test]
-fn a_signal_ends_a_command_that_only_has_notices_to_send() {
+fn a_signal_ends_a_command_that_still_sends_notices() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();

@@ -70,7 +70,7 @@ fn assert_shows_the_status(browser: &mut Chromium, status: &Value) {
 
 #[test]
 #[ignore = "needs Chromium: just test-page"]
-fn it_shows_what_the_status_says_at_both_widths_with_and_without_a_token() {
+fn it_shows_the_status_at_both_widths_with_and_without_a_token() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "0 0 1 1 *");
@@ -94,7 +94,7 @@ fn it_shows_what_the_status_says_at_both_widths_with_and_without_a_token() {
 
 #[test]
 #[ignore = "needs Chromium: just test-page"]
-fn it_follows_a_run_while_it_goes_on() {
+fn it_shows_the_progress_of_a_run() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -125,7 +125,7 @@ fn it_follows_a_run_while_it_goes_on() {
 
 #[test]
 #[ignore = "needs Chromium: just test-page"]
-fn it_says_that_the_service_is_gone() {
+fn it_says_that_the_service_does_not_answer() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -274,7 +274,7 @@ fn a_commit_links_to_its_forge_by_https_only() {
 
 #[test]
 #[ignore = "needs Chromium: just test-page"]
-fn nothing_that_a_name_a_message_or_a_warning_says_is_run() {
+fn no_script_in_a_name_a_message_or_a_warning_runs() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let hostile = "<img src='https://evil.example/x' onerror='alert(1)'><script>alert(2)</script>\"'&amp;";

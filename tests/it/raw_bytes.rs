@@ -627,7 +627,7 @@ fn every_row_gets_its_status() {
 }
 
 #[test]
-fn every_row_that_is_left_open_gets_its_status() {
+fn every_row_whose_client_stays_connected_gets_its_status() {
     const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
     let short = Duration::from_secs(1);
     let listener = Listener::start(Limits { timeout: short, ..Limits::default() });
@@ -649,7 +649,7 @@ fn every_row_that_is_left_open_gets_its_status() {
 }
 
 #[test]
-fn the_table_is_as_large_as_it_says_and_has_no_row_twice() {
+fn the_table_has_the_expected_size_and_no_duplicates() {
     let mut all = all_bytes();
     assert!(all.len() >= 240, "{} rows", all.len());
     let left_open = LEFT_OPEN.len();

@@ -50,7 +50,7 @@ fn release(folder: &Path, version: &str) -> Finished {
 }
 
 #[test]
-fn a_release_has_its_number_everywhere_its_news_and_its_tag_and_is_published_nowhere() {
+fn a_release_has_its_number_changelog_and_tag_and_is_not_published() {
     let sandbox = Sandbox::new();
     let folder = copy(&sandbox);
     let read = |path: &str| fs::read_to_string(folder.join(path)).unwrap();
@@ -83,7 +83,7 @@ fn a_release_has_its_number_everywhere_its_news_and_its_tag_and_is_published_now
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_release_that_cannot_be_one_changes_nothing() {
+fn a_refused_release_changes_nothing() {
     let sandbox = Sandbox::new();
     let folder = copy(&sandbox);
     let refused = |version: &str, why: &str| {

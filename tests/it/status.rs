@@ -73,7 +73,7 @@ fn break_windmill(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_service_that_never_synced_says_so() {
+fn a_service_without_a_sync_reports_it() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -93,7 +93,7 @@ fn a_service_that_never_synced_says_so() {
 }
 
 #[test]
-fn a_success_a_failure_and_a_recovery_are_seen_everywhere() {
+fn every_route_shows_a_success_a_failure_and_a_recovery() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -164,7 +164,7 @@ fn a_success_a_failure_and_a_recovery_are_seen_everywhere() {
 }
 
 #[test]
-fn a_dry_run_counts_for_nothing_and_is_found_by_its_id() {
+fn a_dry_run_is_not_counted_and_is_found_by_its_id() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -186,7 +186,7 @@ fn a_dry_run_counts_for_nothing_and_is_found_by_its_id() {
 }
 
 #[test]
-fn runs_with_other_settings_are_told_apart() {
+fn runs_with_other_settings_are_reported_separately() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -212,7 +212,7 @@ fn runs_with_other_settings_are_told_apart() {
 }
 
 #[test]
-fn what_runs_and_what_waits_is_told() {
+fn running_and_waiting_runs_are_reported() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -239,7 +239,7 @@ fn what_runs_and_what_waits_is_told() {
 }
 
 #[test]
-fn what_is_remembered_outlives_the_service() {
+fn the_history_survives_a_restart() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let mut service = configured(&sandbox, &repository).serve();
@@ -270,7 +270,7 @@ fn what_is_remembered_outlives_the_service() {
 }
 
 #[test]
-fn a_sync_on_the_command_line_is_seen_by_the_service() {
+fn the_service_shows_a_sync_of_the_command_line() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -286,7 +286,7 @@ fn a_sync_on_the_command_line_is_seen_by_the_service() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_damaged_history_costs_the_past_and_nothing_else() {
+fn a_damaged_history_costs_only_the_past_runs() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let history = sandbox.data().join("windmill-git-sync/history.json");
@@ -323,7 +323,7 @@ fn a_damaged_history_costs_the_past_and_nothing_else() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_the_history_keeps_is_bounded() {
+fn the_size_of_the_history_is_limited() {
     let sandbox = Sandbox::replayed();
     // There is no remote, so each run ends in milliseconds. It still counts as a run.
     let service = configured(&sandbox, &sandbox.repository()).env("GIT_REMOTE_URL", "file:///nowhere").serve();
@@ -339,7 +339,7 @@ fn what_the_history_keeps_is_bounded() {
 }
 
 #[test]
-fn fifty_equal_requests_at_once_are_one_sync_and_one_that_they_share() {
+fn fifty_simultaneous_equal_requests_make_two_syncs() {
     const CALLERS: usize = 50;
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -371,7 +371,7 @@ fn fifty_equal_requests_at_once_are_one_sync_and_one_that_they_share() {
 }
 
 #[test]
-fn each_path_has_its_door() {
+fn each_route_accepts_only_its_credentials() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).env("SYNC_API_TOKEN", "open-sesame").serve();
@@ -402,7 +402,7 @@ fn each_path_has_its_door() {
 }
 
 #[test]
-fn head_tells_what_get_would_and_other_methods_are_refused() {
+fn head_answers_like_get_and_other_methods_are_refused() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -423,7 +423,7 @@ fn head_tells_what_get_would_and_other_methods_are_refused() {
 }
 
 #[test]
-fn the_page_is_a_static_file_whose_policy_permits_its_own_script_and_style_alone() {
+fn the_page_is_static_and_its_policy_permits_only_its_own_script_and_style() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -443,7 +443,7 @@ fn the_page_is_a_static_file_whose_policy_permits_its_own_script_and_style_alone
 }
 
 #[test]
-fn a_commit_in_a_folder_of_this_machine_has_no_address() {
+fn a_commit_in_a_local_repository_has_no_url() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     assert_eq!(sandbox.sync().remote(&repository).run().exit_code, Some(0));
@@ -476,7 +476,7 @@ fn promtool_accepts_the_metrics() {
 }
 
 #[test]
-fn a_backup_whose_token_cannot_be_read_is_a_failure_however_it_was_asked_for() {
+fn a_backup_whose_token_cannot_be_read_counts_as_a_failure() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let gone = sandbox.path().join("gone").display().to_string();

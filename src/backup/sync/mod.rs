@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
+    fn files_that_the_remote_refuses_are_left_out_and_the_others_are_pushed() {
         let refusal = |path: &str| NotPushed::Refused { paths: vec![path.to_owned()], why: "GH001".to_owned() };
         let told = Scene::new().arrivals([refusal("f/a"), refusal("f/b")]).play();
         let asked = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
