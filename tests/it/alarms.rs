@@ -442,7 +442,7 @@ fn an_alert_that_every_chat_refused_is_sent_at_the_next_failure() {
     receivers.fail("discord", Fault::Status(404), 1);
     assert_eq!(service.post_sync("").status, 502);
     service.wait_for_log("DISCORD_WEBHOOK_URL: cannot send the notice");
-    // One of them takes the next one, so that it is told.
+    // One of them accepts the next one, so it counts as sent.
     receivers.fail("slack", Fault::Status(404), 1);
     let told = eventually("the next failure is told", || {
         assert_eq!(service.post_sync("").status, 502);

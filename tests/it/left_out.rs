@@ -271,7 +271,7 @@ fn an_excluded_bad_item_is_not_reported_as_left_out() {
         sandbox.windmill.edit(put);
         (sandbox.sync().remote(&remote).env("MAX_DELETIONS_PERCENT", "100").run(), remote.files("main"))
     };
-    // wmill holds no resource type against patterns.
+    // wmill does not apply patterns to resource types.
     let (outcome, files) = sync_with("includes: ['f/**']\n", &|workspace| {
         workspace.add_resource_type("c_good", None, false);
         workspace.put("c_bad.resource-type.json", "{");
@@ -313,7 +313,7 @@ fn too_many_items_that_wmill_cannot_write_fail_the_sync() {
     let items: Vec<_> = (0..20).map(long).collect();
     assert_left_out(&outcome, &items.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(remote.files("main").contains_key("f/ops/good.ts"), "{outcome}");
-    // Those that an earlier sync found do not count.
+    // Items that an earlier sync found do not count.
     sandbox.windmill.edit(|workspace| workspace.add_file_resource(&long(20), Some("x = 1\n")));
     for sync in [sync.clone(), sync.arg("--force")] {
         assert_eq!(left_out(&sync.run().expect("incomplete")).len(), 21);
@@ -590,7 +590,7 @@ fn items_that_wmill_drops_are_listed_as_left_out() {
         workspace.add_bun_script("f/team__dbt/logs/clean", "1");
         workspace.add_bun_script("f/team__dbt/report", "1");
         workspace.add_raw_app("f/ops/ui", &[("/index.tsx", "x"), ("/dist/a.js", "y")]);
-        // No rule of ours knows this one: wmill does not know the language.
+        // None of our rules finds this one: wmill does not know the language.
         workspace.add_bun_script("f/ops/cobol", "1");
         workspace.remove("f/ops/cobol.ts");
         workspace.put("f/ops/cobol.cbl", "DISPLAY 1.\n");

@@ -569,7 +569,7 @@ fn no_item_pushes_a_file_of_another_item_or_of_this_machine() {
     shop.add_variable("f/ops/v", "THE-VALUE", false);
     shop.add_bun_script("f/ops/job", "x");
     shop.add_flow("f/ops/flow", &[("step", "export async function main() {}\n")]);
-    // Without any right to the repository, a user of Windmill writes these.
+    // A user of Windmill without any right to the repository writes these.
     shop.add_resource("u/bob/key", "any", "{\"content\": \"!inline encryption_key.yaml\"}");
     shop.add_resource("u/bob/other", "any", "{\"content\": \"!inline f/ops/v.variable.yaml\"}");
     let value = format!("{{\"content\": \"!inline {outside}\", \"z\": \"q\\\" # x\"}}");
@@ -581,13 +581,13 @@ fn no_item_pushes_a_file_of_another_item_or_of_this_machine() {
     sandbox.windmill.set("shop", shop);
     let remote = sandbox.repository();
     sandbox.sync().remote(&remote).run().expect("pushed");
-    // And these, somebody who may push.
+    // A user who may push to the repository writes these.
     let text = |path: &str| String::from_utf8(remote.regular_files("main")[path].clone()).unwrap();
     let (script, flow) = ("f/ops/job.script.yaml", "f/ops/flow.flow/flow.yaml");
     let without_lock: String =
         text(script).lines().filter(|line| !line.starts_with("lock:")).map(|line| format!("{line}\n")).collect();
     let up = "/..".repeat(20);
-    // If its file is missing, a step takes the one that is called like its `id`.
+    // If the file of a step is missing, wmill uses the file with the name of the step's `id`.
     let missing = text(flow).replace("id: s0", "id: ../../../encryption_key").replace(".ts'", "_missing.yaml'");
     assert!(missing.contains("_missing") && missing.contains("id: ../"), "{missing}");
     remote
