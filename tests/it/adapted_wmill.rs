@@ -252,12 +252,12 @@ fn the_change_to_pulls_is_optional() {
     let sandbox = Sandbox::new();
     let copy = sandbox.path().join("copy.js");
     let batches = || fs::read_to_string(&copy).unwrap().matches("await beginLockfileBatch();").count();
-    let told = adapt(&main_file(), &copy, LockFile::InMemory).must_succeed().stdout_text();
+    let output = adapt(&main_file(), &copy, LockFile::InMemory).must_succeed().stdout_text();
     let with = batches();
-    assert!(told.contains("wmill-lock.yaml in memory"), "{told}");
-    let told = adapt(&main_file(), &copy, LockFile::AsEver).must_succeed().stdout_text();
+    assert!(output.contains("wmill-lock.yaml in memory"), "{output}");
+    let output = adapt(&main_file(), &copy, LockFile::AsEver).must_succeed().stdout_text();
     assert_eq!(batches(), with - 1);
-    assert!(!told.contains("wmill-lock.yaml in memory"), "{told}");
+    assert!(!output.contains("wmill-lock.yaml in memory"), "{output}");
     assert!(fs::read_to_string(&copy).unwrap().contains(CHANGED));
 }
 

@@ -346,8 +346,9 @@ fn ntfy_gets_plain_text() {
     let run = sandbox.sync().workspace(SHOP).remote(&repository).env("NOTIFY_ON", "always");
     let run = run.env("HTTP_PROXY", &proxy.url()).env("NO_PROXY", "127.0.0.0/8");
     run.env("NOTIFY_URL", "http://ntfy.example.com/backups").run().expect("pushed");
-    let told = eventually("it is told", || receivers.deliveries().into_iter().find(|one| one.to == "backups"));
-    assert!(told.body.starts_with("✅ Workspace shop: "), "{}", told.body);
+    let delivery =
+        eventually("the notice arrives", || receivers.deliveries().into_iter().find(|one| one.to == "backups"));
+    assert!(delivery.body.starts_with("✅ Workspace shop: "), "{}", delivery.body);
 }
 
 #[test]
@@ -444,11 +445,11 @@ fn an_alert_that_every_chat_refused_is_sent_at_the_next_failure() {
     service.wait_for_log("DISCORD_WEBHOOK_URL: cannot send the notice");
     // One of them accepts the next one, so it counts as sent.
     receivers.fail("slack", Fault::Status(404), 1);
-    let told = eventually("the next failure is told", || {
+    let delivery = eventually("the notice of the next failure arrives", || {
         assert_eq!(service.post_sync("").status, 502);
         receivers.deliveries().into_iter().find(|one| one.to == "discord")
     });
-    assert!(told.body.contains("in a row since"), "{told:?}");
+    assert!(delivery.body.contains("in a row since"), "{delivery:?}");
     assert_eq!(service.post_sync("").status, 502);
     assert_eq!(service.post_sync("").status, 502);
     drop(service);
@@ -477,8 +478,8 @@ fn a_hanging_heartbeat_does_not_delay_an_alert_to_a_chat() {
     }
     sandbox.windmill.fail("/api/", Fault::Status(401));
     assert_eq!(service.post_sync("").status, 502);
-    let told = receivers.wait_for("slack", 1);
-    assert!(told[0].contains("❌ The backup of workspace shop failed"), "{told:?}");
+    let messages = receivers.wait_for("slack", 1);
+    assert!(messages[0].contains("❌ The backup of workspace shop failed"), "{messages:?}");
     assert!(!service.log().contains("is dropped"), "{}", service.log());
     assert!(receivers.deliveries().iter().all(|one| one.to == "slack"), "the heartbeat still hangs");
 }

@@ -757,7 +757,7 @@ fn a_running_sync_finishes_after_sigterm() {
     let waiting = waiting.join().unwrap();
     check(&waiting, 503, "shutting_down");
     assert!(waiting.header("retry-after").is_some());
-    eventually("nobody is let in", || TcpStream::connect(service.address()).is_err().then_some(()));
+    eventually("new connections are refused", || TcpStream::connect(service.address()).is_err().then_some(()));
     assert!(!running.is_finished());
     held.release();
     let answer = running.join().unwrap();
@@ -808,7 +808,7 @@ fn a_second_signal_ends_a_wmill_that_ignores_sigterm() {
     service.wait_for_log("shutting down; ");
     let status = service.terminate();
     assert_eq!(status.code(), Some(ENDED_BY_SIGNAL), "{status}");
-    eventually("nothing goes on", || programs_of(&sandbox).is_empty().then_some(()));
+    eventually("no program runs", || programs_of(&sandbox).is_empty().then_some(()));
     let _ = running.join();
 }
 
@@ -824,7 +824,7 @@ fn a_second_signal_ends_a_sync_within_its_grace_period() {
     service.wait_for_log("shutting down; ");
     let status = service.terminate();
     assert_eq!(status.code(), Some(ENDED_BY_SIGNAL), "{status}");
-    eventually("nothing goes on", || programs_of(&sandbox).is_empty().then_some(()));
+    eventually("no program runs", || programs_of(&sandbox).is_empty().then_some(()));
     let _ = running.join();
 }
 
@@ -958,7 +958,7 @@ fn programs_that_wmill_leaves_running_are_killed() {
         sandbox.program("wmill", &format!("[ \"$1\" = --version ] || {start}\nexec '{real}' \"$@\""));
         let answer = service.post_sync("");
         check(&answer, 200, if number == 0 { "pushed" } else { "unchanged" });
-        eventually("what it left is gone", || programs_of(&sandbox).is_empty().then_some(()));
+        eventually("the programs have ended", || programs_of(&sandbox).is_empty().then_some(()));
     }
 }
 

@@ -280,15 +280,15 @@ fn commits_per_item_have_their_authors_and_end_in_the_same_tree() {
     assert_eq!(each.files("main"), together.files("main"));
     each.assert_sound();
     let all = commits(&each).split_off(before);
-    let told: Vec<_> = all
+    let history: Vec<_> = all
         .iter()
         .map(|(commit, time)| {
             let item = commit.subject.strip_prefix("Automated Windmill workspace backup - shop: ");
             (item.expect("an item").to_owned(), commit.author.clone(), time.clone())
         })
         .collect();
-    let said = |index: usize| (told[index].0.as_str(), told[index].1.as_str(), told[index].2.as_str());
-    let names: Vec<_> = told.iter().map(|(item, _, _)| item.as_str()).collect();
+    let said = |index: usize| (history[index].0.as_str(), history[index].1.as_str(), history[index].2.as_str());
+    let names: Vec<_> = history.iter().map(|(item, _, _)| item.as_str()).collect();
     let (ann, bob) = ("ann <ann@example.com>", "bob <bob@example.com>");
     assert_eq!(
         names,
@@ -307,13 +307,13 @@ fn commits_per_item_have_their_authors_and_end_in_the_same_tree() {
             "script f/ops/job_00002",
         ]
     );
-    assert!(told[..4].iter().all(|(_, author, _)| author == OURS), "{told:?}");
+    assert!(history[..4].iter().all(|(_, author, _)| author == OURS), "{history:?}");
     assert_eq!(said(4), ("app f/sales/board", ann, "2026-11-23T08:00:00Z"));
     assert_eq!(said(5).1, bob);
     assert_eq!(said(6), ("flow f/ops/nightly", bob, "2026-11-23T10:00:00Z"));
     assert_eq!(said(8), ("script f/ops/job_00000", ann, "2026-11-23T12:00:00Z"));
     assert_eq!(said(9).1, "carl <carl@windmill.invalid>");
-    assert!(!said(9).2.starts_with("2999"), "{told:?}");
+    assert!(!said(9).2.starts_with("2999"), "{history:?}");
     let mut parent = all[0].0.parents[0].clone();
     for (commit, _) in &all {
         assert_eq!(commit.committer, OURS);

@@ -92,8 +92,8 @@ fn without_the_bundle_each_connection_fails_with_its_reason() {
         let outcome = run.run().expect("windmill_unreachable");
         assert_says(&outcome, &["cannot reach Windmill", "certificate"]);
         for setting in ["SLACK_WEBHOOK_URL", "HEARTBEAT_URL"] {
-            let told = format!("{setting}: cannot send the notice of run");
-            assert!(outcome.stderr.contains(&told), "{outcome}");
+            let message = format!("{setting}: cannot send the notice of run");
+            assert!(outcome.stderr.contains(&message), "{outcome}");
         }
         assert!(!outcome.stderr.contains("trying again"), "a certificate does not become another: {outcome}");
         place.assert_silence();

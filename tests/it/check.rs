@@ -275,8 +275,8 @@ fn check_lists_items_that_a_sync_would_leave_out() {
         workspace.add_fileset("f/ops/fine", &[("a..b/c.sql", "select 1")]);
     });
     let run = check(&sandbox, &repository);
-    let told = expect(&sandbox, &run, &[("items", "warning")], 0, &["f/ops/set (resource: ", "incomplete"]);
-    assert!(!told.to_string().contains("f/ops/fine"), "{told}");
+    let outcome = expect(&sandbox, &run, &[("items", "warning")], 0, &["f/ops/set (resource: ", "incomplete"]);
+    assert!(!outcome.to_string().contains("f/ops/fine"), "{outcome}");
     // Kinds that are not backed up are not reported.
     assert_faults(&check(&sandbox, &repository).env("WMILL_SKIP", "resources").run(), &[], 0);
 }
@@ -402,7 +402,7 @@ fn the_next_check_removes_the_files_of_a_killed_one() {
     assert_all_well(&next, &[&ALL[..], &["push"]].concat());
     let names: Vec<_> = everything_below(&sandbox.data()).into_iter().collect();
     assert!(names.iter().all(|path| path.is_dir() && !is_of_a_check(path)), "{names:?}");
-    eventually("its git is gone", || sandbox.processes().is_empty().then_some(()));
+    eventually("its git has ended", || sandbox.processes().is_empty().then_some(()));
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn a_sync_removes_the_files_of_a_killed_check() {
     running.finish();
     sandbox.sync().remote(&other).run().expect("unchanged");
     assert_eq!(left(), 0);
-    assert!(sandbox.processes().is_empty(), "its git is gone");
+    assert!(sandbox.processes().is_empty(), "its git has ended");
 }
 
 #[test]

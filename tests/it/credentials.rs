@@ -160,8 +160,8 @@ fn each_sync_reads_secret_files_again() {
     let service = run.serve();
     let sync = |status: u16, code: &str| {
         let answer = service.post_sync("");
-        let told = run::text_field(&answer.json(), "code");
-        assert_eq!((answer.status, told.as_deref()), (status, Some(code)), "{}", answer.text());
+        let answered = run::text_field(&answer.json(), "code");
+        assert_eq!((answer.status, answered.as_deref()), (status, Some(code)), "{}", answer.text());
         answer.text()
     };
     sync(200, "pushed");

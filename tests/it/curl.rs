@@ -34,9 +34,9 @@ fn lines(block: &str) -> Vec<Line> {
     let mut all = block.lines().peekable();
     while let Some(line) = all.next() {
         let Some(at) = line.find("curl ") else { continue };
-        let told = all.peek().and_then(|next| next.strip_prefix("# ")?.split_once(' '));
-        let told = told.and_then(|(status, answer)| Some((status.parse().ok()?, answer)));
-        let (status, answer) = told.unwrap_or((200, ""));
+        let expected = all.peek().and_then(|next| next.strip_prefix("# ")?.split_once(' '));
+        let expected = expected.and_then(|(status, answer)| Some((status.parse().ok()?, answer)));
+        let (status, answer) = expected.unwrap_or((200, ""));
         let pieces = answer.split('…').map(str::to_owned).collect();
         found.push(Line {
             shown: line.to_owned(),

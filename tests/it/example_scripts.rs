@@ -43,15 +43,15 @@ fn wmill_pushes_exactly_the_items_of_the_example() {
     let said = finished.stdout_text();
     let Ok(value) = json::from_str::<Value>(&said[said.rfind("\n{").unwrap_or(0)..]) else { panic!("{finished}") };
     let Value::Array(changes) = field(&value, "changes") else { panic!("{finished}") };
-    let mut told: Vec<_> = changes
+    let mut pushed: Vec<_> = changes
         .iter()
         .map(|change| (text_field(change, "type").unwrap(), text_field(change, "path").unwrap()))
         .collect();
-    told.sort();
+    pushed.sort();
     let all = files_below(&examples()).into_keys().filter(|path| path != "wmill.yaml");
     let all: Vec<_> = all.map(|path| ("added".to_owned(), path)).collect();
     assert!(all.len() >= 10, "{all:?}");
-    assert_eq!(told, all);
+    assert_eq!(pushed, all);
 }
 
 #[test]
@@ -123,11 +123,11 @@ fn check(sandbox: &Sandbox, start: impl Fn() -> Command, word: impl Fn(&str) -> 
     }
     let odd = word("https://h.invalid/<b>&\"quoted\"\\");
     as_job(start(), &[&odd, &word(API_TOKEN), &hook]).must_fail();
-    let told = receivers.wait_for("slack", 2);
+    let messages = receivers.wait_for("slack", 2);
     let text = |body: &String| text_field(&json::from_str(body).unwrap(), "text").unwrap();
-    assert!(text(&told[0]).starts_with("Backup of workspace shop failed: "), "{told:?}");
-    assert!(text(&told[0]).contains("unauthorized"), "{told:?}");
-    assert!(!text(&told[1]).contains('<'), "{told:?}");
+    assert!(text(&messages[0]).starts_with("Backup of workspace shop failed: "), "{messages:?}");
+    assert!(text(&messages[0]).contains("unauthorized"), "{messages:?}");
+    assert!(!text(&messages[1]).contains('<'), "{messages:?}");
     // Another server answers there, or none.
     sandbox.windmill.fail_once("/sync", Fault::Status(404));
     let stranger = as_job(start(), &[&word(&sandbox.windmill.base_url())]).must_fail();

@@ -227,7 +227,7 @@ fn a_running_sync_finishes_after_sigterm_and_its_caller_gets_the_answer() {
     let caller = stack.start(&["exec", "--no-TTY", "windmill_server", "curl", "--silent", "-X", "POST", url]);
     held.wait_for(1);
     let stopping = stack.start(&["stop", SERVICE]);
-    eventually("it was told to end", || {
+    eventually("SIGTERM arrives", || {
         stack.run(&["logs", SERVICE]).stdout_text().contains("shutting down; ").then_some(())
     });
     held.release();

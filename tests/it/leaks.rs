@@ -51,7 +51,7 @@ fn answer_bytes(answer: &Answer) -> Vec<u8> {
 
 /// Returns everything that the service reports.
 #[track_caller]
-fn told(service: &Service) -> Vec<u8> {
+fn reports(service: &Service) -> Vec<u8> {
     let bearer = format!("Bearer {API_TOKEN}");
     let ask = |path| service.ask("GET", path, &[("Authorization", &bearer)], b"").expect("an answer");
     let answers: Vec<Answer> = ["/health", "/ready", "/status", "/metrics", "/"].into_iter().map(ask).collect();
@@ -183,7 +183,7 @@ fn a_service_shows_no_secret_to_its_callers_or_its_log() {
         ] {
             check(post(&service, &body), 400);
         }
-        said.extend(told(&service));
+        said.extend(reports(&service));
         service.wait_for_log("git_unauthorized");
         let log = service.log();
         assert!(log.contains("401") && log.contains("git_unauthorized"), "it was loud: {log}");
@@ -201,7 +201,7 @@ fn check_failure(sandbox: &Sandbox, remote: &impl Remote, code: &str, secrets: &
     let service = planted(sandbox.service(), remote, "json").serve();
     let answer = post(&service, "");
     assert_eq!(run::text_field(&answer.json(), "code").as_deref(), Some(code), "{}", answer.text());
-    let said = [answer_bytes(&answer), told(&service)].concat();
+    let said = [answer_bytes(&answer), reports(&service)].concat();
     let log = service.log();
     assert_nothing_leaked(&[("answers", &said), ("log", log.as_bytes())], &[&sandbox.data()], secrets);
 }

@@ -142,10 +142,10 @@ fn an_incomplete_backup_is_a_failure_and_alerts_again_when_the_list_changes() {
         sandbox.windmill.remove(&format!("f/ops/{name}.script.json"));
     }
     assert_eq!(service.post_sync("").status, 200);
-    let told = receivers.wait_for("slack", 3);
-    assert!(told[0].contains("is incomplete: ") && told[0].contains("f/ops/one (script: "), "{told:?}");
-    assert!(told[1].contains("f/ops/two (script: "), "{told:?}");
-    assert!(told[2].contains("works again"), "{told:?}");
+    let messages = receivers.wait_for("slack", 3);
+    assert!(messages[0].contains("is incomplete: ") && messages[0].contains("f/ops/one (script: "), "{messages:?}");
+    assert!(messages[1].contains("f/ops/two (script: "), "{messages:?}");
+    assert!(messages[2].contains("works again"), "{messages:?}");
     let beats = receivers.deliveries();
     assert_eq!(beats.iter().filter(|one| one.to == "heartbeat/fail").count(), 3, "{beats:?}");
 }

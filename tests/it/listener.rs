@@ -105,7 +105,7 @@ fn callers_that_disconnect_do_not_block_the_syncs_of_others() {
         assert_eq!(status_of(send_from([127, 0, 0, 2], address, GET_HEALTH)), 200);
     }
     let caller = std::thread::spawn(move || {
-        eventually("a caller is let in", || {
+        eventually("a caller is accepted", || {
             let answer = ask(address, "POST", "/sync", &[], b"").unwrap();
             (answer.status == 200).then_some(())
         });
@@ -203,7 +203,7 @@ fn sigint_ends_the_service_like_sigterm() {
     let running = send(service.address(), POST_SYNC);
     held.wait_for(1);
     process::signal(service.pid(), Signal::INT);
-    eventually("nobody is let in", || TcpStream::connect(service.address()).is_err().then_some(()));
+    eventually("new connections are refused", || TcpStream::connect(service.address()).is_err().then_some(()));
     held.release();
     assert_eq!(status_of(running), 200);
     assert_eq!(service.wait().code(), Some(0));

@@ -94,8 +94,8 @@ fn a_workspace_that_fails_stops_no_other_and_gives_the_result_code() {
         assert!(metrics.lines().any(|one| one == line), "no `{line}` in {metrics}");
     }
     let status = service.get("/status").json();
-    let told = |index: usize| text_field(&status, &format!("workspaces.{index}.workspace")).unwrap();
-    assert_eq!([told(0), told(1), told(2)], ["shop", "gone", "lab"]);
+    let listed = |index: usize| text_field(&status, &format!("workspaces.{index}.workspace")).unwrap();
+    assert_eq!([listed(0), listed(1), listed(2)], ["shop", "gone", "lab"]);
 }
 
 #[test]

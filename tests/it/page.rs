@@ -78,13 +78,13 @@ fn it_shows_the_status_at_both_widths_with_and_without_a_token() {
     assert_eq!(open.post_sync("").status, 200);
     sandbox.windmill.fail("/api/", Fault::Status(401));
     assert_eq!(open.post_sync("").status, 502);
-    let told = status(&open);
+    let report = status(&open);
     let mut browser = Chromium::start();
     for view in [View::DESKTOP, View::PHONE] {
         assert_eq!(browser.open(&open, view, None), 200);
-        assert_shows_the_status(&mut browser, &told);
+        assert_shows_the_status(&mut browser, &report);
         assert_eq!(browser.open(&guarded, view, Some(TOKEN)), 200);
-        assert_shows_the_status(&mut browser, &told);
+        assert_shows_the_status(&mut browser, &report);
         for refused in [None, Some("another")] {
             assert_eq!(browser.open(&guarded, view, refused), 401);
             assert_eq!(browser.text("[data-workspace=shop]"), None);
@@ -112,7 +112,7 @@ fn it_shows_the_progress_of_a_run() {
             ["fetch", "probe"]
         );
         let clock = browser.text(".note.busy [data-wording=running]").unwrap();
-        eventually("the clock of the run goes on", || {
+        eventually("the time of the run advances", || {
             (browser.text(".note.busy [data-wording=running]")? > clock).then_some(())
         });
         drop(held);

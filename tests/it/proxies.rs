@@ -112,8 +112,8 @@ fn a_proxy_that_refuses_a_request_is_named_without_its_password() {
     let run = everybody(&sandbox, &remote, &receivers).env("http_proxy", &proxy.url_with(&wrong));
     let of_windmill = run.clone().remote(&repository).run().expect("windmill_unreachable");
     assert!(of_windmill.message().contains("407"), "{of_windmill}");
-    let told = "SLACK_WEBHOOK_URL: cannot send the notice of run";
-    assert!(of_windmill.stderr.contains(told), "{of_windmill}");
+    let message = "SLACK_WEBHOOK_URL: cannot send the notice of run";
+    assert!(of_windmill.stderr.contains(message), "{of_windmill}");
     let windmill = address_in(&sandbox.windmill.base_url());
     proxy.route(&windmill.to_string(), windmill);
     // git's list has no ports, so Windmill gets another name.

@@ -65,8 +65,8 @@ fn a_release_has_its_number_changelog_and_tag_and_is_not_published() {
     let changelog = read("CHANGELOG.md");
     assert!(changelog.contains("\n## [Unreleased]\n\n## [7.8.9] - 2"), "{changelog}");
     assert!(changelog.contains(news.trim()));
-    let told = git(&folder, &["tag", "--list", "--format=%(contents)", "v7.8.9"]);
-    assert_eq!(told.trim(), format!("windmill-git-sync 7.8.9\n{news}").trim());
+    let tag_message = git(&folder, &["tag", "--list", "--format=%(contents)", "v7.8.9"]);
+    assert_eq!(tag_message.trim(), format!("windmill-git-sync 7.8.9\n{news}").trim());
     for (path, line) in [
         ("Cargo.toml", "version = \"7.8.9\""),
         ("Cargo.lock", "name = \"windmill-git-sync\"\nversion = \"7.8.9\""),

@@ -288,14 +288,14 @@ fn items_that_do_not_come_back_are_reported() {
 #[ignore = "long: just test-restore"]
 fn an_item_specific_to_another_workspace_is_reported_as_not_restored() {
     let (sandbox, remote) = synced();
-    let told = |outcome: &Outcome| outcome.warnings().iter().any(|warning| warning.contains("do not come back"));
+    let is_warned = |outcome: &Outcome| outcome.warnings().iter().any(|warning| warning.contains("do not come back"));
     let mine = ("f/ops/mine.shop.variable.yaml", "description: ''\nvalue: x\nis_secret: false\n");
     remote.commit_files("main", &[mine]);
     let shown = restore(&sandbox, &remote).run().expect("dry_run");
-    assert!(!told(&shown) && shown.message().contains(mine.0), "{shown}");
+    assert!(!is_warned(&shown) && shown.message().contains(mine.0), "{shown}");
     remote.commit_files("main", &[("f/ops/theirs.other.variable.yaml", mine.1)]);
     let shown = restore(&sandbox, &remote).run();
-    assert!(told(&shown) && shown.warnings().concat().contains("f/ops/theirs.other.variable.yaml"), "{shown}");
+    assert!(is_warned(&shown) && shown.warnings().concat().contains("f/ops/theirs.other.variable.yaml"), "{shown}");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn a_scheduled_sync_that_cannot_start_is_a_failure() {
         .env("WINDMILL_TOKEN_FILE", &gone)
         .env("SYNC_SCHEDULE", "0 0 1 1 *")
         .serve();
-    eventually("it is told", || {
+    eventually("the notice arrives", || {
         (text_field(&status(&service), "workspaces.0.last_run.code")? == "config_invalid").then_some(())
     });
     let message = text_field(&status(&service), "workspaces.0.last_failure.message").unwrap();

@@ -12,7 +12,7 @@ use crate::edits::{Numbers, changed};
 
 /// Returns code, message, commit and warnings, which a shortcut must report like a full sync.
 #[track_caller]
-fn told(outcome: &Outcome) -> (String, String, Option<String>, Vec<String>) {
+fn report(outcome: &Outcome) -> (String, String, Option<String>, Vec<String>) {
     assert_eq!(outcome.changed(), (0, 0, 0), "{outcome}");
     (outcome.code(), outcome.message(), outcome.commit(), outcome.warnings())
 }
@@ -110,7 +110,7 @@ fn an_unchanged_sync_starts_one_git_and_no_wmill_and_reports_like_a_full_one() {
     let short = assert_shortcut(&sandbox, &sync);
     assert_eq!(sandbox.invocations("wmill").len(), wmills, "{short}");
     assert_eq!(sandbox.invocations("git").len(), gits + 1, "{short}");
-    assert_eq!((told(&short), short.commit()), (told(&full), tip.clone()));
+    assert_eq!((report(&short), short.commit()), (report(&full), tip.clone()));
     assert_eq!(short.warnings(), pushed.warnings());
     assert_eq!(short.warnings().len(), 4, "{short}");
     let service = sandbox.service().remote(&remote).without("WINDMILL_WORKSPACE").serve();
@@ -211,7 +211,7 @@ fn a_state_of_version_0_1_0_causes_one_full_sync() {
         format!("{{\"commit\":\"{}\",\"shared_ui\":false,\"proof\":{proof}}}", first.commit().unwrap())
     });
     let upgraded = assert_pull(&sandbox, &sync, "unchanged", "no earlier success is known");
-    assert_eq!(told(&upgraded), told(&first));
+    assert_eq!(report(&upgraded), report(&first));
     assert_shortcut(&sandbox, &sync);
 }
 
@@ -483,7 +483,7 @@ fn every_change_of_the_branch_is_noticed() {
     // The repository's wmill.yaml decides what is pulled.
     remote.commit_files("main", &[("wmill.yaml", "skipVariables: true\n")]);
     let narrowed = assert_pull(&sandbox, &sync, "unchanged", other);
-    assert_eq!(told(&assert_shortcut(&sandbox, &sync)), told(&narrowed));
+    assert_eq!(report(&assert_shortcut(&sandbox, &sync)), report(&narrowed));
     assert_eq!(narrowed.warnings().len(), 1, "{narrowed}");
 
     remote.run(["update-ref", "-d", "refs/heads/main"]);

@@ -45,8 +45,8 @@ pub(crate) fn metrics(service: &Service) -> BTreeMap<String, f64> {
 pub(crate) fn ready_status(service: &Service) -> u16 {
     let answer = service.get("/ready");
     let value = answer.json();
-    let told = matches!(answer.status, 200) == value_is(&value, "status", "ready");
-    assert!(told, "{}", answer.text());
+    let is_consistent = matches!(answer.status, 200) == value_is(&value, "status", "ready");
+    assert!(is_consistent, "{}", answer.text());
     answer.status
 }
 
@@ -101,8 +101,8 @@ fn every_route_shows_a_success_a_failure_and_a_recovery() {
     let after_success = status(&service);
     for path in ["workspaces.0.last_run", "workspaces.0.last_success", "runs.0"] {
         for name in ["run_id", "code", "commit", "message", "branch", "workspace"] {
-            let told = text_field(&after_success, &format!("{path}.{name}"));
-            assert_eq!(told, text_field(&pushed, name), "{path}.{name}");
+            let shown = text_field(&after_success, &format!("{path}.{name}"));
+            assert_eq!(shown, text_field(&pushed, name), "{path}.{name}");
         }
         assert_eq!(
             count_field(&after_success, &format!("{path}.changed.added")),
@@ -195,10 +195,10 @@ fn runs_with_other_settings_are_reported_separately() {
     assert_eq!(service.post_sync(&elsewhere).status, 200);
     let failing = "{\"git_branch\":\"elsewhere\",\"windmill_token\":\"wrong\"}";
     assert_eq!(service.post_sync(failing).status, 502);
-    let told = status(&service);
-    assert!(matches!(field(&told, "workspaces.0.last_run"), Value::Null), "the configured backup has not run");
-    assert!(matches!(field(&told, "workspaces.1.configured"), Value::Bool(false)));
-    assert_eq!(text_field(&told, "workspaces.1.last_run.branch").as_deref(), Some("elsewhere"));
+    let report = status(&service);
+    assert!(matches!(field(&report, "workspaces.0.last_run"), Value::Null), "the configured backup has not run");
+    assert!(matches!(field(&report, "workspaces.1.configured"), Value::Bool(false)));
+    assert_eq!(text_field(&report, "workspaces.1.last_run.branch").as_deref(), Some("elsewhere"));
     assert_eq!(ready_status(&service), 200, "it is about the configured ones");
     let counted = metrics(&service);
     assert_eq!(counted["runs_total{workspace=\"other\",code=\"pushed\"}"], 1.0);
@@ -220,12 +220,12 @@ fn running_and_waiting_runs_are_reported() {
     let first = text_field(&service.post_sync("{\"wait\":false}").json(), "run_id");
     held.wait_for(1);
     let second = text_field(&service.post_sync("{\"wait\":false,\"dry_run\":true}").json(), "run_id");
-    let told = status(&service);
-    assert_eq!(text_field(&told, "running.0.run_id"), first);
-    assert_eq!(text_field(&told, "running.0.step").as_deref(), Some("probe"));
-    assert_eq!(text_field(&told, "waiting.0.run_id"), second);
-    assert_eq!(text_field(&told, "waiting.0.step").as_deref(), Some("queue"));
-    assert!(items(&told, "runs").is_empty());
+    let report = status(&service);
+    assert_eq!(text_field(&report, "running.0.run_id"), first);
+    assert_eq!(text_field(&report, "running.0.step").as_deref(), Some("probe"));
+    assert_eq!(text_field(&report, "waiting.0.run_id"), second);
+    assert_eq!(text_field(&report, "waiting.0.step").as_deref(), Some("queue"));
+    assert!(items(&report, "runs").is_empty());
     assert_eq!(metrics(&service)["in_progress"], 1.0);
     held.release();
     for run in [first.unwrap(), second.unwrap()] {
@@ -233,8 +233,8 @@ fn running_and_waiting_runs_are_reported() {
             items(&status(&service), "runs").iter().any(|one| value_is(one, "run_id", &run)).then_some(())
         });
     }
-    let told = status(&service);
-    assert!(items(&told, "running").is_empty() && items(&told, "waiting").is_empty());
+    let report = status(&service);
+    assert!(items(&report, "running").is_empty() && items(&report, "waiting").is_empty());
     assert_eq!(metrics(&service)["in_progress"], 0.0);
 }
 
@@ -263,9 +263,9 @@ fn the_history_survives_a_restart() {
 
     // Another branch has had no backup yet.
     let service = configured(&sandbox, &repository).branch("other").serve();
-    let told = status(&service);
-    assert!(matches!(field(&told, "workspaces.0.last_success"), Value::Null));
-    assert_eq!(items(&told, "runs").len(), 2);
+    let report = status(&service);
+    assert!(matches!(field(&report, "workspaces.0.last_success"), Value::Null));
+    assert_eq!(items(&report, "runs").len(), 2);
     assert_eq!(ready_status(&service), 200);
 }
 
@@ -276,9 +276,9 @@ fn the_service_shows_a_sync_of_the_command_line() {
     let service = configured(&sandbox, &repository).serve();
     assert_eq!(service.post_sync("").status, 200);
     let outcome = sandbox.sync().remote(&repository).run().expect("unchanged");
-    let told = status(&service);
-    assert_eq!(text_field(&told, "workspaces.0.last_run.run_id"), text_field(outcome.result(), "run_id"));
-    assert_eq!(items(&told, "runs").len(), 2);
+    let report = status(&service);
+    assert_eq!(text_field(&report, "workspaces.0.last_run.run_id"), text_field(outcome.result(), "run_id"));
+    assert_eq!(items(&report, "runs").len(), 2);
     // The next run of the service keeps that one in the history.
     assert_eq!(service.post_sync("").status, 200);
     assert_eq!(items(&status(&service), "runs").len(), 3);
@@ -303,7 +303,7 @@ fn a_damaged_history_costs_only_the_past_runs() {
     }
     fs::remove_file(&history).unwrap();
     fs::create_dir(&history).unwrap();
-    assert_eq!(service.post_sync("").status, 200, "a folder in its place gives way");
+    assert_eq!(service.post_sync("").status, 200, "a folder in its place is replaced");
     eventually("it is written", || history.is_file().then_some(()));
     // Another process holds the lock of the history.
     let lock = fs::File::open(history.with_extension("lock")).unwrap();
@@ -330,10 +330,10 @@ fn the_size_of_the_history_is_limited() {
     for _ in 0..55 {
         assert_eq!(service.post_sync("").status, 502);
     }
-    let told = status(&service);
-    assert_eq!(items(&told, "runs").len(), 50);
-    assert_eq!(items(&told, "workspaces.0.last_runs").len(), 40);
-    assert_eq!(count_field(&told, "workspaces.0.consecutive_failures"), 55);
+    let report = status(&service);
+    assert_eq!(items(&report, "runs").len(), 50);
+    assert_eq!(items(&report, "workspaces.0.last_runs").len(), 40);
+    assert_eq!(count_field(&report, "workspaces.0.consecutive_failures"), 55);
     let bytes = fs::metadata(sandbox.data().join("windmill-git-sync/history.json")).unwrap().len();
     assert!(bytes < 200_000, "{bytes}");
 }
@@ -353,8 +353,8 @@ fn fifty_simultaneous_equal_requests_make_two_syncs() {
     eventually("all the others share one run", || {
         (service.log().matches("shares the run that waits").count() == CALLERS - 2).then_some(())
     });
-    let told = status(&service);
-    assert_eq!((items(&told, "running").len(), items(&told, "waiting").len()), (1, 1));
+    let report = status(&service);
+    assert_eq!((items(&report, "running").len(), items(&report, "waiting").len()), (1, 1));
     held.release();
     let mut answers = BTreeMap::<(u16, String, String), usize>::new();
     for caller in callers {

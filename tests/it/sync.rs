@@ -252,24 +252,24 @@ fn the_default_workspace_and_a_limited_token_are_warnings() {
     let remote = sandbox.repository();
     sandbox.windmill.token_kind(TokenKind::User);
     sandbox.windmill.set("admins", Workspace::of_scripts(2));
-    let told = sandbox.sync().remote(&remote).without("WINDMILL_WORKSPACE").run().expect("pushed");
-    let [warning] = &told.warnings()[..] else { panic!("{:?}", told.warnings()) };
+    let outcome = sandbox.sync().remote(&remote).without("WINDMILL_WORKSPACE").run().expect("pushed");
+    let [warning] = &outcome.warnings()[..] else { panic!("{:?}", outcome.warnings()) };
     assert!(warning.contains("`admins`") && warning.contains("admins, shop"), "{warning}");
     assert!(remote.log("main")[0].message.contains("Windmill-Workspace: admins"));
 
     for command in ["verify", "restore"] {
-        let told = sandbox.command(command).remote(&remote).without("WINDMILL_WORKSPACE").run();
-        let told_of_it = told.warnings().iter().any(|one| one.contains("`admins`") && one.contains("admins, shop"));
-        assert!(told_of_it && told.code() == "unchanged", "{told}");
+        let outcome = sandbox.command(command).remote(&remote).without("WINDMILL_WORKSPACE").run();
+        let is_warned = outcome.warnings().iter().any(|one| one.contains("`admins`") && one.contains("admins, shop"));
+        assert!(is_warned && outcome.code() == "unchanged", "{outcome}");
     }
     let elsewhere = sandbox.command("restore").remote(&remote).without("WINDMILL_WORKSPACE").arg("--to-workspace");
-    let told = elsewhere.arg(SHOP).run().expect("dry_run");
+    let outcome = elsewhere.arg(SHOP).run().expect("dry_run");
     let of_the_source = |one: &String| one.contains("`admins` is where the backup is from");
-    assert!(told.warnings().iter().any(of_the_source), "{told}");
+    assert!(outcome.warnings().iter().any(of_the_source), "{outcome}");
 
     sandbox.windmill.role(Role::Developer);
-    let told = sandbox.sync().remote(&remote).branch("shop").run().expect("pushed");
-    let [warning] = &told.warnings()[..] else { panic!("{:?}", told.warnings()) };
+    let outcome = sandbox.sync().remote(&remote).branch("shop").run().expect("pushed");
+    let [warning] = &outcome.warnings()[..] else { panic!("{:?}", outcome.warnings()) };
     assert!(warning.contains("not an admin's in workspace `shop`"), "{warning}");
     sandbox.windmill.role(Role::Admin);
     let quiet = sandbox.sync().remote(&remote).branch("shop").workspace(SHOP).run().expect("unchanged");
