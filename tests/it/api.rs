@@ -879,7 +879,7 @@ fn each_failure_of_wmill_is_reported_in_bounded_memory() {
     let service = configured(&sandbox, &repository).serve();
     let cases = [
         ("nothing, and exit code 0", "exit 0", "did not print"),
-        ("bytes that are no text", r"printf 'a\377\376\200b\033[31mred\n' >&2; exit 3", "exit code 3"),
+        ("bytes that are not text", r"printf 'a\377\376\200b\033[31mred\n' >&2; exit 3", "exit code 3"),
         ("killed", "kill -9 $$", "signal 9"),
         ("a flood of lines", "yes 'a line of some length' | head -c 5000000; exit 0", "did not print"),
         ("a flood of long lines", "yes \"$(printf '%099999d' 0)\" | head -c 100000000; exit 0", "did not print"),

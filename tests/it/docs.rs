@@ -350,7 +350,7 @@ fn compose_passes_each_setting_and_mounts_each_secret_file() {
         }
         if is_file {
             expected.push(format!("{mounted}: ${{{mounted}:+/run/secrets/{secret}}}"));
-            assert!(compose.contains(&format!("\n      - {secret}\n")), "{secret} is no secret of the service");
+            assert!(compose.contains(&format!("\n      - {secret}\n")), "{secret} is not a secret of the service");
             let file = format!("\n  {secret}:\n    file: ${{{mounted}:-/dev/null}}\n");
             assert!(compose.contains(&file), "{secret} is not defined");
         }

@@ -225,7 +225,7 @@ fn a_checkout_with_too_many_objects_is_made_again() {
     let strays = || fs::read_dir(objects.join("17")).map_or(0, Iterator::count);
     fill(20);
     sync.run().expect("unchanged");
-    assert!(strays() >= 20, "a few objects are no reason");
+    assert!(strays() >= 20, "a few objects are not enough");
     fill(60);
     sync.run().expect("unchanged");
     assert!(strays() < 20, "{} objects are left", strays());

@@ -148,7 +148,7 @@ fn a_workspace_that_windmill_does_not_list_is_refused_and_not_counted() {
         assert_eq!((answer.status, code.as_deref()), (502, Some("workspace_not_found")), "{name}");
     }
     assert_eq!(repository.branches().keys().collect::<Vec<_>>(), ["lab"]);
-    assert_eq!(service.get("/ready").status, 200, "what a caller makes up is no failure of ours");
+    assert_eq!(service.get("/ready").status, 200, "a name that a caller invents is not a failure");
     assert!(!service.get("/metrics").text().contains("made-up"));
 }
 

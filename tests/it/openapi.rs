@@ -30,7 +30,7 @@ fn parsed(text: &str) -> Value {
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value:?} is no text"))
+    value.as_str().unwrap_or_else(|| panic!("{value:?} is not text"))
 }
 
 fn texts(value: &Value) -> Vec<&str> {

@@ -1,5 +1,5 @@
 //! Bytes in, status out, reason: what the real listener does with valid and invalid requests, one row each. A section
-//! says once how all its rows begin and end. Each accepted form stands beside the most similar one that is refused. The
+//! says once how all its rows begin and end. Each accepted form is next to the most similar refused one. The
 //! routes are defined in this file, so that the rows are only about HTTP.
 
 use std::io::{Read as _, Write as _};

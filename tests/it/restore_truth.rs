@@ -68,7 +68,7 @@ fn a_restore_runs_nothing(wmill: Option<&std::path::Path>) {
         .file("f/ops/ui.raw_app/package.json", &planted)
         .file("f/ops/ui.raw_app/.npmrc", format!("registry=http://{}/\n", registry.address()))
         .file("f/ops/ui.raw_app/bunfig.toml", format!("preload = [\"{}\"]\n", trace.display()))
-        .done("by somebody who may push");
+        .done("by a user with push access");
     let commit = remote.tip("main").unwrap();
     for path in ["f/ops/a.variable.json", "f/ops/z.variable.json"] {
         sandbox.windmill.remove(path);
@@ -361,7 +361,7 @@ fn a_workspace_specific_schedule_arrives_disabled_in_another_workspace() {
     let text = String::from_utf8(remote.regular_files("main").remove("f/ops/hook.http_trigger.yaml").unwrap()).unwrap();
     let switched = text.replace("mode: disabled", "mode: enabled");
     assert!(switched.contains("mode: enabled"), "{text}");
-    remote.commit("main").file("f/ops/hook.shop.http_trigger.yaml", switched).done("by somebody who may push");
+    remote.commit("main").file("f/ops/hook.shop.http_trigger.yaml", switched).done("by a user with push access");
     let restored = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--yes").run();
     assert_warned(&restored, &["disabled", "f/ops/hook"]);
     let new = sandbox.windmill.workspace("new");
@@ -444,7 +444,7 @@ fn a_plain_secret_is_not_saved_in_a_restore_point() {
         shop.add_variable("f/ops/plain", "PLAIN-SECRET", true);
         shop.add_variable("f/ops/kept", "kept", false);
     });
-    remote.commit("main").file("wmill.yaml", "includeSettings: true\n").done("by somebody who may push");
+    remote.commit("main").file("wmill.yaml", "includeSettings: true\n").done("by a user with push access");
     let restore = restore(&sandbox, &remote).arg("--path").arg("f/ops");
     for run in [restore.clone(), restore.clone().arg("--yes")] {
         let outcome = run.run();
@@ -489,7 +489,7 @@ fn a_file_that_names_another_item_changes_neither_item() {
     for (path, text) in &files {
         commit = commit.file(path, text);
     }
-    commit.done("by somebody who may push");
+    commit.done("by a user with push access");
     let restore = restore(&sandbox, &remote).arg("--path").arg("f/ops").arg("--yes");
     let differs = restore.run().expect("differs");
     assert_eq!((writes(&sandbox), differences(&differs).len()), (Vec::new(), files.len()), "{differs}");
@@ -540,7 +540,7 @@ fn the_role_of_a_user_is_changed_only_if_the_user_was_chosen() {
     assert_eq!(writes(&sandbox), ["workspaces/add_user"]);
     // The file of one user names another.
     let ann = "disabled: false\nrole: admin\nusername: ann\n";
-    remote.commit("main").file("users/bob@x.dev.user.yaml", ann).done("by somebody who may push");
+    remote.commit("main").file("users/bob@x.dev.user.yaml", ann).done("by a user with push access");
     restore("users/bob*").run().expect("differs");
     assert_eq!(writes(&sandbox), Vec::<String>::new());
     // --delete removes a user by the name.
@@ -602,7 +602,7 @@ fn no_item_pushes_a_file_of_another_item_or_of_this_machine() {
                 "description: '' # \rx: \"\nresource_type: any\nvalue:\n  content: '!inline {outside}'\n# \"\ry: z\n"
             ),
         )
-        .done("by somebody who may push");
+        .done("by a user with push access");
     sandbox.windmill.set("new", empty("another key"));
     let key = sandbox.file("old.key", "THE-KEY-OF-SHOP\n");
     let restore = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--key-file");
@@ -653,7 +653,7 @@ fn a_trigger_whose_switch_only_wmill_can_read_is_not_pushed() {
         "%YAML 1.1\n---\n<<: {mode: enabled}\nenabled: false\n",
         "!!merge a: {mode: enabled}\nenabled: false\n",
     ] {
-        remote.commit("main").file(path, format!("{start}{rest}")).done("by somebody who may push");
+        remote.commit("main").file(path, format!("{start}{rest}")).done("by a user with push access");
         let restore = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--path").arg("f/ops/hook");
         let differs = restore.arg("--yes").run();
         assert_warned(&differs, &["their switch could not be found", path]);

@@ -56,7 +56,9 @@ fn value_is(value: &Value, name: &str, expected: &str) -> bool {
 
 #[track_caller]
 pub(crate) fn items<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
-    let Value::Array(items) = field(value, path) else { panic!("`{path}` is no list in {}", json::to_string(value)) };
+    let Value::Array(items) = field(value, path) else {
+        panic!("`{path}` is not a list in {}", json::to_string(value))
+    };
     items.iter().collect()
 }
 

@@ -1,5 +1,5 @@
 //! What `wmill` takes from Windmill besides the export: shared UI files, workspace-specific items and filesets.
-//! Windmill chooses their names, so a name may lead anywhere, and `wmill` itself ignores failures there.
+//! Windmill chooses their names, so a name may point outside the folder, and `wmill` itself ignores failures there.
 
 use std::fs;
 use std::path::PathBuf;
