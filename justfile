@@ -3,25 +3,25 @@
 _list:
     @just --list --unsorted
 
-# what a change is tried with first: three minutes on two cores
+# the tests to run first for a change: three minutes on two cores
 test:
     cargo test
 
-# the families of tests that take longer; names of modules behind it (`just test-long restore sync`) are those alone
+# the long tests; with names of modules (`just test-long restore sync`), only those
 test-long *families:
     cargo test --test it -- --ignored {{families}} --skip ssh --skip promtool --skip as_root --skip bun:: --skip schemathesis \
-        --skip curl_itself --skip image:: --skip so_does_the_one
+        --skip curl_itself --skip image::
 
-# the whole suite of faults, but those that need root: kills, damages and failures at every point
+# all faults except those that need root: kills, damages and failures at every point
 test-faults: (test-long "faults::")
 
-# restores, in long
+# the long tests of restores
 test-restore: (test-long "restore::")
 
-# repositories and workspaces that want to do harm, in long
+# the long tests of hostile repositories and workspaces
 test-hostile: (test-long "hostile::" "workspace_specific::")
 
-# the image's changed wmill against npm's, in long
+# the long tests that compare the image's changed wmill with npm's
 test-wmill: (test-long "adapted_wmill::")
 
 # the tests over ssh (Debian: openssh-server)
@@ -36,11 +36,11 @@ test-root:
 test-tools:
     cargo test --test it -- --ignored promtool bun:: curl_itself schemathesis
 
-# a thousand syncs in a row, and hundreds with random faults; prints what the service holds meanwhile
+# a thousand syncs in a row, and hundreds with random faults; prints the memory and files of the service meanwhile
 endurance:
     cargo test --test it -- --ignored --nocapture --test-threads 1 endurance
 
-# writes tests/FAULTS.md, the table of all faults that the tests break things with
+# writes tests/FAULTS.md, the table of all faults that the tests inject
 faults:
     WRITE_FAULTS=1 cargo test --test it -- table_of_faults
 
@@ -60,11 +60,11 @@ man:
 test-image:
     cargo test --test it -- --ignored image::
 
-# the WebAssembly builds, and the unit tests within WASI (Debian: python3-venv)
+# the WebAssembly builds, and the unit tests in WASI (Debian: python3-venv)
 test-wasm:
     bash tests/wasi/run
 
-# the main job, shown for real
+# a demonstration of the main job with the real programs
 demo:
     cargo run --example demo
 
@@ -95,11 +95,11 @@ musl:
 image:
     docker build --file Dockerfile.scratch --build-arg CREATED=$(date --utc +%Y-%m-%dT%H:%M:%SZ) --tag windmill-git-sync .
 
-# what is in the image, as sbom.cdx.json
+# the content of the image, as sbom.cdx.json
 sbom:
     id=$(docker create windmill-git-sync) && docker cp $id:/usr/share/doc/windmill-git-sync/sbom.cdx.json . && docker rm --volumes $id
 
-# a release of the branch main, checked, tagged and built, and published nowhere: see CONTRIBUTING.md
+# a release of branch main: checked, tagged and built, but not published; see CONTRIBUTING.md
 release version *options:
     bash .ci/release {{version}} {{options}}
 
@@ -112,11 +112,11 @@ wasm:
     cargo build --release --target wasm32-wasip1 --lib --bins
     cargo build --release --target wasm32-wasip2 --lib --bins
 
-# sizes, times, memory and processor time beside their limits, a quarter of an hour; `just bench listener` a part alone
+# sizes, times, memory and processor time with their limits, in 15 minutes; `just bench listener` is one part
 bench *parts:
     cargo bench --bench bench -- {{parts}}
 
-# both fuzz targets, for so many seconds each (cargo install --locked cargo-fuzz; a C++ compiler)
+# both fuzz targets, for this many seconds each (cargo install --locked cargo-fuzz; a C++ compiler)
 fuzz seconds="120":
     for target in head body; do \
         mkdir -p target/fuzz/found/$target; \
@@ -124,7 +124,7 @@ fuzz seconds="120":
             -dict=fuzz/$target.dict -max_len=2400 -timeout=5 -max_total_time={{seconds}} || exit 1; \
     done
 
-# takes into the corpus what the fuzzer found to lead somewhere else
+# adds the fuzzer's inputs that took a new path to the corpus
 fuzz-keep:
     for target in head body; do \
         mkdir -p target/fuzz/kept/$target; \
@@ -134,15 +134,15 @@ fuzz-keep:
         rm -r fuzz/corpus/$target && mv target/fuzz/kept/$target fuzz/corpus/; \
     done
 
-# licences, sources, duplicates, and the advisories that CI leaves out (cargo install --locked cargo-deny)
+# licences, sources, duplicates, and the advisories, which CI does not check (cargo install --locked cargo-deny)
 deny:
     cargo deny --locked check
 
-# wmill as the image has it: one program, in target/wmill-by-hand
+# wmill as in the image: one program, in target/wmill-by-hand
 wmill *arguments:
     image/build-wmill target/wmill-by-hand
     target/wmill-by-hand/out/wmill {{arguments}}
 
-# all that must hold of a commit
+# all checks that a commit must pass
 ci:
     bash .ci/run

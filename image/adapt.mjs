@@ -1,11 +1,11 @@
-// Writes a changed copy of the installed windmill-cli: one that can be compiled into one program, and whose pulls keep
-// the lock file in memory. Each edit has to fit in exactly one place: another version of the package, to which one does
-// not fit, fails the build. The package is under the Apache License 2.0, which wants a changed file to say so; it does,
-// in its first lines and in its help. What was changed is told on stdout too.
+// Writes a changed copy of the installed windmill-cli, which can be compiled into one program and whose pulls keep the
+// lock file in memory. Each edit must match in exactly one place: if it does not match another version of the package,
+// the build fails. The package is under the Apache License 2.0, which requires a changed file to state the change: the
+// copy does so in its first lines and in its help. The changes are also printed to stdout.
 // usage: node adapt.mjs FROM TO LOCK_IN_MEMORY
 //   FROM            node_modules/windmill-cli/esm/main.js
-//   TO              the copy, in the same folder, since it imports what FROM imports
-//   LOCK_IN_MEMORY  true, or false to leave the pulls as they are
+//   TO              the copy, in the same folder, because it imports the same files as FROM
+//   LOCK_IN_MEMORY  true, or false to leave the pulls unchanged
 import { readFileSync, writeFileSync } from "node:fs";
 
 const start = {
@@ -13,8 +13,8 @@ const start = {
   edits: [["if (isMain()) {\n  main2().then(", "{\n  main2().then("]],
 };
 
-// The package does the same in its other loops over many items. What was done until a failure is written then too, as
-// without the change; who is killed leaves the lock file as it was before the pull.
+// The package does the same in its other loops over many items. After a failure, the entries so far are written, as
+// without the change. A killed pull leaves the lock file as it was before.
 const lockInMemory = {
   what: "A pull keeps wmill-lock.yaml in memory while it goes through the changed items, and writes it once, instead of reading and writing all of it for each.",
   edits: [
@@ -29,8 +29,8 @@ const lockInMemory = {
   ],
 };
 
-// The order of these files goes into the hashes of `wmill-lock.yaml`. Node gives the names of a folder sorted by their
-// bytes; bun gives them as the file system has them, so that one workspace had several lock files.
+// The order of these files affects the hashes in `wmill-lock.yaml`. Node returns the names in a folder sorted by bytes.
+// Bun returns them in the order of the file system, so one workspace had several lock files.
 const sortedDependencies = {
   what: "The files of dependencies/ are taken in the order in which Node gives them.",
   edits: [

@@ -1,7 +1,7 @@
-// Writes the image's SBOM (CycloneDX) to stdout, from what the other stages of the build report about what they made:
-// `crates` and `rustc` (what our program is linked from), `bundle.json` and `package-lock.json` (what wmill was compiled
-// from), `changes` (what was changed in it before that), `packages` (the Debian packages that files were taken from). No
-// time and no random number: the same image has the same SBOM.
+// Writes the image's SBOM (CycloneDX) to stdout, from the reports of the other build stages: `crates` and `rustc` (the
+// sources of our program), `bundle.json` and `package-lock.json` (the sources of wmill), `changes` (our changes to
+// wmill), `packages` (the Debian packages that files come from). It has no time and no random number, so the same image
+// has the same SBOM.
 import { readFileSync } from "node:fs";
 
 const lines = (name) => readFileSync(name, "utf8").split("\n").filter((line) => line !== "");
@@ -29,7 +29,7 @@ function fromBundle() {
     const found = input.match(/^.*node_modules\/(@[^/]+\/[^/]+|[^/]+)/);
     if (found) folders.add(found[0]);
   }
-  // The runtime that wmill is compiled into; npm chose the one for this kind of machine.
+  // The runtime that is compiled into wmill. npm chose the one for this processor.
   const bun = process.arch === "arm64" ? "bun-linux-aarch64" : "bun-linux-x64-baseline";
   folders.add(`node_modules/@oven/${bun}`);
   return [...folders].sort().map((folder) => {

@@ -1,4 +1,4 @@
-//! What the targets try to break. It is one file with what `cargo test` holds of the corpus.
+//! The properties that the targets try to break. `cargo test` uses the same file to check the corpus.
 
 #[path = "../../tests/it/properties.rs"]
 mod properties;

@@ -111,18 +111,18 @@ fn check_many_scripts(other: &Path) {
 
 #[test]
 #[ignore = "long: just test-wmill"]
-fn the_adapted_wmill_makes_the_same_of_what_was_recorded() {
+fn the_adapted_wmill_writes_the_same_files_from_recordings() {
     check_recorded(&adapted());
 }
 
 #[test]
 #[ignore = "long: just test-wmill"]
-fn the_adapted_wmill_makes_the_same_of_hundreds_of_scripts() {
+fn the_adapted_wmill_writes_the_same_files_for_hundreds_of_scripts() {
     check_many_scripts(&adapted());
 }
 
 #[test]
-fn a_pull_that_fails_half_way_leaves_the_same_behind() {
+fn a_pull_that_fails_halfway_leaves_the_same_files() {
     let pair = Pair::new(&adapted(), LAYOUTS[0]);
     // `wmill` wants to write the missing metadata of this script, but a folder is in its place.
     for (_, folder) in &pair.sides {
@@ -140,7 +140,7 @@ fn a_pull_that_fails_half_way_leaves_the_same_behind() {
 
 #[test]
 #[ignore = "long: just test-wmill"]
-fn a_lock_file_that_lies_there_is_taken_alike() {
+fn an_existing_lock_file_gives_the_same_result() {
     let old = "# a person's\nlocks:\n  f/dept_0/job_00000: old\n  f/gone: stale\n";
     let current = "version: v2\nlocks:\n  f/dept_0/job_00000: old\n  ./f/dept_1/job_00001: old\n  f/gone: stale\n";
     for (content, expected) in [
@@ -191,7 +191,7 @@ fn the_adapted_wmill_writes_its_lock_file_once() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_sync_by_it_continues_one_by_npms() {
+fn a_sync_with_the_adapted_wmill_continues_one_with_npms() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -216,7 +216,7 @@ fn said(program: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn the_changed_copy_says_that_it_is_changed_and_by_whom() {
+fn the_changed_copy_states_who_changed_it() {
     let text = fs::read_to_string(adapted()).unwrap();
     let head: Vec<&str> = text.lines().take(4).collect();
     assert!(head[0].starts_with("#!") && head[1].starts_with("// Changed by windmill-git-sync"), "{head:#?}");
@@ -225,7 +225,7 @@ fn the_changed_copy_says_that_it_is_changed_and_by_whom() {
 }
 
 #[test]
-fn each_change_can_only_be_made_where_it_fits_once() {
+fn each_change_must_match_exactly_once() {
     let sandbox = Sandbox::new();
     let original = fs::read_to_string(main_file()).unwrap();
     let anchors = [
@@ -248,16 +248,16 @@ fn each_change_can_only_be_made_where_it_fits_once() {
 }
 
 #[test]
-fn the_change_to_the_pulls_can_be_left_out() {
+fn the_change_to_pulls_is_optional() {
     let sandbox = Sandbox::new();
     let copy = sandbox.path().join("copy.js");
     let batches = || fs::read_to_string(&copy).unwrap().matches("await beginLockfileBatch();").count();
-    let told = adapt(&main_file(), &copy, LockFile::InMemory).must_succeed().stdout_text();
+    let output = adapt(&main_file(), &copy, LockFile::InMemory).must_succeed().stdout_text();
     let with = batches();
-    assert!(told.contains("wmill-lock.yaml in memory"), "{told}");
-    let told = adapt(&main_file(), &copy, LockFile::AsEver).must_succeed().stdout_text();
+    assert!(output.contains("wmill-lock.yaml in memory"), "{output}");
+    let output = adapt(&main_file(), &copy, LockFile::AsEver).must_succeed().stdout_text();
     assert_eq!(batches(), with - 1);
-    assert!(!told.contains("wmill-lock.yaml in memory"), "{told}");
+    assert!(!output.contains("wmill-lock.yaml in memory"), "{output}");
     assert!(fs::read_to_string(&copy).unwrap().contains(CHANGED));
 }
 
@@ -267,19 +267,19 @@ mod bun {
 
     #[test]
     #[ignore = "needs Bun: just test-tools"]
-    fn the_one_program_makes_the_same_of_what_was_recorded() {
+    fn the_compiled_wmill_writes_the_same_files_from_recordings() {
         check_recorded(&one_program(LockFile::InMemory));
     }
 
     #[test]
     #[ignore = "needs Bun: just test-tools"]
-    fn the_one_program_makes_the_same_of_hundreds_of_scripts() {
+    fn the_compiled_wmill_writes_the_same_files_for_hundreds_of_scripts() {
         check_many_scripts(&one_program(LockFile::InMemory));
     }
 
     #[test]
     #[ignore = "needs Bun: just test-tools"]
-    fn the_one_program_says_that_it_is_changed() {
+    fn the_help_of_the_compiled_wmill_says_that_it_is_changed() {
         let help = said(&one_program(LockFile::InMemory), &["--help"]);
         assert!(help.contains(CHANGED) && help.contains(&version()), "{help}");
     }

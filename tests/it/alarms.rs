@@ -24,7 +24,7 @@ fn codes(bodies: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn a_backup_that_nothing_starts_any_more_is_told_once_and_so_is_its_recovery() {
+fn an_overdue_backup_sends_one_alert_and_its_recovery_another() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
@@ -54,7 +54,7 @@ fn a_backup_that_nothing_starts_any_more_is_told_once_and_so_is_its_recovery() {
 }
 
 #[test]
-fn a_backup_that_was_never_made_is_overdue_from_the_start_and_told_after_the_time_of_a_run() {
+fn a_service_without_a_backup_is_overdue_at_once_and_alerts_after_the_sync_timeout() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
@@ -141,7 +141,7 @@ fn a_first_backup_into_a_public_repository_is_refused_and_later_ones_warn() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_workspace_is_not_saved_in_a_public_repository_that_does_not_have_it() {
+fn a_public_repository_without_a_workspace_does_not_get_it() {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
     let mut workspace = Workspace::empty();
@@ -178,7 +178,7 @@ fn a_workspace_is_not_saved_in_a_public_repository_that_does_not_have_it() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_repository_that_wants_credentials_or_is_not_on_https_is_not_public() {
+fn a_repository_that_requires_credentials_or_is_not_on_https_is_not_public() {
     let sandbox = Sandbox::new();
     let (private, open) = (sandbox.repository_named("private"), sandbox.repository_named("open"));
     let (of_private, of_open) = (GitHttp::serve(&private), GitHttp::serve(&open));
@@ -192,7 +192,7 @@ fn a_repository_that_wants_credentials_or_is_not_on_https_is_not_public() {
 }
 
 #[test]
-fn resources_with_plain_secrets_are_listed_by_check() {
+fn check_lists_resources_with_plain_secrets() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let plain =
@@ -208,7 +208,7 @@ fn resources_with_plain_secrets_are_listed_by_check() {
 }
 
 #[test]
-fn headers_for_windmill_go_with_each_of_our_questions_and_nowhere_else() {
+fn windmill_headers_are_sent_with_each_request_to_windmill_only() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -281,7 +281,7 @@ fn a_first_sync_is_a_few_lines_at_info_and_json_lines_have_fields() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_web_page_in_place_of_a_git_server_is_told_as_one() {
+fn a_web_page_in_place_of_a_git_server_is_reported() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -305,7 +305,7 @@ fn a_web_page_in_place_of_a_git_server_is_told_as_one() {
 }
 
 #[test]
-fn a_redirect_of_windmill_names_its_target() {
+fn a_redirect_by_windmill_is_reported_with_its_target() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     sandbox.windmill.fail("/api/", Fault::Redirect("https://windmill.example.com".to_owned()));
@@ -316,7 +316,7 @@ fn a_redirect_of_windmill_names_its_target() {
 }
 
 #[test]
-fn a_head_that_names_another_branch_is_warned_of() {
+fn a_head_that_names_a_missing_branch_is_a_warning() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let sync = || sandbox.sync().workspace(SHOP).remote(&repository);
@@ -338,7 +338,7 @@ fn a_head_that_names_another_branch_is_warned_of() {
 }
 
 #[test]
-fn ntfy_is_told_in_plain_text() {
+fn ntfy_gets_plain_text() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let (receivers, proxy) = (Receivers::start(), Proxy::start());
@@ -346,12 +346,13 @@ fn ntfy_is_told_in_plain_text() {
     let run = sandbox.sync().workspace(SHOP).remote(&repository).env("NOTIFY_ON", "always");
     let run = run.env("HTTP_PROXY", &proxy.url()).env("NO_PROXY", "127.0.0.0/8");
     run.env("NOTIFY_URL", "http://ntfy.example.com/backups").run().expect("pushed");
-    let told = eventually("it is told", || receivers.deliveries().into_iter().find(|one| one.to == "backups"));
-    assert!(told.body.starts_with("✅ Workspace shop: "), "{}", told.body);
+    let delivery =
+        eventually("the notice arrives", || receivers.deliveries().into_iter().find(|one| one.to == "backups"));
+    assert!(delivery.body.starts_with("✅ Workspace shop: "), "{}", delivery.body);
 }
 
 #[test]
-fn metrics_tell_items_and_warnings_of_the_last_run() {
+fn metrics_have_the_items_and_warnings_of_the_last_run() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = sandbox.service().workspace(SHOP).remote(&repository).serve();
@@ -369,7 +370,7 @@ fn metrics_tell_items_and_warnings_of_the_last_run() {
 }
 
 #[test]
-fn that_windmill_lists_its_workspaces_again_is_told_and_is_no_success() {
+fn a_recovered_workspace_list_is_reported_and_is_not_a_success() {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
     sandbox.windmill.set("lab", Workspace::of_scripts(2));
@@ -401,7 +402,7 @@ fn that_windmill_lists_its_workspaces_again_is_told_and_is_no_success() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn an_archived_workspace_is_not_expected_any_more_also_after_a_restart() {
+fn an_archived_workspace_is_no_longer_expected_even_after_a_restart() {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
     sandbox.windmill.set("old", Workspace::of_scripts(2));
@@ -427,7 +428,7 @@ fn an_archived_workspace_is_not_expected_any_more_also_after_a_restart() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_failure_whose_notice_no_chat_took_is_told_at_the_next_failure() {
+fn an_alert_that_every_chat_refused_is_sent_at_the_next_failure() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
@@ -442,13 +443,13 @@ fn a_failure_whose_notice_no_chat_took_is_told_at_the_next_failure() {
     receivers.fail("discord", Fault::Status(404), 1);
     assert_eq!(service.post_sync("").status, 502);
     service.wait_for_log("DISCORD_WEBHOOK_URL: cannot send the notice");
-    // One of them takes the next one, so that it is told.
+    // One of them accepts the next one, so it counts as sent.
     receivers.fail("slack", Fault::Status(404), 1);
-    let told = eventually("the next failure is told", || {
+    let delivery = eventually("the notice of the next failure arrives", || {
         assert_eq!(service.post_sync("").status, 502);
         receivers.deliveries().into_iter().find(|one| one.to == "discord")
     });
-    assert!(told.body.contains("in a row since"), "{told:?}");
+    assert!(delivery.body.contains("in a row since"), "{delivery:?}");
     assert_eq!(service.post_sync("").status, 502);
     assert_eq!(service.post_sync("").status, 502);
     drop(service);
@@ -464,7 +465,7 @@ fn run_again(sandbox: &Sandbox, repository: &BareRepository, receivers: &Receive
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_heartbeat_that_hangs_keeps_no_failure_from_a_chat() {
+fn a_hanging_heartbeat_does_not_delay_an_alert_to_a_chat() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
@@ -477,8 +478,8 @@ fn a_heartbeat_that_hangs_keeps_no_failure_from_a_chat() {
     }
     sandbox.windmill.fail("/api/", Fault::Status(401));
     assert_eq!(service.post_sync("").status, 502);
-    let told = receivers.wait_for("slack", 1);
-    assert!(told[0].contains("❌ The backup of workspace shop failed"), "{told:?}");
+    let messages = receivers.wait_for("slack", 1);
+    assert!(messages[0].contains("❌ The backup of workspace shop failed"), "{messages:?}");
     assert!(!service.log().contains("is dropped"), "{}", service.log());
     assert!(receivers.deliveries().iter().all(|one| one.to == "slack"), "the heartbeat still hangs");
 }

@@ -93,7 +93,7 @@ fn assert_no_programs(sandbox: &Sandbox) {
 // Requests and answers.
 
 #[test]
-fn a_request_without_a_body_syncs_as_the_settings_say() {
+fn a_request_without_a_body_syncs_with_the_settings() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     // Nothing listens on this address.
@@ -136,7 +136,7 @@ fn a_request_without_a_body_syncs_as_the_settings_say() {
 }
 
 #[test]
-fn a_service_without_settings_says_what_lacks_and_serves_who_brings_everything() {
+fn a_service_without_settings_names_what_is_missing_and_serves_complete_requests() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -177,7 +177,7 @@ fn a_service_without_settings_says_what_lacks_and_serves_who_brings_everything()
 }
 
 #[test]
-fn a_git_repository_resource_of_windmill_says_where_to_push() {
+fn a_request_can_pass_the_remote_as_a_git_repository_resource() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -199,7 +199,7 @@ fn a_git_repository_resource_of_windmill_says_where_to_push() {
 }
 
 #[test]
-fn a_dry_run_shows_and_pushes_nothing() {
+fn a_dry_run_reports_changes_and_pushes_nothing() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -248,7 +248,7 @@ fn each_failure_has_the_status_of_its_code() {
 }
 
 #[test]
-fn a_run_that_is_not_waited_for_goes_on() {
+fn a_run_continues_if_the_caller_does_not_wait() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -267,7 +267,7 @@ fn a_run_that_is_not_waited_for_goes_on() {
 }
 
 #[test]
-fn a_run_goes_on_when_its_client_is_gone() {
+fn a_run_continues_if_its_client_disconnects() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -308,7 +308,7 @@ fn health_answers_while_a_sync_is_held() {
 }
 
 #[test]
-fn what_is_no_request_of_ours_is_told_so() {
+fn unknown_paths_and_methods_and_invalid_requests_are_refused() {
     let sandbox = Sandbox::new();
     let service = bare(&sandbox).serve();
     let json: &[(&str, &str)] = &[("Content-Type", "application/json")];
@@ -337,7 +337,7 @@ fn what_is_no_request_of_ours_is_told_so() {
 }
 
 #[test]
-fn a_body_is_refused_by_the_name_of_what_is_wrong_in_it() {
+fn an_invalid_body_is_refused_with_the_name_of_the_wrong_member() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).trusted().serve();
@@ -362,7 +362,7 @@ fn a_body_is_refused_by_the_name_of_what_is_wrong_in_it() {
 }
 
 #[test]
-fn the_services_token_is_asked_for_before_the_body_is_read() {
+fn the_services_token_is_checked_before_the_body_is_read() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let token_file = sandbox.file("api-token", "first-token\n");
@@ -394,7 +394,7 @@ fn the_services_token_is_asked_for_before_the_body_is_read() {
 }
 
 #[test]
-fn malformed_settings_end_the_start_and_all_are_named() {
+fn the_service_does_not_start_with_malformed_settings_and_names_all() {
     let sandbox = Sandbox::new();
     let wrong = [
         ("WINDMILL_BASE_URL", "ftp://windmill"),
@@ -422,7 +422,7 @@ fn malformed_settings_end_the_start_and_all_are_named() {
 }
 
 #[test]
-fn healthcheck_asks_the_listener() {
+fn healthcheck_sends_a_request_to_the_listener() {
     let sandbox = Sandbox::new();
     let mut service = bare(&sandbox).serve();
     let address = service.address().to_string();
@@ -446,7 +446,7 @@ fn healthcheck_asks_the_listener() {
 // A hostile neighbour in the network.
 
 #[test]
-fn a_neighbour_who_asks_for_something_else_gets_no_secret_of_ours() {
+fn a_request_that_changes_a_setting_cannot_use_our_secrets() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -617,7 +617,7 @@ fn another_workspace_does_not_wait() {
 }
 
 #[test]
-fn only_so_many_runs_may_wait() {
+fn the_number_of_waiting_runs_is_limited() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -668,7 +668,7 @@ fn requests_that_differ_in_their_author_alone_do_not_fill_the_queue() {
 }
 
 #[test]
-fn a_sync_that_waits_too_long_says_that_it_was_the_queue() {
+fn a_sync_that_waits_too_long_fails_in_step_queue() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).env("SYNC_TIMEOUT", "2s").serve();
@@ -685,7 +685,7 @@ fn a_sync_that_waits_too_long_says_that_it_was_the_queue() {
 }
 
 #[test]
-fn those_that_wait_for_another_process_and_ask_for_the_same_share_one_run() {
+fn equal_requests_that_wait_for_another_process_share_one_run() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).env("SKIP_UNCHANGED", "false").serve();
@@ -710,7 +710,7 @@ fn those_that_wait_for_another_process_and_ask_for_the_same_share_one_run() {
 }
 
 #[test]
-fn a_sync_on_the_command_line_waits_for_the_served_one() {
+fn a_sync_on_the_command_line_waits_for_a_sync_of_the_service() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -744,7 +744,7 @@ fn an_idle_service_ends_at_once() {
 }
 
 #[test]
-fn a_running_sync_goes_on_when_the_service_is_asked_to_end() {
+fn a_running_sync_finishes_after_sigterm() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let mut service = configured(&sandbox, &repository).serve();
@@ -757,7 +757,7 @@ fn a_running_sync_goes_on_when_the_service_is_asked_to_end() {
     let waiting = waiting.join().unwrap();
     check(&waiting, 503, "shutting_down");
     assert!(waiting.header("retry-after").is_some());
-    eventually("nobody is let in", || TcpStream::connect(service.address()).is_err().then_some(()));
+    eventually("new connections are refused", || TcpStream::connect(service.address()).is_err().then_some(()));
     assert!(!running.is_finished());
     held.release();
     let answer = running.join().unwrap();
@@ -768,7 +768,7 @@ fn a_running_sync_goes_on_when_the_service_is_asked_to_end() {
 }
 
 #[test]
-fn past_its_grace_a_running_sync_is_ended_and_its_caller_told() {
+fn after_the_grace_period_a_running_sync_ends_and_its_caller_gets_an_answer() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let mut service = configured(&sandbox, &repository).env("SHUTDOWN_GRACE", "1s").serve();
@@ -790,7 +790,7 @@ fn past_its_grace_a_running_sync_is_ended_and_its_caller_told() {
 }
 
 #[test]
-fn a_second_signal_ends_all_at_once_whatever_wmill_does() {
+fn a_second_signal_ends_a_wmill_that_ignores_sigterm() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     // This wmill ignores SIGTERM, and says when it does so.
@@ -808,12 +808,12 @@ fn a_second_signal_ends_all_at_once_whatever_wmill_does() {
     service.wait_for_log("shutting down; ");
     let status = service.terminate();
     assert_eq!(status.code(), Some(ENDED_BY_SIGNAL), "{status}");
-    eventually("nothing goes on", || programs_of(&sandbox).is_empty().then_some(()));
+    eventually("no program runs", || programs_of(&sandbox).is_empty().then_some(()));
     let _ = running.join();
 }
 
 #[test]
-fn a_second_signal_ends_a_sync_that_had_time_left() {
+fn a_second_signal_ends_a_sync_within_its_grace_period() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let mut service = configured(&sandbox, &repository).env("SHUTDOWN_GRACE", "600s").serve();
@@ -824,7 +824,7 @@ fn a_second_signal_ends_a_sync_that_had_time_left() {
     service.wait_for_log("shutting down; ");
     let status = service.terminate();
     assert_eq!(status.code(), Some(ENDED_BY_SIGNAL), "{status}");
-    eventually("nothing goes on", || programs_of(&sandbox).is_empty().then_some(()));
+    eventually("no program runs", || programs_of(&sandbox).is_empty().then_some(()));
     let _ = running.join();
 }
 
@@ -837,7 +837,7 @@ fn post_meanwhile_or_nothing(service: &Service) -> JoinHandle<()> {
 }
 
 #[test]
-fn a_sync_on_the_command_line_is_ended_by_a_signal() {
+fn a_signal_ends_a_sync_on_the_command_line() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let held = sandbox.windmill.hold_exports();
@@ -873,13 +873,13 @@ fn memory_peak_kilobytes(pid: u32) -> u64 {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_wmill_that_fails_in_its_own_way_is_told_of_truthfully_in_bounded_memory() {
+fn each_failure_of_wmill_is_reported_in_bounded_memory() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
     let cases = [
         ("nothing, and exit code 0", "exit 0", "did not print"),
-        ("bytes that are no text", r"printf 'a\377\376\200b\033[31mred\n' >&2; exit 3", "exit code 3"),
+        ("bytes that are not text", r"printf 'a\377\376\200b\033[31mred\n' >&2; exit 3", "exit code 3"),
         ("killed", "kill -9 $$", "signal 9"),
         ("a flood of lines", "yes 'a line of some length' | head -c 5000000; exit 0", "did not print"),
         ("a flood of long lines", "yes \"$(printf '%099999d' 0)\" | head -c 100000000; exit 0", "did not print"),
@@ -905,7 +905,7 @@ fn a_wmill_that_fails_in_its_own_way_is_told_of_truthfully_in_bounded_memory() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_wmill_that_never_ends_is_ended() {
+fn a_wmill_that_never_ends_is_killed() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let sync = sandbox.sync().workspace(SHOP).remote(&repository);
@@ -945,7 +945,7 @@ fn a_wmill_that_cannot_be_started_is_named() {
 }
 
 #[test]
-fn what_wmill_leaves_running_is_ended_with_it() {
+fn programs_that_wmill_leaves_running_are_killed() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -958,12 +958,12 @@ fn what_wmill_leaves_running_is_ended_with_it() {
         sandbox.program("wmill", &format!("[ \"$1\" = --version ] || {start}\nexec '{real}' \"$@\""));
         let answer = service.post_sync("");
         check(&answer, 200, if number == 0 { "pushed" } else { "unchanged" });
-        eventually("what it left is gone", || programs_of(&sandbox).is_empty().then_some(()));
+        eventually("the programs have ended", || programs_of(&sandbox).is_empty().then_some(()));
     }
 }
 
 #[test]
-fn a_windmill_that_says_nothing_does_not_keep_the_service_from_ending() {
+fn a_windmill_that_does_not_answer_does_not_delay_the_end_of_the_service() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     sandbox.windmill.fail("/users/whoami", Fault::Hang);

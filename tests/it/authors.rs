@@ -39,7 +39,7 @@ fn commits(repository: &BareRepository) -> Vec<(Commit, String)> {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_a_recorded_windmill_tells_stands_in_the_commit() {
+fn a_commit_names_the_editors_that_a_recorded_windmill_reports() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let run = sandbox.sync().remote(&repository);
@@ -69,7 +69,7 @@ fn what_a_recorded_windmill_tells_stands_in_the_commit() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn whoever_edited_what_has_changed_is_named_and_nobody_else() {
+fn a_commit_names_only_the_editors_of_changed_items() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let run = sandbox.sync().remote(&repository);
@@ -101,7 +101,7 @@ fn whoever_edited_what_has_changed_is_named_and_nobody_else() {
 }
 
 #[test]
-fn what_a_list_does_not_say_is_asked_one_by_one() {
+fn an_editor_missing_from_a_list_is_requested_by_item() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     // The recorded list of scripts has three scripts and no names.
@@ -126,7 +126,7 @@ fn what_a_list_does_not_say_is_asked_one_by_one() {
 }
 
 #[test]
-fn an_item_of_any_path_is_asked_for() {
+fn an_item_path_with_special_characters_is_requested() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let path = "f/ops/50% a?b \u{fc}";
@@ -142,7 +142,7 @@ fn an_item_of_any_path_is_asked_for() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_windmill_that_does_not_tell_costs_the_names_and_nothing_else() {
+fn a_windmill_that_reports_no_editors_costs_only_the_names() {
     let html = || Fault::GatewayPage(200);
     let strange = |body: &str| Fault::Answer(200, "application/json", body.to_owned());
     let cases: [(&str, Fault); 11] = [
@@ -177,7 +177,7 @@ fn a_windmill_that_does_not_tell_costs_the_names_and_nothing_else() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn no_name_is_more_than_a_name() {
+fn a_hostile_name_cannot_change_a_commit() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let names = [
@@ -256,7 +256,7 @@ fn edit_everything(windmill: &Windmill) {
 }
 
 #[test]
-fn each_changed_item_has_a_commit_of_its_author_and_all_together_are_what_one_would_be() {
+fn commits_per_item_have_their_authors_and_end_in_the_same_tree() {
     let sandbox = Sandbox::new();
     let together = sandbox.repository_named("together");
     let each = sandbox.repository_named("each");
@@ -280,15 +280,15 @@ fn each_changed_item_has_a_commit_of_its_author_and_all_together_are_what_one_wo
     assert_eq!(each.files("main"), together.files("main"));
     each.assert_sound();
     let all = commits(&each).split_off(before);
-    let told: Vec<_> = all
+    let history: Vec<_> = all
         .iter()
         .map(|(commit, time)| {
             let item = commit.subject.strip_prefix("Automated Windmill workspace backup - shop: ");
             (item.expect("an item").to_owned(), commit.author.clone(), time.clone())
         })
         .collect();
-    let said = |index: usize| (told[index].0.as_str(), told[index].1.as_str(), told[index].2.as_str());
-    let names: Vec<_> = told.iter().map(|(item, _, _)| item.as_str()).collect();
+    let said = |index: usize| (history[index].0.as_str(), history[index].1.as_str(), history[index].2.as_str());
+    let names: Vec<_> = history.iter().map(|(item, _, _)| item.as_str()).collect();
     let (ann, bob) = ("ann <ann@example.com>", "bob <bob@example.com>");
     assert_eq!(
         names,
@@ -307,13 +307,13 @@ fn each_changed_item_has_a_commit_of_its_author_and_all_together_are_what_one_wo
             "script f/ops/job_00002",
         ]
     );
-    assert!(told[..4].iter().all(|(_, author, _)| author == OURS), "{told:?}");
+    assert!(history[..4].iter().all(|(_, author, _)| author == OURS), "{history:?}");
     assert_eq!(said(4), ("app f/sales/board", ann, "2026-11-23T08:00:00Z"));
     assert_eq!(said(5).1, bob);
     assert_eq!(said(6), ("flow f/ops/nightly", bob, "2026-11-23T10:00:00Z"));
     assert_eq!(said(8), ("script f/ops/job_00000", ann, "2026-11-23T12:00:00Z"));
     assert_eq!(said(9).1, "carl <carl@windmill.invalid>");
-    assert!(!said(9).2.starts_with("2999"), "{told:?}");
+    assert!(!said(9).2.starts_with("2999"), "{history:?}");
     let mut parent = all[0].0.parents[0].clone();
     for (commit, _) in &all {
         assert_eq!(commit.committer, OURS);
@@ -332,7 +332,7 @@ fn each_changed_item_has_a_commit_of_its_author_and_all_together_are_what_one_wo
 
 #[test]
 #[ignore = "long: just test-long"]
-fn commits_for_items_come_on_nothing_and_into_a_folder_where_something_is_in_the_way() {
+fn commits_per_item_work_in_an_empty_repository_and_over_a_file_in_place_of_the_folder() {
     let sandbox = Sandbox::new();
     let empty = sandbox.sha256_repository();
     let outcome = sandbox.sync().remote(&empty).env("COMMIT_PER", "item").run().expect("pushed");
@@ -353,7 +353,7 @@ fn commits_for_items_come_on_nothing_and_into_a_folder_where_something_is_in_the
 
 #[test]
 #[ignore = "long: just test-long"]
-fn more_than_so_many_items_are_one_commit() {
+fn too_many_items_become_one_commit() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let run = sandbox.sync().remote(&repository).env("COMMIT_PER", "item");

@@ -68,7 +68,7 @@ fn assert_says(outcome: &Outcome, words: &[&str]) {
 }
 
 #[test]
-fn with_the_bundle_windmill_wmill_git_and_notices_work() {
+fn windmill_wmill_git_and_notices_trust_the_bundle() {
     let authority = Authority::new("private");
     let place = Place::new(|plain| authority.front(plain));
     let run = place.sync().env("CA_BUNDLE_FILE", &bundle(&place.sandbox, &authority));
@@ -82,7 +82,7 @@ fn with_the_bundle_windmill_wmill_git_and_notices_work() {
 }
 
 #[test]
-fn without_the_bundle_each_way_is_closed_and_says_so() {
+fn without_the_bundle_each_connection_fails_with_its_reason() {
     let authority = Authority::new("private");
     let place = Place::new(|plain| authority.front(plain));
     let trusted = bundle(&place.sandbox, &authority);
@@ -92,8 +92,8 @@ fn without_the_bundle_each_way_is_closed_and_says_so() {
         let outcome = run.run().expect("windmill_unreachable");
         assert_says(&outcome, &["cannot reach Windmill", "certificate"]);
         for setting in ["SLACK_WEBHOOK_URL", "HEARTBEAT_URL"] {
-            let told = format!("{setting}: cannot send the notice of run");
-            assert!(outcome.stderr.contains(&told), "{outcome}");
+            let message = format!("{setting}: cannot send the notice of run");
+            assert!(outcome.stderr.contains(&message), "{outcome}");
         }
         assert!(!outcome.stderr.contains("trying again"), "a certificate does not become another: {outcome}");
         place.assert_silence();
@@ -107,7 +107,7 @@ fn without_the_bundle_each_way_is_closed_and_says_so() {
 }
 
 #[test]
-fn whom_a_user_or_the_system_trusts_counts_beside_the_bundle() {
+fn authorities_of_the_user_and_the_system_stay_trusted_with_a_bundle() {
     let (own, private) = (Authority::new("own"), Authority::new("private"));
     // The certificates of Windmill and git come from the authority that the user trusts, in the variables of each tool.
     let place = Place::new(|plain| own.front(plain));
@@ -126,7 +126,7 @@ fn whom_a_user_or_the_system_trusts_counts_beside_the_bundle() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn the_systems_certificates_are_among_those_that_git_is_given() {
+fn git_gets_the_systems_certificates_too() {
     let system = "/etc/ssl/certs/ca-certificates.crt";
     assert!(Path::new(system).exists(), "this test looks for the system's certificates: install ca-certificates");
     let authority = Authority::new("private");
@@ -159,7 +159,7 @@ fn an_expired_certificate_and_one_for_another_host_are_refused() {
 }
 
 #[test]
-fn a_bundle_that_is_none_is_named_and_nothing_is_asked() {
+fn an_invalid_bundle_is_named_before_any_request() {
     let authority = Authority::new("private");
     let place = Place::new(|plain| authority.front(plain));
     let whole = authority.pem();
@@ -184,7 +184,7 @@ fn a_bundle_that_is_none_is_named_and_nothing_is_asked() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn the_bundle_is_read_again_for_each_sync_and_a_service_starts_without() {
+fn each_sync_reads_the_bundle_again_and_the_service_starts_without_it() {
     let authority = Authority::new("private");
     let place = Place::new(|plain| authority.front(plain));
     let path = place.sandbox.path().join("later.pem");

@@ -115,7 +115,7 @@ fn assert_all_well(outcome: &Outcome, names: &[&str]) {
 const ALL: [&str; 9] = ["settings", "data_dir", "wmill", "git", "windmill", "token", "export", "remote", "branch"];
 
 #[test]
-fn where_a_sync_works_all_is_ok_and_nothing_changes() {
+fn check_is_ok_if_a_sync_would_work_and_changes_nothing() {
     let names = [&ALL[..], &["push"]].concat();
     for data in ["data", "data/made/for/it"] {
         let sandbox = Sandbox::new();
@@ -143,7 +143,7 @@ fn where_a_sync_works_all_is_ok_and_nothing_changes() {
 }
 
 #[test]
-fn each_thing_is_one_line_and_the_lines_say_what_json_says() {
+fn each_result_is_one_line_with_the_content_of_the_json() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     sandbox.windmill.token("another");
@@ -162,7 +162,7 @@ fn each_thing_is_one_line_and_the_lines_say_what_json_says() {
 }
 
 #[test]
-fn after_a_sync_the_branch_and_all_that_was_there_are_still_the_same() {
+fn check_after_a_sync_changes_neither_files_nor_refs() {
     let sandbox = Sandbox::new();
     for repository in [sandbox.repository(), sandbox.sha256_repository()] {
         sandbox.sync().remote(&repository).run().expect("pushed");
@@ -181,7 +181,7 @@ fn after_a_sync_the_branch_and_all_that_was_there_are_still_the_same() {
 }
 
 #[test]
-fn what_lacks_is_named_at_once_and_the_rest_is_checked() {
+fn all_missing_settings_are_named_and_the_rest_is_checked() {
     let sandbox = Sandbox::new();
     with_quick_wmill(&sandbox);
     let repository = sandbox.repository();
@@ -206,7 +206,7 @@ fn what_lacks_is_named_at_once_and_the_rest_is_checked() {
 }
 
 #[test]
-fn malformed_settings_are_a_line_each() {
+fn each_malformed_setting_has_its_own_line() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let run = check(&sandbox, &repository)
@@ -237,7 +237,7 @@ fn secrets_files_that_cannot_be_read_are_named() {
 }
 
 #[test]
-fn the_encryption_key_is_told_to_be_refused() {
+fn check_reports_that_a_sync_refuses_the_encryption_key() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let run = check(&sandbox, &repository).env("WMILL_INCLUDE", "schedules,key");
@@ -246,7 +246,7 @@ fn the_encryption_key_is_told_to_be_refused() {
 }
 
 #[test]
-fn the_export_is_asked_for_with_the_kinds_that_are_wanted() {
+fn check_requests_the_export_with_the_configured_kinds() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let export = || {
@@ -267,7 +267,7 @@ fn the_export_is_asked_for_with_the_kinds_that_are_wanted() {
 }
 
 #[test]
-fn items_that_a_sync_would_leave_out_are_told() {
+fn check_lists_items_that_a_sync_would_leave_out() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     sandbox.windmill.edit(|workspace| {
@@ -275,14 +275,14 @@ fn items_that_a_sync_would_leave_out_are_told() {
         workspace.add_fileset("f/ops/fine", &[("a..b/c.sql", "select 1")]);
     });
     let run = check(&sandbox, &repository);
-    let told = expect(&sandbox, &run, &[("items", "warning")], 0, &["f/ops/set (resource: ", "incomplete"]);
-    assert!(!told.to_string().contains("f/ops/fine"), "{told}");
+    let outcome = expect(&sandbox, &run, &[("items", "warning")], 0, &["f/ops/set (resource: ", "incomplete"]);
+    assert!(!outcome.to_string().contains("f/ops/fine"), "{outcome}");
     // Kinds that are not backed up are not reported.
     assert_faults(&check(&sandbox, &repository).env("WMILL_SKIP", "resources").run(), &[], 0);
 }
 
 #[test]
-fn what_windmill_refuses_is_told_as_what_it_is() {
+fn each_refusal_by_windmill_is_reported_with_its_cause() {
     let sandbox = Sandbox::new();
     with_quick_wmill(&sandbox);
     let repository = sandbox.repository();
@@ -311,7 +311,7 @@ fn what_windmill_refuses_is_told_as_what_it_is() {
 }
 
 #[test]
-fn a_workspace_that_nobody_chose_is_told() {
+fn check_warns_if_the_workspace_is_not_set() {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
     sandbox.windmill.set("admins", sandbox.windmill.workspace(SHOP));
@@ -320,7 +320,7 @@ fn a_workspace_that_nobody_chose_is_told() {
 }
 
 #[test]
-fn who_is_not_windmill_is_told_from_who_does_not_answer() {
+fn a_server_that_is_not_windmill_and_one_that_does_not_answer_have_different_messages() {
     let sandbox = Sandbox::new();
     with_quick_wmill(&sandbox);
     let repository = sandbox.repository();
@@ -346,7 +346,7 @@ fn who_is_not_windmill_is_told_from_who_does_not_answer() {
 }
 
 #[test]
-fn an_answer_that_does_not_come_ends_the_check_in_time() {
+fn a_missing_answer_ends_the_check_in_time() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let http = GitHttp::serve(&repository);
@@ -370,7 +370,7 @@ fn an_answer_that_does_not_come_ends_the_check_in_time() {
 }
 
 #[test]
-fn a_signal_ends_the_check_and_it_clears_up() {
+fn a_signal_ends_the_check_and_no_files_stay() {
     let sandbox = Sandbox::new();
     let http = GitHttp::serve(&sandbox.repository());
     http.fail("git-upload-pack", Fault::Hang);
@@ -385,7 +385,7 @@ fn a_signal_ends_the_check_and_it_clears_up() {
 }
 
 #[test]
-fn what_a_killed_check_left_is_cleared_by_the_next() {
+fn the_next_check_removes_the_files_of_a_killed_one() {
     let sandbox = Sandbox::new();
     let http = GitHttp::serve(&sandbox.repository());
     http.fail("git-upload-pack", Fault::Hang);
@@ -402,11 +402,11 @@ fn what_a_killed_check_left_is_cleared_by_the_next() {
     assert_all_well(&next, &[&ALL[..], &["push"]].concat());
     let names: Vec<_> = everything_below(&sandbox.data()).into_iter().collect();
     assert!(names.iter().all(|path| path.is_dir() && !is_of_a_check(path)), "{names:?}");
-    eventually("its git is gone", || sandbox.processes().is_empty().then_some(()));
+    eventually("its git has ended", || sandbox.processes().is_empty().then_some(()));
 }
 
 #[test]
-fn what_a_killed_check_left_is_cleared_by_a_sync() {
+fn a_sync_removes_the_files_of_a_killed_check() {
     let sandbox = Sandbox::new();
     let http = GitHttp::serve(&sandbox.repository());
     http.fail("git-upload-pack", Fault::Hang);
@@ -420,11 +420,11 @@ fn what_a_killed_check_left_is_cleared_by_a_sync() {
     running.finish();
     sandbox.sync().remote(&other).run().expect("unchanged");
     assert_eq!(left(), 0);
-    assert!(sandbox.processes().is_empty(), "its git is gone");
+    assert!(sandbox.processes().is_empty(), "its git has ended");
 }
 
 #[test]
-fn what_the_remote_refuses_is_told_as_what_it_is() {
+fn each_refusal_by_the_remote_is_reported_with_its_cause() {
     let sandbox = Sandbox::new();
     with_quick_wmill(&sandbox);
     let repository = sandbox.repository();
@@ -466,7 +466,7 @@ fn the_first_area_that_failed_gives_the_exit_code() {
 }
 
 #[test]
-fn tools_that_are_missing_or_broken_are_named_with_how_to_get_them() {
+fn missing_and_broken_tools_are_named_with_a_remedy() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let only = |programs: &[&str]| {
@@ -497,7 +497,7 @@ fn tools_that_are_missing_or_broken_are_named_with_how_to_get_them() {
 }
 
 #[test]
-fn clocks_that_differ_are_told() {
+fn a_clock_that_differs_from_windmills_is_reported() {
     let sandbox = Sandbox::new();
     with_quick_wmill(&sandbox);
     let repository = sandbox.repository();
@@ -513,7 +513,7 @@ fn clocks_that_differ_are_told() {
 }
 
 #[test]
-fn a_signing_key_is_tried() {
+fn check_tries_the_signing_key() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let run = check(&sandbox, &repository).env("GIT_SIGNING_KEY", "no key");
@@ -521,7 +521,7 @@ fn a_signing_key_is_tried() {
 }
 
 #[test]
-fn a_bundle_that_is_none_is_told() {
+fn check_reports_an_invalid_bundle() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let run = check(&sandbox, &repository).env("CA_BUNDLE_FILE", "/nonexistent/ca.pem");
@@ -529,7 +529,7 @@ fn a_bundle_that_is_none_is_told() {
 }
 
 #[test]
-fn several_workspaces_are_checked_each_by_its_name() {
+fn each_of_several_workspaces_is_checked_under_its_name() {
     let sandbox = Sandbox::new();
     with_quick_wmill(&sandbox);
     sandbox.windmill.token_kind(TokenKind::User);
@@ -563,7 +563,7 @@ fn several_workspaces_are_checked_each_by_its_name() {
 }
 
 #[test]
-fn a_running_sync_is_not_waited_for() {
+fn check_does_not_wait_for_a_running_sync() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let held = sandbox.windmill.hold_exports();
@@ -577,7 +577,7 @@ fn a_running_sync_is_not_waited_for() {
 }
 
 #[test]
-fn no_secret_is_in_a_check_nor_shown_to_its_programs() {
+fn check_shows_no_secret_and_its_programs_get_none() {
     let sandbox = Sandbox::new();
     with_quick_wmill(&sandbox);
     let repository = sandbox.repository();
@@ -609,7 +609,7 @@ fn no_secret_is_in_a_check_nor_shown_to_its_programs() {
 
 #[test]
 #[ignore = "needs sshd: just test-ssh"]
-fn over_ssh_all_is_ok_and_an_accepted_host_is_forgotten() {
+fn check_over_ssh_is_ok_and_does_not_save_an_accepted_host() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitSsh::serve(&repository);
@@ -631,7 +631,7 @@ fn over_ssh_all_is_ok_and_an_accepted_host_is_forgotten() {
 
 #[test]
 #[ignore = "needs root: just test-root"]
-fn as_root_a_folder_or_a_repository_of_another_user_is_told() {
+fn as_root_a_folder_or_a_repository_of_another_user_is_reported() {
     use std::os::unix::fs::chown;
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -646,7 +646,7 @@ fn as_root_a_folder_or_a_repository_of_another_user_is_told() {
 // The service.
 
 #[test]
-fn a_service_that_has_just_started_logs_what_is_not_ok() {
+fn a_service_logs_failed_checks_at_its_start() {
     let sandbox = Sandbox::new();
     let http = GitHttp::serve(&sandbox.repository());
     sandbox.windmill.token("rotated");
@@ -664,7 +664,7 @@ fn a_service_that_has_just_started_logs_what_is_not_ok() {
 }
 
 #[test]
-fn a_service_to_which_all_is_well_says_so() {
+fn a_service_logs_that_all_checks_are_ok() {
     let sandbox = Sandbox::new();
     let service = sandbox.service().remote(&sandbox.repository()).serve();
     service.wait_for_log("check: nothing was found that prevents");
@@ -672,7 +672,7 @@ fn a_service_to_which_all_is_well_says_so() {
 }
 
 #[test]
-fn the_check_of_a_service_gives_way_to_a_sync_and_stands_in_nobodys_way() {
+fn the_check_of_a_service_is_skipped_for_a_sync_and_blocks_nothing() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     // The sync is requested before the check begins, unless the machine is very busy.

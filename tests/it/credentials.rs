@@ -24,7 +24,7 @@ fn assert_says(outcome: &Outcome, needles: &[&str]) {
 // Git over HTTP.
 
 #[test]
-fn a_token_opens_an_http_remote_and_goes_with_the_configured_user() {
+fn an_http_remote_accepts_the_token_with_the_configured_user() {
     let sandbox = Sandbox::replayed();
     let remote = GitHttp::serve(&sandbox.repository());
     let run = sandbox.sync().workspace(SHOP).remote(&remote);
@@ -43,7 +43,7 @@ fn a_token_opens_an_http_remote_and_goes_with_the_configured_user() {
 }
 
 #[test]
-fn what_an_http_remote_answers_is_told_as_what_it_is() {
+fn each_failure_of_an_http_remote_is_reported_with_its_cause() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -81,7 +81,7 @@ fn what_an_http_remote_answers_is_told_as_what_it_is() {
 }
 
 #[test]
-fn a_remote_that_cannot_be_reached_is_told_of() {
+fn an_unreachable_remote_is_reported() {
     let sandbox = Sandbox::new();
     let unresolvable = sync_to(&sandbox, "http://no-such-host.invalid/x.git").run().expect("git_unreachable");
     assert_says(&unresolvable, &["no-such-host.invalid"]);
@@ -91,7 +91,7 @@ fn a_remote_that_cannot_be_reached_is_told_of() {
 }
 
 #[test]
-fn a_redirect_is_named_and_nothing_goes_there() {
+fn a_redirect_is_reported_and_not_followed() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -115,7 +115,7 @@ fn a_redirect_is_named_and_nothing_goes_there() {
 }
 
 #[test]
-fn a_remote_that_hangs_is_given_up_and_the_step_is_named() {
+fn a_sync_from_a_remote_that_hangs_times_out_and_names_the_step() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -143,7 +143,7 @@ fn a_remote_that_hangs_is_given_up_and_the_step_is_named() {
 // Secrets from files.
 
 #[test]
-fn secrets_in_files_are_read_again_for_each_sync() {
+fn each_sync_reads_secret_files_again() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -160,8 +160,8 @@ fn secrets_in_files_are_read_again_for_each_sync() {
     let service = run.serve();
     let sync = |status: u16, code: &str| {
         let answer = service.post_sync("");
-        let told = run::text_field(&answer.json(), "code");
-        assert_eq!((answer.status, told.as_deref()), (status, Some(code)), "{}", answer.text());
+        let answered = run::text_field(&answer.json(), "code");
+        assert_eq!((answer.status, answered.as_deref()), (status, Some(code)), "{}", answer.text());
         answer.text()
     };
     sync(200, "pushed");
@@ -185,7 +185,7 @@ fn secrets_in_files_are_read_again_for_each_sync() {
 }
 
 #[test]
-fn a_secret_and_its_file_at_once_are_refused() {
+fn a_secret_together_with_its_file_is_refused() {
     let sandbox = Sandbox::replayed();
     let file = sandbox.file("token", "from-a-file").display().to_string();
     for command in ["sync", "serve"] {
@@ -254,7 +254,7 @@ mod ssh {
 
     #[test]
     #[ignore = "needs sshd: just test-ssh"]
-    fn a_key_opens_an_ssh_remote_whose_host_is_known() {
+    fn a_known_ssh_host_accepts_the_key() {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
         let remote = GitSsh::serve(&repository);
@@ -283,7 +283,7 @@ mod ssh {
 
     #[test]
     #[ignore = "needs sshd: just test-ssh"]
-    fn an_unknown_host_is_refused_before_the_key_is_shown() {
+    fn an_unknown_host_is_refused_before_the_key_is_offered() {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
         let remote = GitSsh::serve(&repository);
@@ -305,7 +305,7 @@ mod ssh {
 
     #[test]
     #[ignore = "needs sshd: just test-ssh"]
-    fn a_new_host_is_accepted_where_that_is_asked_for_and_a_changed_one_never() {
+    fn a_new_host_is_accepted_only_if_configured_and_a_changed_one_never() {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
         let remote = GitSsh::serve(&repository);
@@ -327,7 +327,7 @@ mod ssh {
 
     #[test]
     #[ignore = "needs sshd: just test-ssh"]
-    fn a_key_that_opens_nothing_is_told_of() {
+    fn a_refused_or_malformed_key_is_reported() {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
         let remote = GitSsh::serve(&repository);
@@ -354,7 +354,7 @@ mod ssh {
 
     #[test]
     #[ignore = "needs sshd: just test-ssh"]
-    fn a_request_cannot_send_the_key_elsewhere() {
+    fn a_request_cannot_use_the_key_for_another_remote() {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
         let (remote, other) = (GitSsh::serve(&repository), GitSsh::serve(&sandbox.repository_named("other")));
@@ -369,7 +369,7 @@ mod ssh {
 }
 
 #[test]
-fn wmill_has_neither_a_token_nor_a_proxy_where_nothing_is_restored() {
+fn wmill_gets_no_token_and_no_proxy_in_a_sync() {
     let sandbox = Sandbox::new();
     let (profile, environment) = (sandbox.path().join("profile"), sandbox.path().join("environment"));
     sandbox.program(

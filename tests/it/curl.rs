@@ -34,9 +34,9 @@ fn lines(block: &str) -> Vec<Line> {
     let mut all = block.lines().peekable();
     while let Some(line) = all.next() {
         let Some(at) = line.find("curl ") else { continue };
-        let told = all.peek().and_then(|next| next.strip_prefix("# ")?.split_once(' '));
-        let told = told.and_then(|(status, answer)| Some((status.parse().ok()?, answer)));
-        let (status, answer) = told.unwrap_or((200, ""));
+        let expected = all.peek().and_then(|next| next.strip_prefix("# ")?.split_once(' '));
+        let expected = expected.and_then(|(status, answer)| Some((status.parse().ok()?, answer)));
+        let (status, answer) = expected.unwrap_or((200, ""));
         let pieces = answer.split('…').map(str::to_owned).collect();
         found.push(Line {
             shown: line.to_owned(),
@@ -128,12 +128,12 @@ fn check_all(ask: impl Fn(&Service, &Line) -> (u16, String)) {
 }
 
 #[test]
-fn the_curl_lines_of_the_documents_are_answered_as_they_say() {
+fn the_curl_lines_of_the_documents_get_the_documented_answers() {
     check_all(ask_as_curl);
 }
 
 #[test]
 #[ignore = "needs curl: just test-tools"]
-fn curl_itself_gets_the_answers_that_the_documents_tell() {
+fn curl_itself_gets_the_documented_answers() {
     check_all(ask_by_curl);
 }

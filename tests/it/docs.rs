@@ -189,7 +189,7 @@ fn documents() -> Vec<String> {
 }
 
 #[test]
-fn links_between_the_documents_lead_somewhere() {
+fn links_between_documents_have_targets() {
     for document in documents() {
         let text = read(&document);
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -222,7 +222,7 @@ fn each_page_about_the_service_is_in_the_index() {
 }
 
 #[test]
-fn what_is_read_first_is_short() {
+fn readme_and_architecture_are_short() {
     for (document, lines_max) in [("README.md", 250), ("ARCHITECTURE.md", 200)] {
         let lines = read(document).lines().count();
         assert!(lines <= lines_max, "{document} has {lines} lines");
@@ -231,7 +231,7 @@ fn what_is_read_first_is_short() {
 
 /// This repository is not published: an address for it could belong to someone else.
 #[test]
-fn no_address_is_promised_that_is_not_ours() {
+fn no_document_has_an_address_that_is_not_ours() {
     for path in
         documents().into_iter().chain(["Cargo.toml", "Dockerfile.scratch", "docker-compose.yml"].map(str::to_owned))
     {
@@ -280,7 +280,7 @@ fn the_source_is_tidy() {
 }
 
 #[test]
-fn only_the_modules_that_may_touch_the_world_are_permitted_to() {
+fn only_permitted_modules_use_disallowed_methods() {
     const PERMITTED: [&str; 3] = ["src/process/", "src/http/", "src/cli/"];
     for (path, text) in sources() {
         let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
@@ -313,7 +313,7 @@ fn settings_of(text: &str) -> Vec<(&str, &str, bool, &str)> {
 const PROXIES: [&str; 4] = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
 
 #[test]
-fn the_example_of_an_env_file_has_each_setting_with_its_default_and_a_line_about_it() {
+fn the_env_example_has_each_setting_with_its_default_and_a_comment() {
     let text = read(".env.example");
     let settings = settings_of(&text);
     let needed: Vec<_> = settings.iter().filter(|setting| setting.2).map(|setting| setting.0).collect();
@@ -334,7 +334,7 @@ fn the_example_of_an_env_file_has_each_setting_with_its_default_and_a_line_about
 }
 
 #[test]
-fn compose_passes_on_each_setting_and_mounts_each_secret_that_comes_from_a_file() {
+fn compose_passes_each_setting_and_mounts_each_secret_file() {
     let compose = read("docker-compose.yml");
     let (_, environment) = compose.split_once("    environment:\n").expect("an environment");
     let (environment, _) = environment.split_once("    secrets:\n").expect("secrets after it");
@@ -350,7 +350,7 @@ fn compose_passes_on_each_setting_and_mounts_each_secret_that_comes_from_a_file(
         }
         if is_file {
             expected.push(format!("{mounted}: ${{{mounted}:+/run/secrets/{secret}}}"));
-            assert!(compose.contains(&format!("\n      - {secret}\n")), "{secret} is no secret of the service");
+            assert!(compose.contains(&format!("\n      - {secret}\n")), "{secret} is not a secret of the service");
             let file = format!("\n  {secret}:\n    file: ${{{mounted}:-/dev/null}}\n");
             assert!(compose.contains(&file), "{secret} is not defined");
         }
@@ -360,7 +360,7 @@ fn compose_passes_on_each_setting_and_mounts_each_secret_that_comes_from_a_file(
 }
 
 #[test]
-fn compose_waits_longer_for_the_end_than_the_service_takes() {
+fn the_stop_timeout_of_compose_is_longer_than_the_service_needs() {
     let seconds = |text: &str, before: &str, after: &str| -> u64 {
         let rest = text.split_once(before).unwrap_or_else(|| panic!("no {before}")).1;
         rest.split_once(after).unwrap().0.parse().unwrap_or_else(|_| panic!("no number after {before}"))
@@ -376,7 +376,7 @@ fn compose_waits_longer_for_the_end_than_the_service_takes() {
 }
 
 #[test]
-fn the_image_is_of_this_version_with_the_rust_and_the_wmill_of_the_tests() {
+fn the_image_has_this_version_and_the_rust_and_wmill_of_the_tests() {
     let recipe = read("Dockerfile.scratch");
     let label = concat!("org.opencontainers.image.version=\"", env!("CARGO_PKG_VERSION"), "\"");
     assert!(recipe.contains(label), "no {label}");
@@ -420,7 +420,7 @@ fn the_workflows_use_the_tools_of_the_checks_and_only_pinned_actions() {
 }
 
 #[test]
-fn the_lock_files_name_no_other_registry_than_the_public_ones() {
+fn the_lock_files_name_only_public_registries() {
     let crates = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
     for lock in ["Cargo.lock", "fuzz/Cargo.lock"] {
         assert!(read(lock).lines().filter(|line| line.starts_with("source")).all(|line| line == crates), "{lock}");

@@ -32,15 +32,15 @@ struct Drill {
     finished: Finished,
     report: String,
     /// The arguments of Docker and `curl`.
-    told: String,
+    calls: String,
 }
 
 /// Runs the drill. `up` is what `docker compose up` does.
 fn drill(sandbox: &Sandbox, remote: &BareRepository, key: Option<&Path>, up: &str) -> Drill {
-    let (told, data) = (sandbox.path().join("told"), sandbox.data());
+    let (calls, data) = (sandbox.path().join("calls"), sandbox.data());
     let key_of_run = key.map(|key| key.display().to_string()).unwrap_or_default();
     let docker = format!(
-        r#"echo "docker $*" >>'{told}'
+        r#"echo "docker $*" >>'{calls}'
 case " $* " in
   *" up "*) {up} ;;
   *" port "*) echo '{address}' ;;
@@ -54,7 +54,7 @@ case " $* " in
     DATA_DIR='{data}' WINDMILL_BASE_URL='{base}' exec '{program}' "$@" ;;
   *) exit 64 ;;
 esac"#,
-        told = told.display(),
+        calls = calls.display(),
         address = sandbox.windmill.address(),
         data = data.display(),
         base = sandbox.windmill.base_url(),
@@ -63,14 +63,14 @@ esac"#,
     sandbox.program("docker", &docker);
     // The stand-in for Windmill does not have the endpoints of a new server.
     let curl = format!(
-        r#"echo "curl $*" >>'{told}'
+        r#"echo "curl $*" >>'{calls}'
 case $* in
-  *users/tokens/create) cat >>'{told}'; printf %s '{WINDMILL_TOKEN}' ;;
-  *auth/login) cat >>'{told}'; printf %s a-session ;;
-  *workspaces/create) cat >>'{told}' ;;
+  *users/tokens/create) cat >>'{calls}'; printf %s '{WINDMILL_TOKEN}' ;;
+  *auth/login) cat >>'{calls}'; printf %s a-session ;;
+  *workspaces/create) cat >>'{calls}' ;;
   *) exit 22 ;;
 esac"#,
-        told = told.display()
+        calls = calls.display()
     );
     sandbox.program("curl", &curl);
     sandbox.file("known_hosts", "");
@@ -93,39 +93,40 @@ esac"#,
         .args(key);
     let finished = process::start(command).finish_within(process::PATIENCE);
     let report = String::from_utf8_lossy(&finished.stdout).into_owned();
-    Drill { finished, report, told: fs::read_to_string(told).unwrap_or_default() }
+    Drill { finished, report, calls: fs::read_to_string(calls).unwrap_or_default() }
 }
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_drill_restores_verifies_reports_and_takes_all_down() {
+fn a_drill_restores_verifies_reports_and_removes_its_containers() {
     let (sandbox, remote) = gone(|shop| shop.add_variable("f/ops/s", &deployed::encrypt("a-key", "secret"), true));
     let key = sandbox.file("shop.key", "a-key\n");
     let drill = drill(&sandbox, &remote, Some(&key), ":");
-    let (report, told) = (&drill.report, &drill.told);
+    let (report, calls) = (&drill.report, &drill.calls);
     assert_eq!(drill.finished.status.code(), Some(0), "{}", drill.finished);
     for line in ["restore: restored, exit code 0", "verify: unchanged, exit code 0", "the drill went well"] {
         assert!(report.contains(line), "{line}: {report}");
     }
     assert!(sandbox.windmill.workspace("shop").get("f/ops/s.variable.json").is_some());
     let order = ["up --detach --wait", "\"id\":\"shop\"", " restore ", " verify", "down --volumes"];
-    let places: Vec<_> = order.iter().map(|part| told.find(part).unwrap_or_else(|| panic!("{part}: {told}"))).collect();
-    assert!(places.is_sorted(), "{told}");
+    let places: Vec<_> =
+        order.iter().map(|part| calls.find(part).unwrap_or_else(|| panic!("{part}: {calls}"))).collect();
+    assert!(places.is_sorted(), "{calls}");
     // The program runs as the owner of the key's file, and gets the files for git.
     let (user, folder) = (rustix::process::geteuid().as_raw(), key.parent().unwrap().display());
     let group = rustix::process::getegid().as_raw();
-    assert_eq!(told.matches(&format!(" --user {user}:{group} ")).count(), 2, "{told}");
+    assert_eq!(calls.matches(&format!(" --user {user}:{group} ")).count(), 2, "{calls}");
     for (file, mounted) in [("shop.key", "key"), ("known_hosts", "known_hosts"), ("bundle.pem", "ca")] {
         let mount = format!(" --volume {folder}/{file}:/drill.{mounted}:ro ");
-        assert_eq!(told.matches(&mount).count(), 2, "{mount}: {told}");
+        assert_eq!(calls.matches(&mount).count(), 2, "{mount}: {calls}");
     }
-    assert!(!told.contains(WINDMILL_TOKEN) && !told.contains("Bearer"), "{told}");
+    assert!(!calls.contains(WINDMILL_TOKEN) && !calls.contains("Bearer"), "{calls}");
     assert_eq!(fs::read_dir(sandbox.scratch("drill")).unwrap().count(), 0, "it leaves nothing");
 }
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_drill_that_does_not_bring_all_back_says_what_and_fails() {
+fn an_incomplete_restore_fails_the_drill_and_names_the_difference() {
     let (sandbox, remote) = gone(|shop| {
         shop.add_raw_app("f/ops/ui", &[("/index.tsx", "console.log(1)\n"), ("/package.json", "{\"name\":\"ui\"}")]);
     });
@@ -133,22 +134,22 @@ fn a_drill_that_does_not_bring_all_back_says_what_and_fails() {
     assert_eq!(drill.finished.status.code(), Some(3), "{}", drill.finished);
     assert!(drill.report.contains("restore: differs, exit code 3"), "{}", drill.report);
     assert!(drill.report.contains("f/ops/ui.raw_app") && drill.report.contains("the drill failed"), "{}", drill.report);
-    assert!(drill.told.trim_end().lines().last().unwrap().contains("down --volumes"), "{}", drill.told);
+    assert!(drill.calls.trim_end().lines().last().unwrap().contains("down --volumes"), "{}", drill.calls);
 }
 
 #[test]
-fn a_drill_without_a_server_is_taken_down_too() {
+fn a_drill_whose_server_does_not_start_removes_its_containers() {
     let (sandbox, remote) = gone(|_| {});
     let drill = drill(&sandbox, &remote, None, "echo 'no such image' >&2; exit 18");
     assert_eq!(drill.finished.status.code(), Some(18), "{}", drill.finished);
-    assert!(!drill.told.contains(" run ") && drill.told.contains("down --volumes"), "{}", drill.told);
+    assert!(!drill.calls.contains(" run ") && drill.calls.contains("down --volumes"), "{}", drill.calls);
     let missing = sandbox.path().join("missing.key");
     let refused = self::drill(&sandbox, &remote, Some(&missing), ":");
     assert_eq!(refused.finished.status.code(), Some(2), "{}", refused.finished);
 }
 
 #[test]
-fn the_files_for_git_are_where_its_settings_say() {
+fn the_settings_of_the_drill_name_the_mounted_files() {
     let compose: yaml_serde::Value = yaml_serde::from_str(&crate::docs::read("examples/drill/compose.yml")).unwrap();
     let environment = &compose["services"]["windmill-git-sync"]["environment"];
     for (setting, place) in [("GIT_SSH_KNOWN_HOSTS_FILE", "/drill.known_hosts"), ("CA_BUNDLE_FILE", "/drill.ca")] {

@@ -26,7 +26,7 @@ fn script(name: &str) -> String {
 }
 
 #[test]
-fn wmill_would_push_each_item_of_the_example_and_nothing_else() {
+fn wmill_pushes_exactly_the_items_of_the_example() {
     let sandbox = Sandbox::new();
     // This variable is kept in the same folder by hand, for the scripts.
     sandbox.windmill.edit(|workspace| workspace.add_variable("f/windmill_git_sync/api_token", "/rI8+A==", true));
@@ -43,19 +43,19 @@ fn wmill_would_push_each_item_of_the_example_and_nothing_else() {
     let said = finished.stdout_text();
     let Ok(value) = json::from_str::<Value>(&said[said.rfind("\n{").unwrap_or(0)..]) else { panic!("{finished}") };
     let Value::Array(changes) = field(&value, "changes") else { panic!("{finished}") };
-    let mut told: Vec<_> = changes
+    let mut pushed: Vec<_> = changes
         .iter()
         .map(|change| (text_field(change, "type").unwrap(), text_field(change, "path").unwrap()))
         .collect();
-    told.sort();
+    pushed.sort();
     let all = files_below(&examples()).into_keys().filter(|path| path != "wmill.yaml");
     let all: Vec<_> = all.map(|path| ("added".to_owned(), path)).collect();
     assert!(all.len() >= 10, "{all:?}");
-    assert_eq!(told, all);
+    assert_eq!(pushed, all);
 }
 
 #[test]
-fn the_schedule_starts_a_script_of_the_example_and_so_does_its_failure() {
+fn the_schedule_and_its_failure_handler_start_scripts_of_the_example() {
     let schedule = fs::read_to_string(script("nightly.schedule.yaml")).unwrap();
     let value = |name: &str| {
         let line = schedule.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
@@ -123,11 +123,11 @@ fn check(sandbox: &Sandbox, start: impl Fn() -> Command, word: impl Fn(&str) -> 
     }
     let odd = word("https://h.invalid/<b>&\"quoted\"\\");
     as_job(start(), &[&odd, &word(API_TOKEN), &hook]).must_fail();
-    let told = receivers.wait_for("slack", 2);
+    let messages = receivers.wait_for("slack", 2);
     let text = |body: &String| text_field(&json::from_str(body).unwrap(), "text").unwrap();
-    assert!(text(&told[0]).starts_with("Backup of workspace shop failed: "), "{told:?}");
-    assert!(text(&told[0]).contains("unauthorized"), "{told:?}");
-    assert!(!text(&told[1]).contains('<'), "{told:?}");
+    assert!(text(&messages[0]).starts_with("Backup of workspace shop failed: "), "{messages:?}");
+    assert!(text(&messages[0]).contains("unauthorized"), "{messages:?}");
+    assert!(!text(&messages[1]).contains('<'), "{messages:?}");
     // Another server answers there, or none.
     sandbox.windmill.fail_once("/sync", Fault::Status(404));
     let stranger = as_job(start(), &[&word(&sandbox.windmill.base_url())]).must_fail();
@@ -143,13 +143,13 @@ fn check(sandbox: &Sandbox, start: impl Fn() -> Command, word: impl Fn(&str) -> 
 
 #[test]
 #[ignore = "long: just test-long"]
-fn the_script_in_typescript_syncs_with_the_token_of_its_job_and_fails_with_the_sync() {
+fn the_typescript_script_syncs_with_its_jobs_token_and_fails_with_the_sync() {
     let sandbox = Sandbox::new();
     check(&sandbox, || under_node("sync_bun.ts"), json::to_string);
 }
 
 #[test]
-fn the_failure_handler_tells_a_chat_what_failed() {
+fn the_failure_handler_reports_the_failure_to_a_chat() {
     let receivers = Receivers::start();
     let error = "{\"name\":\"Error\",\"message\":\"pull_failed: <b> & so\"}";
     let schedule = "\"f/windmill_git_sync/nightly\"";
@@ -180,7 +180,7 @@ mod bun {
 
     #[test]
     #[ignore = "needs Bun: just test-tools"]
-    fn the_script_in_typescript_does_the_same_under_bun() {
+    fn the_typescript_script_does_the_same_under_bun() {
         let sandbox = Sandbox::new();
         let bun = program("bun", "npm ci --prefix image, and its PATH");
         let run = format!(
@@ -197,7 +197,7 @@ mod bun {
 
     #[test]
     #[ignore = "needs Bun: just test-tools"]
-    fn so_does_the_one_in_python() {
+    fn the_python_script_does_the_same() {
         let sandbox = Sandbox::new();
         let python = program("python3", "Debian: python3");
         let run = "import json, runpy, sys; print(json.dumps(runpy.run_path(sys.argv[1])['main'](*sys.argv[2:])))";
@@ -211,7 +211,7 @@ mod bun {
 
     #[test]
     #[ignore = "needs Bun: just test-tools"]
-    fn so_does_the_one_in_bash_and_no_argument_list_has_a_token() {
+    fn the_bash_script_does_the_same_and_no_argument_list_has_a_token() {
         let sandbox = Sandbox::new();
         let bash = program("bash", "Debian: bash");
         program("curl", "Debian: curl");

@@ -41,7 +41,7 @@ fn assert_complete(settings: &[(String, String)]) -> Config {
 }
 
 #[test]
-fn each_manifest_for_kubernetes_sets_what_a_sync_needs_and_is_confined() {
+fn each_kubernetes_manifest_sets_all_needed_settings_and_is_confined() {
     for (name, path, command) in [("cronjob", "jobTemplate", "sync"), ("deployment", "template", "serve")] {
         let manifest = manifest(name);
         let spec = &manifest["spec"][path]["spec"];
@@ -63,7 +63,7 @@ fn each_manifest_for_kubernetes_sets_what_a_sync_needs_and_is_confined() {
 }
 
 #[test]
-fn the_deployment_is_probed_where_the_service_answers_and_ends_as_compose_ends_it() {
+fn the_deployment_probes_existing_routes_and_has_the_stop_timeout_of_compose() {
     let pod = &manifest("deployment")["spec"]["template"];
     let container = &pod["spec"]["containers"][0];
     let port = &container["ports"][0];
@@ -85,7 +85,7 @@ fn the_deployment_is_probed_where_the_service_answers_and_ends_as_compose_ends_i
 
 /// Runs the lines of docs/scale.md with a `kubectl` that records its input.
 #[test]
-fn the_lines_for_several_workspaces_make_a_staggered_cronjob_with_a_volume_for_each() {
+fn the_documented_lines_make_staggered_cronjobs_with_a_volume_for_each_workspace() {
     let document = read("docs/scale.md");
     let script = document.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("lines for a shell");
     let sandbox = Sandbox::new();
@@ -114,7 +114,7 @@ fn the_lines_for_several_workspaces_make_a_staggered_cronjob_with_a_volume_for_e
 }
 
 #[test]
-fn the_alerts_are_about_metrics_that_the_service_has() {
+fn the_alerts_use_existing_metrics() {
     let document = read("docs/http.md");
     let documented = rows(&document, "| metric | is |");
     let documented: Vec<_> = documented.iter().flat_map(|row| row[0].split('`').skip(1).step_by(2)).collect();
@@ -139,7 +139,7 @@ fn directive<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn each_unit_of_systemd_hands_over_the_secrets_and_keeps_the_state() {
+fn each_systemd_unit_passes_the_secrets_and_keeps_the_state() {
     let credentials = "/run/credentials/unit";
     for (name, command) in UNITS.into_iter().zip(["serve", "sync"]) {
         let unit = read(&format!("examples/systemd/{name}"));

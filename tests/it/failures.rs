@@ -54,7 +54,7 @@ fn check_failure(code: &str, words: &[&str], fail: impl Fn(&Replay, &GitHttp, Ru
 
 #[test]
 #[ignore = "long: just test-long"]
-fn settings_that_lead_nowhere_have_their_codes() {
+fn wrong_addresses_names_and_tokens_have_their_codes() {
     type Fail<'a> = &'a (dyn Fn(&Replay, &GitHttp, Run<'_>) -> Outcome + Sync);
     let nobody = "http://127.0.0.1:1";
     let cases: [(&str, &[&str], Fail<'_>); 7] = [
@@ -151,7 +151,7 @@ fn an_archive_cut_short_is_never_committed() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_a_failed_pull_leaves_is_never_committed() {
+fn the_files_of_a_failed_pull_are_never_committed() {
     let replay = Replay::new();
     let first = replay.sync().run().expect("pushed");
     // Each `wmill` does half a pull, and ends with an error, by a signal, or with a false success.
@@ -212,7 +212,7 @@ fn a_damaged_checkout_is_made_again() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_checkout_that_has_grown_is_made_again() {
+fn a_checkout_with_too_many_objects_is_made_again() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("SKIP_UNCHANGED", "false");
@@ -225,7 +225,7 @@ fn a_checkout_that_has_grown_is_made_again() {
     let strays = || fs::read_dir(objects.join("17")).map_or(0, Iterator::count);
     fill(20);
     sync.run().expect("unchanged");
-    assert!(strays() >= 20, "a few objects are no reason");
+    assert!(strays() >= 20, "a few objects are not enough");
     fill(60);
     sync.run().expect("unchanged");
     assert!(strays() < 20, "{} objects are left", strays());
@@ -235,7 +235,7 @@ fn a_checkout_that_has_grown_is_made_again() {
 }
 
 #[test]
-fn one_sync_of_a_workspace_at_a_time() {
+fn only_one_sync_of_a_workspace_runs_at_a_time() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -297,7 +297,7 @@ fn a_sync_that_takes_too_long_names_the_step_and_leaves_nothing_running() {
 }
 
 #[test]
-fn what_a_killed_sync_leaves_running_is_ended_by_the_next_one() {
+fn the_next_sync_ends_programs_of_a_killed_one() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -322,7 +322,7 @@ fn what_a_killed_sync_leaves_running_is_ended_by_the_next_one() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_a_killed_run_kept_secret_goes_although_its_workspace_has_no_other_run() {
+fn secrets_of_a_killed_run_are_removed_by_a_run_of_another_workspace() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let ours = sandbox.data().join("windmill-git-sync");
@@ -346,7 +346,7 @@ fn what_a_killed_run_kept_secret_goes_although_its_workspace_has_no_other_run() 
 }
 
 #[test]
-fn a_sync_that_is_told_to_end_says_so() {
+fn a_sync_that_a_signal_ends_reports_it() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let held = sandbox.windmill.hold_exports();
@@ -367,7 +367,7 @@ fn a_sync_that_is_told_to_end_says_so() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn an_old_services_volume_is_told_about_and_not_touched() {
+fn the_volume_of_an_old_service_is_reported_and_unchanged() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let token = "old-token-PLANTED-3333";

@@ -25,16 +25,16 @@ fn check(property: fn(&[u8]), inputs: &[Vec<u8>]) {
 }
 
 #[test]
-fn every_head_of_the_corpus_is_read_in_one_way() {
+fn every_head_of_the_corpus_has_the_properties() {
     check(properties::head_is_read_in_one_way, &corpus("head"));
 }
 
 #[test]
-fn every_row_of_the_raw_bytes_is_read_in_one_way() {
+fn every_row_of_the_raw_bytes_has_the_properties() {
     check(properties::head_is_read_in_one_way, &crate::raw_bytes::all_bytes());
 }
 
 #[test]
-fn every_body_of_the_corpus_is_read_in_one_way() {
+fn every_body_of_the_corpus_has_the_properties() {
     check(properties::body_is_read_in_one_way, &corpus("body"));
 }

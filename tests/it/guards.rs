@@ -31,7 +31,7 @@ fn assert_refused(outcome: Outcome, code: &str, remote: &BareRepository, refs_be
 }
 
 #[test]
-fn at_least_ten_items_and_more_than_the_share_are_a_mass_deletion() {
+fn ten_items_and_more_than_the_permitted_share_are_a_mass_deletion() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     // Files that are not items do not count.
@@ -72,7 +72,7 @@ fn at_least_ten_items_and_more_than_the_share_are_a_mass_deletion() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn all_of_a_few_items_are_a_mass_deletion_too() {
+fn the_deletion_of_all_of_a_few_items_is_a_mass_deletion() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "none");
@@ -87,7 +87,7 @@ fn all_of_a_few_items_are_a_mass_deletion_too() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_first_sync_is_guarded_like_any_other_and_names_the_files_that_it_removes() {
+fn the_guards_apply_to_a_first_sync_and_name_the_files_that_it_removes() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     remote.commit_files("main", &[("f/theirs/util.py", "1\n"), ("u/them/tool.ts", "2\n"), ("scripts/x.py", "3\n")]);
@@ -108,7 +108,7 @@ fn a_first_sync_is_guarded_like_any_other_and_names_the_files_that_it_removes() 
 
 #[test]
 #[ignore = "long: just test-long"]
-fn kinds_that_a_sync_does_not_cover_are_neither_deleted_nor_counted() {
+fn excluded_kinds_are_not_deleted_and_not_counted() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.sync().remote(&remote).run().expect("pushed");
@@ -135,7 +135,7 @@ fn kinds_that_a_sync_does_not_cover_are_neither_deleted_nor_counted() {
 }
 
 #[test]
-fn the_encryption_key_is_exported_only_where_plain_secrets_are_wanted() {
+fn the_encryption_key_is_exported_only_if_plain_secrets_are_allowed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "schedules,key");
@@ -159,7 +159,7 @@ fn the_encryption_key_is_exported_only_where_plain_secrets_are_wanted() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_server_that_gives_out_plain_secrets_is_refused() {
+fn an_export_with_plain_secrets_is_refused() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -196,7 +196,7 @@ fn a_server_that_gives_out_plain_secrets_is_refused() {
 }
 
 #[test]
-fn kinds_are_included_and_skipped_as_the_settings_say() {
+fn the_settings_include_and_skip_kinds() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let run = |branch: &str, include: &str, skip: &str| {

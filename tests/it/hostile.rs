@@ -51,7 +51,7 @@ fn assert_warned(outcome: &Outcome, words: &[&str]) {
 }
 
 #[test]
-fn orders_in_the_repositorys_wmill_yaml_are_named_and_not_followed() {
+fn dangerous_settings_in_the_repositorys_wmill_yaml_are_named_and_ignored() {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
     sandbox.windmill.set("other", Workspace::of_scripts(2));
@@ -95,7 +95,7 @@ fn orders_in_the_repositorys_wmill_yaml_are_named_and_not_followed() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn layout_scope_and_kinds_of_the_repositorys_wmill_yaml_are_heeded() {
+fn layout_scope_and_kinds_in_the_repositorys_wmill_yaml_apply() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     // The repository's HEAD names this branch.
@@ -133,7 +133,7 @@ fn layout_scope_and_kinds_of_the_repositorys_wmill_yaml_are_heeded() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn links_and_submodules_lead_nowhere() {
+fn links_and_submodules_are_not_followed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     // The repository's HEAD names this branch.
@@ -203,7 +203,7 @@ fn traps(sandbox: &Sandbox) -> (PathBuf, String) {
 }
 
 #[test]
-fn every_pulled_file_arrives_byte_for_byte_whatever_git_is_told() {
+fn every_pulled_file_arrives_byte_for_byte_despite_git_attributes_and_configuration() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let (trace, script) = traps(&sandbox);
@@ -327,7 +327,7 @@ fn check_tricks(tricks: &[(&str, &str, &str)]) {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn what_wmill_cannot_read_does_not_stop_the_backup() {
+fn files_that_wmill_cannot_read_do_not_stop_the_backup() {
     let malformed = "a: [\n";
     let huge = format!("# {}\nskipScripts: true\n", "x".repeat(300 << 10));
     check_tricks(&[
@@ -345,7 +345,7 @@ fn what_wmill_cannot_read_does_not_stop_the_backup() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn what_stands_in_wmills_way_gives_way() {
+fn files_that_block_wmill_are_replaced() {
     check_tricks(&[
         ("malformed-flow", "f/ops/nightly.flow/flow.yaml", "a: [\n"),
         ("file-for-a-folder", "f/ops", "a file\n"),
@@ -361,7 +361,7 @@ fn what_stands_in_wmills_way_gives_way() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn patterns_do_not_keep_an_obstacle_in_place() {
+fn a_file_that_blocks_wmill_is_replaced_despite_patterns() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let settings = "includes: ['f/ops/**']\n";
@@ -424,7 +424,7 @@ fn names_that_git_does_not_check_out_do_not_stop_the_backup() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn a_path_that_no_system_takes_stays_and_does_not_stop_the_backup() {
+fn a_path_too_long_for_the_system_stays_and_does_not_stop_the_backup() {
     for folders in [20, 16, 13] {
         let sandbox = Sandbox::new();
         let remote = sandbox.repository();
@@ -445,7 +445,7 @@ fn a_path_that_no_system_takes_stays_and_does_not_stop_the_backup() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn what_is_outside_our_folder_is_neither_read_nor_changed() {
+fn files_outside_our_folder_are_not_read_and_not_changed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let alone = pulled_alone(&sandbox, OUR_DEFAULTS);
@@ -499,7 +499,7 @@ fn what_is_outside_our_folder_is_neither_read_nor_changed() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn a_second_entry_with_the_name_of_our_folder_goes() {
+fn a_second_tree_entry_with_the_name_of_our_folder_is_removed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let blob = remote.store_blob(b"theirs\n");

@@ -70,7 +70,7 @@ fn group(path: &str) -> String {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn the_image_has_no_shell_nothing_setuid_and_nothing_that_others_may_write() {
+fn the_image_has_no_shell_no_setuid_file_and_no_file_writable_by_others() {
     let files = files_of_image();
     let names: Vec<_> = files.iter().filter_map(|file| file.path.strip_prefix("usr/bin/")).collect();
     assert_eq!(names, PROGRAMS, "programs on the PATH");
@@ -98,7 +98,7 @@ fn the_image_has_no_shell_nothing_setuid_and_nothing_that_others_may_write() {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn each_library_is_found_and_each_is_needed() {
+fn the_image_has_exactly_the_needed_libraries() {
     let files = files_of_image();
     let elf = |file: &&ImageFile| file.content.starts_with(b"\x7fELF");
     let loader = files.iter().filter(elf).find(|file| file.path.contains("/ld-linux")).expect("the loader");
@@ -128,7 +128,7 @@ fn each_library_is_found_and_each_is_needed() {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn the_sbom_names_all_that_is_in_the_image() {
+fn the_sbom_lists_everything_in_the_image() {
     let files = files_of_image();
     let sbom = files.iter().find(|file| file.path == "usr/share/doc/windmill-git-sync/sbom.cdx.json").expect("an SBOM");
     let sbom = answer(std::str::from_utf8(&sbom.content).unwrap());
@@ -167,7 +167,7 @@ fn the_sbom_names_all_that_is_in_the_image() {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn beside_windmill_it_turns_healthy_and_syncs_in_every_way_that_the_readme_shows() {
+fn in_compose_with_windmill_it_is_healthy_and_syncs_in_each_way_of_the_readme() {
     let sandbox = Sandbox::on_disk();
     let (repository, served) = remote(&sandbox);
     let stack = Stack::new(&sandbox).remote(&served);
@@ -217,7 +217,7 @@ fn compose_runs_it_locked_down() {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn sigterm_lets_a_running_sync_finish_and_its_caller_gets_the_answer() {
+fn a_running_sync_finishes_after_sigterm_and_its_caller_gets_the_answer() {
     let sandbox = Sandbox::on_disk();
     let (repository, served) = remote(&sandbox);
     let stack = Stack::new(&sandbox).remote(&served);
@@ -227,7 +227,7 @@ fn sigterm_lets_a_running_sync_finish_and_its_caller_gets_the_answer() {
     let caller = stack.start(&["exec", "--no-TTY", "windmill_server", "curl", "--silent", "-X", "POST", url]);
     held.wait_for(1);
     let stopping = stack.start(&["stop", SERVICE]);
-    eventually("it was told to end", || {
+    eventually("SIGTERM arrives", || {
         stack.run(&["logs", SERVICE]).stdout_text().contains("shutting down; ").then_some(())
     });
     held.release();
@@ -259,7 +259,7 @@ fn a_uid_without_a_name_can_sync_over_ssh_with_secrets_from_files() {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn commits_are_signed_whoever_it_runs_as() {
+fn commits_are_signed_by_a_user_without_a_passwd_entry() {
     use crate::signing::ssh::{is_signed_by, key};
     let sandbox = Sandbox::on_disk();
     let (repository, served) = remote(&sandbox);
@@ -272,7 +272,7 @@ fn commits_are_signed_whoever_it_runs_as() {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn https_to_windmill_and_to_git_is_spoken_by_all_three_programs_and_verified() {
+fn all_three_programs_use_https_and_verify_certificates() {
     let sandbox = Sandbox::on_disk();
     let (repository, served) = remote(&sandbox);
     let stack = Stack::new(&sandbox)
@@ -310,7 +310,7 @@ fn https_to_windmill_and_to_git_is_spoken_by_all_three_programs_and_verified() {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn an_ssh_server_that_shows_another_key_is_refused() {
+fn an_ssh_server_with_another_key_is_refused() {
     let sandbox = Sandbox::on_disk();
     let repository = sandbox.repository();
     let served = GitSsh::serve(&repository);
@@ -323,7 +323,7 @@ fn an_ssh_server_that_shows_another_key_is_refused() {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn a_repository_on_the_volume_is_a_remote_too() {
+fn a_repository_on_the_volume_can_be_the_remote() {
     let sandbox = Sandbox::on_disk();
     let stack = Stack::new(&sandbox).set("GIT_REMOTE_URL", "file:///workspace/our-backups.git");
     stack.run(&["up", "--detach", "windmill_server"]);
@@ -343,7 +343,7 @@ fn a_repository_on_the_volume_is_a_remote_too() {
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn a_volume_of_the_old_service_is_refused_until_it_is_given_over_and_left_as_it_is_after_that() {
+fn a_volume_of_the_old_service_is_refused_until_its_owner_changes_and_its_files_stay() {
     let sandbox = Sandbox::on_disk();
     let (repository, served) = remote(&sandbox);
     let stack = Stack::new(&sandbox).remote(&served);
@@ -373,7 +373,7 @@ fn a_volume_of_the_old_service_is_refused_until_it_is_given_over_and_left_as_it_
 
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn a_repository_cannot_configure_the_programs_that_work_in_it() {
+fn a_repository_cannot_configure_wmill() {
     let sandbox = Sandbox::on_disk();
     let repository = sandbox.repository();
     // Each of these files would stop wmill from working if bun read it.
@@ -396,7 +396,7 @@ fn a_repository_cannot_configure_the_programs_that_work_in_it() {
 /// With `IMAGE_TEST_SCRIPTS=2000`, this tests the size for which the limit is made. It then takes some minutes.
 #[test]
 #[ignore = "needs a Docker Engine: just test-image"]
-fn a_workspace_of_many_scripts_fits_into_the_memory_that_compose_grants() {
+fn a_workspace_of_many_scripts_fits_into_the_memory_limit_of_compose() {
     let sandbox = Sandbox::on_disk();
     let (repository, served) = remote(&sandbox);
     let count: usize = std::env::var("IMAGE_TEST_SCRIPTS").map_or(300, |count| count.parse().unwrap());

@@ -51,7 +51,7 @@ fn answer_bytes(answer: &Answer) -> Vec<u8> {
 
 /// Returns everything that the service reports.
 #[track_caller]
-fn told(service: &Service) -> Vec<u8> {
+fn reports(service: &Service) -> Vec<u8> {
     let bearer = format!("Bearer {API_TOKEN}");
     let ask = |path| service.ask("GET", path, &[("Authorization", &bearer)], b"").expect("an answer");
     let answers: Vec<Answer> = ["/health", "/ready", "/status", "/metrics", "/"].into_iter().map(ask).collect();
@@ -108,7 +108,7 @@ fn assert_programs_saw_their_own_alone(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_sync_that_succeeds_shows_no_secret_anywhere() {
+fn a_successful_sync_shows_no_secret() {
     for format in ["text", "json"] {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
@@ -183,7 +183,7 @@ fn a_service_shows_no_secret_to_its_callers_or_its_log() {
         ] {
             check(post(&service, &body), 400);
         }
-        said.extend(told(&service));
+        said.extend(reports(&service));
         service.wait_for_log("git_unauthorized");
         let log = service.log();
         assert!(log.contains("401") && log.contains("git_unauthorized"), "it was loud: {log}");
@@ -201,13 +201,13 @@ fn check_failure(sandbox: &Sandbox, remote: &impl Remote, code: &str, secrets: &
     let service = planted(sandbox.service(), remote, "json").serve();
     let answer = post(&service, "");
     assert_eq!(run::text_field(&answer.json(), "code").as_deref(), Some(code), "{}", answer.text());
-    let said = [answer_bytes(&answer), told(&service)].concat();
+    let said = [answer_bytes(&answer), reports(&service)].concat();
     let log = service.log();
     assert_nothing_leaked(&[("answers", &said), ("log", log.as_bytes())], &[&sandbox.data()], secrets);
 }
 
 #[test]
-fn a_server_that_says_the_token_back_does_not_get_it_into_a_message() {
+fn a_token_that_a_server_repeats_is_in_no_message() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -244,7 +244,7 @@ fn a_server_that_says_the_token_back_does_not_get_it_into_a_message() {
 }
 
 #[test]
-fn a_tool_that_prints_all_that_it_knows_does_not_get_it_into_a_message() {
+fn secrets_that_a_tool_prints_are_in_no_message() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -277,7 +277,7 @@ fn a_tool_that_prints_all_that_it_knows_does_not_get_it_into_a_message() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_proxys_password_is_not_shown() {
+fn the_password_of_a_proxy_is_not_shown() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     // Nothing listens on this address. First the way to Windmill leads through it, then the way to git.
@@ -296,7 +296,7 @@ fn a_proxys_password_is_not_shown() {
 }
 
 #[test]
-fn settings_that_are_refused_do_not_show_the_secrets_in_them() {
+fn secrets_in_refused_settings_are_not_shown() {
     let sandbox = Sandbox::new();
     for (name, value) in [
         ("GIT_REMOTE_URL", format!("https://x:{GIT_TOKEN}@h/y z")),
@@ -326,7 +326,7 @@ fn settings_that_are_refused_do_not_show_the_secrets_in_them() {
 }
 
 #[test]
-fn what_a_killed_run_left_is_cleared_by_the_next() {
+fn the_next_run_removes_the_files_of_a_killed_one() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -373,7 +373,7 @@ fn what_a_killed_run_left_is_cleared_by_the_next() {
 
 #[test]
 #[ignore = "needs sshd: just test-ssh"]
-fn a_key_is_shown_to_ssh_alone() {
+fn only_ssh_gets_the_key() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitSsh::serve(&repository);

@@ -24,7 +24,7 @@ fn assert_left_out(outcome: &Outcome, items: &[&str]) {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn an_item_with_a_name_that_leads_elsewhere_changes_nothing_of_another() {
+fn an_item_whose_name_leads_outside_its_folder_changes_no_other_item() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.windmill.edit(|workspace| {
@@ -81,7 +81,7 @@ fn an_item_with_a_name_that_leads_elsewhere_changes_nothing_of_another() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn groups_and_others_named_elsewhere_are_left_out_each() {
+fn groups_users_and_types_whose_names_lead_elsewhere_are_left_out() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "schedules,triggers,groups,users,settings");
@@ -103,7 +103,7 @@ fn groups_and_others_named_elsewhere_are_left_out_each() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn the_shared_ui_is_left_out_alone() {
+fn an_invalid_shared_ui_is_left_out_and_all_else_is_backed_up() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -123,7 +123,7 @@ fn the_shared_ui_is_left_out_alone() {
 }
 
 #[test]
-fn an_incomplete_backup_is_a_failure_for_who_watches_and_told_again_when_the_list_changes() {
+fn an_incomplete_backup_is_a_failure_and_alerts_again_when_the_list_changes() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let receivers = Receivers::start();
@@ -142,17 +142,17 @@ fn an_incomplete_backup_is_a_failure_for_who_watches_and_told_again_when_the_lis
         sandbox.windmill.remove(&format!("f/ops/{name}.script.json"));
     }
     assert_eq!(service.post_sync("").status, 200);
-    let told = receivers.wait_for("slack", 3);
-    assert!(told[0].contains("is incomplete: ") && told[0].contains("f/ops/one (script: "), "{told:?}");
-    assert!(told[1].contains("f/ops/two (script: "), "{told:?}");
-    assert!(told[2].contains("works again"), "{told:?}");
+    let messages = receivers.wait_for("slack", 3);
+    assert!(messages[0].contains("is incomplete: ") && messages[0].contains("f/ops/one (script: "), "{messages:?}");
+    assert!(messages[1].contains("f/ops/two (script: "), "{messages:?}");
+    assert!(messages[2].contains("works again"), "{messages:?}");
     let beats = receivers.deliveries();
     assert_eq!(beats.iter().filter(|one| one.to == "heartbeat/fail").count(), 3, "{beats:?}");
 }
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
+fn an_item_that_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.record("wmill");
@@ -199,7 +199,7 @@ fn what_wmill_cannot_write_is_left_out_and_the_others_are_backed_up() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_bad_item_is_found_whatever_the_settings_ask_for() {
+fn a_bad_item_is_found_with_any_settings() {
     let no_setting = ("LOG_LEVEL", "info");
     for (yaml, setting) in [
         ("", ("WMILL_INCLUDE", "users,schedules")),
@@ -225,7 +225,7 @@ fn a_bad_item_is_found_whatever_the_settings_ask_for() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_wmill_prints_of_names_stops_nothing() {
+fn names_that_look_like_messages_of_wmill_stop_nothing() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.windmill.edit(|workspace| {
@@ -263,7 +263,7 @@ fn what_wmill_prints_of_names_stops_nothing() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn patterns_hide_only_what_wmill_would_not_back_up_either() {
+fn an_excluded_bad_item_is_not_reported_as_left_out() {
     let sync_with = |yaml: &str, put: &dyn Fn(&mut Workspace)| {
         let sandbox = Sandbox::new();
         let remote = sandbox.repository();
@@ -271,7 +271,7 @@ fn patterns_hide_only_what_wmill_would_not_back_up_either() {
         sandbox.windmill.edit(put);
         (sandbox.sync().remote(&remote).env("MAX_DELETIONS_PERCENT", "100").run(), remote.files("main"))
     };
-    // wmill holds no resource type against patterns.
+    // wmill does not apply patterns to resource types.
     let (outcome, files) = sync_with("includes: ['f/**']\n", &|workspace| {
         workspace.add_resource_type("c_good", None, false);
         workspace.put("c_bad.resource-type.json", "{");
@@ -313,7 +313,7 @@ fn too_many_items_that_wmill_cannot_write_fail_the_sync() {
     let items: Vec<_> = (0..20).map(long).collect();
     assert_left_out(&outcome, &items.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(remote.files("main").contains_key("f/ops/good.ts"), "{outcome}");
-    // Those that an earlier sync found do not count.
+    // Items that an earlier sync found do not count.
     sandbox.windmill.edit(|workspace| workspace.add_file_resource(&long(20), Some("x = 1\n")));
     for sync in [sync.clone(), sync.arg("--force")] {
         assert_eq!(left_out(&sync.run().expect("incomplete")).len(), 21);
@@ -322,7 +322,7 @@ fn too_many_items_that_wmill_cannot_write_fail_the_sync() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_folder_that_wmill_takes_for_an_app_is_left_out_where_apps_lie_in_such() {
+fn a_folder_named_like_an_app_is_left_out_only_in_the_layout_of_that_name() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.windmill.edit(|workspace| {
@@ -356,7 +356,7 @@ fn refuse_large_files(remote: &BareRepository) {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_the_remote_refused_is_offered_again_where_that_is_asked_for_and_after_some_time() {
+fn a_refused_file_is_pushed_again_on_request_and_after_some_time() {
     for is_forced in [true, false] {
         let sandbox = Sandbox::new();
         let remote = sandbox.repository();
@@ -378,7 +378,7 @@ fn what_the_remote_refused_is_offered_again_where_that_is_asked_for_and_after_so
 
 #[test]
 #[ignore = "long: just test-long"]
-fn more_files_than_a_sync_takes_refusals_for_may_have_been_refused_before() {
+fn refusals_of_earlier_syncs_do_not_count_to_the_limit_of_one_sync() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -403,7 +403,7 @@ fn more_files_than_a_sync_takes_refusals_for_may_have_been_refused_before() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
+fn files_that_the_remote_refuses_are_left_out_and_the_others_are_pushed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -427,7 +427,7 @@ fn files_that_the_remote_refuses_are_left_out_and_the_others_pushed() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn deletions_where_wmill_does_not_look_reach_the_backup() {
+fn deletions_in_folders_that_wmill_skips_reach_the_backup() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("MAX_DELETIONS_PERCENT", "100");
@@ -463,7 +463,7 @@ fn deletions_where_wmill_does_not_look_reach_the_backup() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_byte_order_mark_comes_and_goes() {
+fn a_byte_order_mark_is_added_and_removed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -491,7 +491,7 @@ fn a_byte_order_mark_comes_and_goes() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_deleted_step_is_no_difference() {
+fn a_deleted_step_of_a_flow_is_not_a_difference() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let steps = [("a", "export async function main() { return 1 }\n"), ("b", "export async function main() {}\n")];
@@ -510,7 +510,7 @@ fn a_deleted_step_is_no_difference() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_is_not_kept_as_it_is_is_in_the_warnings() {
+fn rounded_numbers_and_ignored_settings_are_in_the_warnings() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.windmill.edit(|workspace| {
@@ -534,7 +534,7 @@ fn what_is_not_kept_as_it_is_is_in_the_warnings() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn slacks_secret_in_the_settings_meets_the_guard() {
+fn a_slack_secret_in_the_workspace_settings_is_refused() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).env("WMILL_INCLUDE", "settings");
@@ -555,7 +555,7 @@ fn slacks_secret_in_the_settings_meets_the_guard() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_fork_is_left_out_where_each_workspace_has_a_branch() {
+fn a_fork_is_left_out_if_each_workspace_has_a_branch() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.windmill.token_kind(TokenKind::User);
@@ -574,7 +574,7 @@ fn a_fork_is_left_out_where_each_workspace_has_a_branch() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_wmill_drops_is_left_out_by_name() {
+fn items_that_wmill_drops_are_listed_as_left_out() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.windmill.edit(|workspace| {
@@ -590,7 +590,7 @@ fn what_wmill_drops_is_left_out_by_name() {
         workspace.add_bun_script("f/team__dbt/logs/clean", "1");
         workspace.add_bun_script("f/team__dbt/report", "1");
         workspace.add_raw_app("f/ops/ui", &[("/index.tsx", "x"), ("/dist/a.js", "y")]);
-        // No rule of ours knows this one: wmill does not know the language.
+        // None of our rules finds this one: wmill does not know the language.
         workspace.add_bun_script("f/ops/cobol", "1");
         workspace.remove("f/ops/cobol.ts");
         workspace.put("f/ops/cobol.cbl", "DISPLAY 1.\n");
@@ -617,7 +617,7 @@ fn what_wmill_drops_is_left_out_by_name() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn an_item_that_wmill_writes_to_the_files_of_another_is_left_out_itself() {
+fn an_item_that_wmill_would_write_over_another_is_left_out() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.windmill.edit(|workspace| {
@@ -645,7 +645,7 @@ fn an_item_that_wmill_writes_to_the_files_of_another_is_left_out_itself() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn files_of_no_item_that_the_remote_refuses_are_left_out_too() {
+fn refused_files_that_belong_to_no_item_are_left_out_too() {
     let files = ["dependencies/big.package.json", "ui/big.js", "f/ops/folder.meta.yaml", "groups/big.group.yaml"];
     side_by_side(&files, |path| {
         let sandbox = Sandbox::new();

@@ -48,7 +48,7 @@ fn status_of(mut stream: TcpStream) -> u16 {
 }
 
 #[test]
-fn health_answers_at_once_while_every_connection_is_taken_by_a_slow_client() {
+fn health_answers_at_once_while_slow_clients_hold_every_connection() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = sandbox
@@ -91,7 +91,7 @@ fn health_answers_at_once_while_every_connection_is_taken_by_a_slow_client() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn callers_that_went_away_do_not_keep_others_from_their_sync() {
+fn callers_that_disconnect_do_not_block_the_syncs_of_others() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = sandbox.service().workspace(SHOP).remote(&repository).env("SKIP_UNCHANGED", "false").serve();
@@ -105,7 +105,7 @@ fn callers_that_went_away_do_not_keep_others_from_their_sync() {
         assert_eq!(status_of(send_from([127, 0, 0, 2], address, GET_HEALTH)), 200);
     }
     let caller = std::thread::spawn(move || {
-        eventually("a caller is let in", || {
+        eventually("a caller is accepted", || {
             let answer = ask(address, "POST", "/sync", &[], b"").unwrap();
             (answer.status == 200).then_some(())
         });
@@ -134,7 +134,7 @@ fn long_record(id: usize) -> String {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn many_clients_that_do_not_read_a_long_status_take_little_memory() {
+fn many_clients_that_do_not_read_a_long_status_use_little_memory() {
     use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -174,7 +174,7 @@ fn many_clients_that_do_not_read_a_long_status_take_little_memory() {
 }
 
 #[test]
-fn nothing_that_a_neighbour_sends_is_in_the_log_as_it_is() {
+fn text_that_a_neighbour_sends_is_escaped_in_the_log() {
     let sandbox = Sandbox::new();
     let service = sandbox.service().env("LOG_LEVEL", "trace").serve();
     let address = service.address();
@@ -195,7 +195,7 @@ fn nothing_that_a_neighbour_sends_is_in_the_log_as_it_is() {
 }
 
 #[test]
-fn an_interrupt_from_the_keyboard_ends_the_service_as_any_other() {
+fn sigint_ends_the_service_like_sigterm() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let mut service = sandbox.service().workspace(SHOP).remote(&repository).serve();
@@ -203,7 +203,7 @@ fn an_interrupt_from_the_keyboard_ends_the_service_as_any_other() {
     let running = send(service.address(), POST_SYNC);
     held.wait_for(1);
     process::signal(service.pid(), Signal::INT);
-    eventually("nobody is let in", || TcpStream::connect(service.address()).is_err().then_some(()));
+    eventually("new connections are refused", || TcpStream::connect(service.address()).is_err().then_some(()));
     held.release();
     assert_eq!(status_of(running), 200);
     assert_eq!(service.wait().code(), Some(0));

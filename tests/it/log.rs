@@ -79,7 +79,7 @@ fn each_sync_is_listed_by_item_newest_first() {
 }
 
 #[test]
-fn time_limit_and_folder_choose_the_commits() {
+fn options_for_time_limit_and_folder_select_the_commits() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let mut parent: Option<String> = None;
@@ -104,7 +104,7 @@ fn time_limit_and_folder_choose_the_commits() {
 }
 
 #[test]
-fn an_older_commit_hides_none_behind_it() {
+fn a_commit_with_an_older_date_does_not_hide_its_parents() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let mut parent: Option<String> = None;
@@ -121,7 +121,7 @@ fn an_older_commit_hides_none_behind_it() {
 }
 
 #[test]
-fn a_migration_is_found_by_its_path() {
+fn log_finds_a_migration_by_its_path() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let file = "migrations/datatable/main/20260101000000_x.up.sql";
@@ -132,7 +132,7 @@ fn a_migration_is_found_by_its_path() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_long_history_is_fetched_as_far_as_it_is_needed() {
+fn a_long_history_is_fetched_only_as_far_as_needed() {
     for filters in [true, false] {
         let sandbox = Sandbox::new();
         let remote = sandbox.repository();
@@ -174,7 +174,7 @@ fn a_commit_with_an_odd_date_is_listed() {
 }
 
 #[test]
-fn a_remote_that_is_shallow_itself_is_read_as_far_as_it_goes() {
+fn a_shallow_remote_is_read_to_its_oldest_commit() {
     let sandbox = Sandbox::new();
     let whole = sandbox.repository();
     for number in 0..5 {
@@ -193,7 +193,7 @@ fn a_remote_that_is_shallow_itself_is_read_as_far_as_it_goes() {
 }
 
 #[test]
-fn what_is_wrong_is_named_at_once_and_nothing_is_asked() {
+fn invalid_options_are_named_before_any_request() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let refused = |run: Run<'_>, words: &[&str]| {
@@ -221,7 +221,7 @@ fn what_is_wrong_is_named_at_once_and_nothing_is_asked() {
 }
 
 #[test]
-fn a_key_is_the_one_of_the_backup_or_another() {
+fn verify_says_whether_a_key_file_has_the_key_of_the_backup() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let file = |key: &str| sandbox.file("key", key).display().to_string();
@@ -249,7 +249,7 @@ fn a_key_is_the_one_of_the_backup_or_another() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_restore_takes_the_commit_of_a_time() {
+fn a_restore_finds_the_commit_of_a_point_in_time() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let mut parent: Option<String> = None;
@@ -307,7 +307,7 @@ fn without_the_variable_parts(log: &str) -> String {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn the_story_of_a_deleted_item_goes_as_the_document_says() {
+fn the_documented_recovery_of_a_deleted_item_works() {
     let sandbox = Sandbox::new();
     sandbox.windmill.set("shop", Workspace::restorable("1-seeded"));
     let remote = sandbox.repository();

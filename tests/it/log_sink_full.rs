@@ -19,7 +19,7 @@ fn with_log(sandbox: &Sandbox, number: usize) -> PathBuf {
 }
 
 #[test]
-fn a_sync_whose_log_cannot_be_written_pushes() {
+fn a_sync_pushes_if_its_log_cannot_be_written() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let run = sandbox.sync().workspace(windmill::SHOP).remote(&remote).env("LOG_LEVEL", "debug");
@@ -34,7 +34,7 @@ fn a_sync_whose_log_cannot_be_written_pushes() {
 }
 
 #[test]
-fn a_service_whose_log_cannot_be_written_answers_and_ends_when_asked() {
+fn a_service_answers_and_ends_cleanly_if_its_log_cannot_be_written() {
     for (number, (sink, _)) in SINKS.iter().enumerate() {
         let sandbox = Sandbox::new();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -155,12 +155,12 @@ fn exit_codes(page: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_man_page_is_what_the_help_and_the_docs_say() {
+fn the_man_page_matches_the_help_and_the_documents() {
     assert_kept("docs/windmill-git-sync.1", &page(), "man");
 }
 
 #[test]
-fn no_text_is_taken_for_an_order_of_the_page() {
+fn no_text_becomes_a_roff_request() {
     for (text, expected) in [
         (".so /etc/passwd", "\\&.so /etc/passwd"),
         ("a `b` and *c*", "a \\fBb\\fP and \\fIc\\fP"),

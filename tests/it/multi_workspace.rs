@@ -36,7 +36,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn each_workspace_has_its_folder_in_one_branch() {
+fn each_workspace_has_its_own_folder_in_one_branch() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["lab"]);
     let repository = sandbox.repository();
@@ -71,7 +71,7 @@ fn each_workspace_has_its_folder_in_one_branch() {
 }
 
 #[test]
-fn one_that_fails_stops_no_other_and_gives_the_code() {
+fn a_workspace_that_fails_stops_no_other_and_gives_the_result_code() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["lab"]);
     let repository = sandbox.repository();
@@ -94,12 +94,12 @@ fn one_that_fails_stops_no_other_and_gives_the_code() {
         assert!(metrics.lines().any(|one| one == line), "no `{line}` in {metrics}");
     }
     let status = service.get("/status").json();
-    let told = |index: usize| text_field(&status, &format!("workspaces.{index}.workspace")).unwrap();
-    assert_eq!([told(0), told(1), told(2)], ["shop", "gone", "lab"]);
+    let listed = |index: usize| text_field(&status, &format!("workspaces.{index}.workspace")).unwrap();
+    assert_eq!([listed(0), listed(1), listed(2)], ["shop", "gone", "lab"]);
 }
 
 #[test]
-fn all_are_those_that_the_token_sees_now_without_windmills_own_and_archived_ones() {
+fn the_star_means_all_visible_workspaces_except_admins_and_archived_ones() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["admins", "lab", "old"]);
     sandbox.windmill.archive("old");
@@ -115,7 +115,7 @@ fn all_are_those_that_the_token_sees_now_without_windmills_own_and_archived_ones
 }
 
 #[test]
-fn a_workspace_that_the_templates_make_no_name_of_is_left_out_with_a_warning() {
+fn a_workspace_without_a_valid_branch_or_folder_is_left_out_with_a_warning() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["HEAD"]);
     let repository = sandbox.repository();
@@ -135,7 +135,7 @@ fn a_workspace_that_the_templates_make_no_name_of_is_left_out_with_a_warning() {
 }
 
 #[test]
-fn a_name_that_windmill_does_not_list_is_none_of_ours() {
+fn a_workspace_that_windmill_does_not_list_is_refused_and_not_counted() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["lab", "old"]);
     sandbox.windmill.archive("old");
@@ -148,12 +148,12 @@ fn a_name_that_windmill_does_not_list_is_none_of_ours() {
         assert_eq!((answer.status, code.as_deref()), (502, Some("workspace_not_found")), "{name}");
     }
     assert_eq!(repository.branches().keys().collect::<Vec<_>>(), ["lab"]);
-    assert_eq!(service.get("/ready").status, 200, "what a caller makes up is no failure of ours");
+    assert_eq!(service.get("/ready").status, 200, "a name that a caller invents is not a failure");
     assert!(!service.get("/metrics").text().contains("made-up"));
 }
 
 #[test]
-fn that_nobody_says_which_workspaces_there_are_is_a_failure_until_somebody_does() {
+fn a_failed_workspace_list_is_a_failure_until_it_succeeds() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &[]);
     let repository = sandbox.repository();
@@ -175,7 +175,7 @@ fn that_nobody_says_which_workspaces_there_are_is_a_failure_until_somebody_does(
 }
 
 #[test]
-fn the_command_has_one_result_for_each_and_the_exit_code_of_the_first_that_failed() {
+fn the_command_prints_each_result_and_exits_with_the_code_of_the_first_failure() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["lab"]);
     let repository = sandbox.repository();
@@ -193,7 +193,7 @@ fn the_command_has_one_result_for_each_and_the_exit_code_of_the_first_that_faile
 }
 
 #[test]
-fn an_interrupted_command_says_nothing_of_the_workspaces_that_it_did_not_come_to() {
+fn an_interrupted_command_has_no_results_for_workspaces_that_did_not_start() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["lab"]);
     let repository = sandbox.repository();
@@ -211,7 +211,7 @@ fn an_interrupted_command_says_nothing_of_the_workspaces_that_it_did_not_come_to
 
 #[test]
 #[ignore = "long: just test-long"]
-fn those_that_are_not_waited_for_are_named() {
+fn an_answer_that_does_not_wait_has_the_id_of_each_run() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["lab"]);
     let repository = sandbox.repository();
@@ -227,7 +227,7 @@ fn those_that_are_not_waited_for_are_named() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn only_so_many_go_on_at_once_and_the_configured_ones_are_not_kept_waiting_by_others() {
+fn other_runs_are_limited_and_do_not_delay_configured_ones() {
     let sandbox = Sandbox::new();
     with_workspaces(&sandbox, &["a", "b", "c", "d"]);
     let repository = sandbox.repository();
@@ -267,7 +267,7 @@ fn only_so_many_go_on_at_once_and_the_configured_ones_are_not_kept_waiting_by_ot
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_run_to_another_place_keeps_no_configured_run_of_its_workspace_waiting() {
+fn a_run_to_another_branch_does_not_delay_the_configured_run_of_its_workspace() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);

@@ -51,7 +51,7 @@ fn is_narrowed(outcome: &Outcome) -> bool {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_narrowed_pull_comes_to_what_a_full_one_does() {
+fn a_narrowed_pull_has_the_result_of_a_full_one() {
     let steps = std::env::var(STEPS_VARIABLE).map_or(STEPS, |steps| steps.parse().expect("a number"));
     let cases: [(&str, &[(&str, &str)]); 4] = [
         ("", &[]),
@@ -92,7 +92,7 @@ fn check(pair: &Pair<'_>, what: &str, is_alone: bool) {
 }
 
 #[test]
-fn one_change_is_pulled_alone() {
+fn only_the_changed_item_is_pulled() {
     let sandbox = Sandbox::new();
     sandbox.windmill.state("rich");
     let pair = Pair::new(&sandbox, "", &[]);
@@ -104,7 +104,7 @@ fn one_change_is_pulled_alone() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn each_run_asks_windmill_for_one_export() {
+fn each_run_requests_one_export() {
     let sandbox = Sandbox::new();
     sandbox.windmill.state("rich");
     let remote = sandbox.repository();
@@ -126,7 +126,7 @@ fn each_run_asks_windmill_for_one_export() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_doubt_makes_the_pull_a_full_one() {
+fn changes_that_affect_other_items_cause_a_full_pull() {
     let sandbox = Sandbox::new();
     sandbox.windmill.state("rich");
     let pair = Pair::new(&sandbox, "", &[]);

@@ -38,7 +38,7 @@ fn runs(service: &Service) -> Vec<Value> {
 // Trust depends on the token.
 
 #[test]
-fn without_the_services_token_a_request_chooses_nothing_and_nobody_is_asked() {
+fn a_request_without_the_services_token_cannot_choose_a_target_and_causes_no_request() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -65,7 +65,7 @@ fn without_the_services_token_a_request_chooses_nothing_and_nobody_is_asked() {
 }
 
 #[test]
-fn a_run_by_the_token_of_a_job_is_one_of_the_configured_backup() {
+fn a_run_with_the_token_of_a_job_counts_for_the_configured_backup() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).without("WINDMILL_TOKEN").serve();
@@ -81,7 +81,7 @@ fn a_run_by_the_token_of_a_job_is_one_of_the_configured_backup() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_token_that_windmill_refuses_takes_no_turn_and_counts_for_nothing() {
+fn a_token_that_windmill_refuses_is_not_queued_and_not_counted() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -106,7 +106,7 @@ fn a_token_that_windmill_refuses_takes_no_turn_and_counts_for_nothing() {
 }
 
 #[test]
-fn after_a_success_of_an_admin_a_token_of_another_user_is_refused_before_a_turn() {
+fn after_a_success_of_an_admin_a_token_of_another_user_is_refused_before_the_queue() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -131,7 +131,7 @@ fn after_a_success_of_an_admin_a_token_of_another_user_is_refused_before_a_turn(
 
 #[test]
 #[ignore = "long: just test-long"]
-fn refused_and_shown_runs_do_not_push_configured_ones_out_of_the_status() {
+fn refused_runs_and_dry_runs_do_not_displace_configured_runs_in_the_status() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -145,7 +145,7 @@ fn refused_and_shown_runs_do_not_push_configured_ones_out_of_the_status() {
 }
 
 #[test]
-fn an_answer_says_nothing_of_what_a_named_remote_said() {
+fn an_answer_has_no_text_from_a_remote_that_the_request_names() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).trusted().serve();
@@ -168,7 +168,7 @@ fn an_answer_says_nothing_of_what_a_named_remote_said() {
 // Web pages.
 
 #[test]
-fn a_web_page_starts_no_sync_unless_it_brings_the_token() {
+fn a_web_page_without_the_token_cannot_start_a_sync() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let open = configured(&sandbox, &repository).serve();
@@ -194,7 +194,7 @@ fn a_web_page_starts_no_sync_unless_it_brings_the_token() {
 }
 
 #[test]
-fn on_loopback_the_host_is_ours_or_localhost() {
+fn a_service_on_loopback_accepts_only_its_own_host_and_localhost() {
     let sandbox = Sandbox::new();
     let ask_as = |service: &Service, host: &str, path: &str| {
         let bytes = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -216,7 +216,7 @@ fn on_loopback_the_host_is_ours_or_localhost() {
 }
 
 #[test]
-fn a_query_of_post_sync_is_refused_by_its_names() {
+fn a_query_of_post_sync_is_refused_with_its_names_only() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -266,7 +266,7 @@ fn health_from(address: [u8; 4], to: SocketAddr) -> Duration {
 }
 
 #[test]
-fn health_answers_through_four_hundred_connections_that_are_silent_slow_or_half_read() {
+fn health_answers_during_four_hundred_silent_slow_or_half_read_connections() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -302,7 +302,7 @@ fn health_answers_through_four_hundred_connections_that_are_silent_slow_or_half_
 }
 
 #[test]
-fn callers_of_one_address_do_not_take_all_the_waiting_of_another() {
+fn callers_of_one_address_do_not_take_the_waiting_places_of_another() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();

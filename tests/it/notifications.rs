@@ -12,7 +12,7 @@ use support::windmill::SHOP;
 use support::*;
 
 /// Returns the run with every address set.
-fn told<'a>(run: Run<'a>, remote: &impl Remote, receivers: &Receivers, occasions: &str) -> Run<'a> {
+fn with_receivers<'a>(run: Run<'a>, remote: &impl Remote, receivers: &Receivers, occasions: &str) -> Run<'a> {
     run.workspace(SHOP)
         .remote(remote)
         .env("SLACK_WEBHOOK_URL", &receivers.url("slack"))
@@ -30,11 +30,11 @@ fn texts(receivers: &Receivers, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn everybody_is_told_in_the_form_that_they_take() {
+fn each_receiver_gets_its_own_format() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
-    let service = told(sandbox.service(), &repository, &receivers, "always").serve();
+    let service = with_receivers(sandbox.service(), &repository, &receivers, "always").serve();
     let answer = service.post_sync("");
     assert_eq!(answer.status, 200);
     let result = answer.json();
@@ -49,11 +49,11 @@ fn everybody_is_told_in_the_form_that_they_take() {
 }
 
 #[test]
-fn a_failure_is_told_when_it_begins_or_changes_and_a_recovery_once() {
+fn a_failure_is_reported_when_it_begins_or_changes_and_a_recovery_once() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
-    let mut service = told(sandbox.service(), &repository, &receivers, "failure,recovery").serve();
+    let mut service = with_receivers(sandbox.service(), &repository, &receivers, "failure,recovery").serve();
     assert_eq!(service.post_sync("").status, 200);
     sandbox.windmill.fail("/api/", Fault::Answer(401, "text/plain", "<!channel> @everyone".to_owned()));
     for _ in 0..3 {
@@ -66,7 +66,7 @@ fn a_failure_is_told_when_it_begins_or_changes_and_a_recovery_once() {
     receivers.wait_for("heartbeat/fail", 4);
     receivers.wait_for("url", 2);
     assert!(service.terminate().success());
-    let service = told(sandbox.service(), &repository, &receivers, "failure,recovery").serve();
+    let service = with_receivers(sandbox.service(), &repository, &receivers, "failure,recovery").serve();
     assert_eq!(service.post_sync("").status, 502);
     sandbox.windmill.heal();
     assert_eq!(service.post_sync("").status, 200);
@@ -88,12 +88,12 @@ fn a_failure_is_told_when_it_begins_or_changes_and_a_recovery_once() {
 }
 
 #[test]
-fn nobody_is_told_of_dry_runs_and_of_runs_with_other_settings() {
+fn dry_runs_and_runs_with_other_settings_are_not_reported() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
     let receivers = Receivers::start();
-    let mut service = told(sandbox.service(), &remote, &receivers, "always").trusted().serve();
+    let mut service = with_receivers(sandbox.service(), &remote, &receivers, "always").trusted().serve();
     assert_eq!(service.post_sync("{\"dry_run\":true}").status, 200);
     let elsewhere = format!("{{\"git_branch\":\"elsewhere\",\"windmill_token\":\"{WINDMILL_TOKEN}\"}}");
     assert_eq!(service.post_sync(&elsewhere).status, 200);
@@ -102,12 +102,12 @@ fn nobody_is_told_of_dry_runs_and_of_runs_with_other_settings() {
 }
 
 #[test]
-fn only_the_wanted_occasions_are_told() {
+fn only_the_configured_events_are_reported() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
     let sync = |occasions: &str| {
-        told(sandbox.sync(), &repository, &receivers, occasions).run();
+        with_receivers(sandbox.sync(), &repository, &receivers, occasions).run();
         receivers.deliveries().iter().filter(|one| one.to == "slack").count()
     };
     assert_eq!(sync("none"), 0);
@@ -122,7 +122,7 @@ fn only_the_wanted_occasions_are_told() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_receiver_that_fails_delays_no_sync_and_is_tried_again() {
+fn a_failing_receiver_delays_no_sync_and_is_tried_again() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
@@ -130,7 +130,7 @@ fn a_receiver_that_fails_delays_no_sync_and_is_tried_again() {
     receivers.fail("discord", Fault::Status(503), 2);
     receivers.fail("url", Fault::Status(404), 1);
     receivers.fail("heartbeat", Fault::Redirect("http://127.0.0.1:1".to_owned()), 1);
-    let service = told(sandbox.service(), &repository, &receivers, "always").serve();
+    let service = with_receivers(sandbox.service(), &repository, &receivers, "always").serve();
     assert_eq!(service.post_sync("").status, 200);
     assert_eq!(service.post_sync("").status, 200);
     assert!(!service.log().contains("SLACK_WEBHOOK_URL: cannot send"), "a sync waited for the one that hangs");
@@ -155,7 +155,7 @@ fn a_receiver_that_fails_delays_no_sync_and_is_tried_again() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn an_answer_that_is_not_http_is_named_and_the_notice_is_sent_again() {
+fn an_answer_that_is_not_http_is_logged_and_the_notice_is_sent_again() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -176,12 +176,12 @@ fn an_answer_that_is_not_http_is_named_and_the_notice_is_sent_again() {
 }
 
 #[test]
-fn a_signal_ends_a_command_that_only_has_notices_to_send() {
+fn a_signal_ends_a_command_that_still_sends_notices() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let receivers = Receivers::start();
     receivers.fail("slack", Fault::Hang, 9);
-    let mut sync = told(sandbox.sync(), &repository, &receivers, "always").start();
+    let mut sync = with_receivers(sandbox.sync(), &repository, &receivers, "always").start();
     receivers.wait_for("heartbeat", 1);
     eventually("it ends", || {
         sync.terminate();
@@ -202,7 +202,7 @@ fn the_addresses_are_secrets() {
     receivers.fail("discord", Fault::Status(404), 1);
     let file = sandbox.path().join("address");
     std::fs::write(&file, format!("http://127.0.0.1:1/{HOOK_SECRET}\n")).unwrap();
-    let outcome = told(sandbox.sync(), &remote, &receivers, "always")
+    let outcome = with_receivers(sandbox.sync(), &remote, &receivers, "always")
         .without("NOTIFY_URL")
         .env("NOTIFY_URL_FILE", &file.display().to_string())
         .env("LOG_LEVEL", "trace")

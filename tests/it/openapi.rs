@@ -30,7 +30,7 @@ fn parsed(text: &str) -> Value {
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value:?} is no text"))
+    value.as_str().unwrap_or_else(|| panic!("{value:?} is not text"))
 }
 
 fn texts(value: &Value) -> Vec<&str> {
@@ -172,7 +172,7 @@ fn as_described(description: &Description, service: &Service, method: &str, path
 }
 
 #[test]
-fn the_paths_and_methods_of_the_service_are_described_and_no_others() {
+fn exactly_the_paths_and_methods_of_the_service_are_described() {
     let description = Description::new();
     let described: BTreeSet<_> = members(&description.0["paths"]).map(|(path, _)| path).collect();
     let routes = code("src/api/routes.rs");
@@ -191,7 +191,7 @@ fn the_paths_and_methods_of_the_service_are_described_and_no_others() {
 }
 
 #[test]
-fn the_statuses_of_the_code_are_described_and_no_others() {
+fn exactly_the_statuses_of_the_code_are_described() {
     let mut of_code = BTreeSet::new();
     let calls = ["Refusal::new(", "Response::error(", "Self::error(", "Response::json(", "Response::new("];
     for path in ["src/api/routes.rs", "src/http/request.rs", "src/http/response.rs", "src/http/server/connection.rs"] {
@@ -226,7 +226,7 @@ fn codes_of_the_code() -> BTreeMap<String, u16> {
 const OF_OTHER_COMMANDS: [&str; 3] = ["restored", "differs", "overdue"];
 
 #[test]
-fn each_code_is_described_at_the_status_that_a_sync_answers_with() {
+fn each_code_is_described_at_its_status() {
     let description = Description::new();
     let codes = codes_of_the_code();
     let listed: BTreeSet<_> = texts(&description.0["components"]["schemas"]["Code"]["enum"]).into_iter().collect();
@@ -255,7 +255,7 @@ fn each_code_is_described_at_the_status_that_a_sync_answers_with() {
 }
 
 #[test]
-fn the_fields_of_a_sync_are_described_and_no_others() {
+fn exactly_the_fields_of_a_sync_are_described() {
     let description = Description::new();
     let schema = &description.0["components"]["schemas"]["SyncRequest"];
     let of_repository = members(&schema["properties"]["repository"]["properties"]);
@@ -283,7 +283,7 @@ fn the_fields_of_a_sync_are_described_and_no_others() {
 }
 
 #[test]
-fn the_examples_are_as_the_schemas_say() {
+fn the_examples_match_their_schemas() {
     let description = Description::new();
     let mut seen = 0;
     let mut check = |what: &str, content: &Value| {
@@ -306,7 +306,7 @@ fn the_examples_are_as_the_schemas_say() {
 }
 
 #[test]
-fn the_description_is_of_this_version_and_says_who_needs_a_token() {
+fn the_description_has_this_version_and_the_routes_that_need_a_token() {
     let description = Description::new();
     assert_eq!(text(&description.0["info"]["version"]), env!("CARGO_PKG_VERSION"));
     let sandbox = Sandbox::new();
@@ -324,7 +324,7 @@ fn the_description_is_of_this_version_and_says_who_needs_a_token() {
 }
 
 #[test]
-fn what_the_service_answers_is_as_described_with_nothing_left_out() {
+fn each_answer_of_the_service_is_described_in_full() {
     let description = Description::new();
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -358,7 +358,7 @@ fn what_the_service_answers_is_as_described_with_nothing_left_out() {
 }
 
 #[test]
-fn a_description_that_leaves_something_out_is_seen() {
+fn an_incomplete_description_is_noticed() {
     let description = Description::new();
     let schema = &description.0["components"]["schemas"]["Health"];
     let faults = |text: &str| description.faults(schema, &parsed(text));
@@ -412,7 +412,7 @@ mod schemathesis {
 
     #[test]
     #[ignore = "needs Schemathesis: just test-tools"]
-    fn finds_nothing_in_a_service_that_can_sync() {
+    fn finds_no_fault_in_a_service_that_can_sync() {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
         let service = configured(&sandbox, &repository).serve();
@@ -422,7 +422,7 @@ mod schemathesis {
 
     #[test]
     #[ignore = "needs Schemathesis: just test-tools"]
-    fn finds_nothing_in_a_service_without_settings() {
+    fn finds_no_fault_in_a_service_without_settings() {
         let sandbox = Sandbox::new();
         let service = sandbox.service().without("WINDMILL_TOKEN").env("SYNC_API_TOKEN", API_TOKEN).serve();
         finds_nothing(&sandbox, &service);

@@ -70,7 +70,7 @@ fn assert_shows_the_status(browser: &mut Chromium, status: &Value) {
 
 #[test]
 #[ignore = "needs Chromium: just test-page"]
-fn it_shows_what_the_status_says_at_both_widths_with_and_without_a_token() {
+fn it_shows_the_status_at_both_widths_with_and_without_a_token() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).env("SYNC_SCHEDULE", "0 0 1 1 *");
@@ -78,13 +78,13 @@ fn it_shows_what_the_status_says_at_both_widths_with_and_without_a_token() {
     assert_eq!(open.post_sync("").status, 200);
     sandbox.windmill.fail("/api/", Fault::Status(401));
     assert_eq!(open.post_sync("").status, 502);
-    let told = status(&open);
+    let report = status(&open);
     let mut browser = Chromium::start();
     for view in [View::DESKTOP, View::PHONE] {
         assert_eq!(browser.open(&open, view, None), 200);
-        assert_shows_the_status(&mut browser, &told);
+        assert_shows_the_status(&mut browser, &report);
         assert_eq!(browser.open(&guarded, view, Some(TOKEN)), 200);
-        assert_shows_the_status(&mut browser, &told);
+        assert_shows_the_status(&mut browser, &report);
         for refused in [None, Some("another")] {
             assert_eq!(browser.open(&guarded, view, refused), 401);
             assert_eq!(browser.text("[data-workspace=shop]"), None);
@@ -94,7 +94,7 @@ fn it_shows_what_the_status_says_at_both_widths_with_and_without_a_token() {
 
 #[test]
 #[ignore = "needs Chromium: just test-page"]
-fn it_follows_a_run_while_it_goes_on() {
+fn it_shows_the_progress_of_a_run() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -112,7 +112,7 @@ fn it_follows_a_run_while_it_goes_on() {
             ["fetch", "probe"]
         );
         let clock = browser.text(".note.busy [data-wording=running]").unwrap();
-        eventually("the clock of the run goes on", || {
+        eventually("the time of the run advances", || {
             (browser.text(".note.busy [data-wording=running]")? > clock).then_some(())
         });
         drop(held);
@@ -125,7 +125,7 @@ fn it_follows_a_run_while_it_goes_on() {
 
 #[test]
 #[ignore = "needs Chromium: just test-page"]
-fn it_says_that_the_service_is_gone() {
+fn it_says_that_the_service_does_not_answer() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -274,7 +274,7 @@ fn a_commit_links_to_its_forge_by_https_only() {
 
 #[test]
 #[ignore = "needs Chromium: just test-page"]
-fn nothing_that_a_name_a_message_or_a_warning_says_is_run() {
+fn no_script_in_a_name_a_message_or_a_warning_runs() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let hostile = "<img src='https://evil.example/x' onerror='alert(1)'><script>alert(2)</script>\"'&amp;";

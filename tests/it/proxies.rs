@@ -40,7 +40,7 @@ fn assert_asked(proxy: &Proxy, wanted: &[String]) {
 }
 
 #[test]
-fn questions_git_and_notices_go_through_the_proxy_in_either_spelling() {
+fn requests_git_and_notices_use_the_proxy_in_upper_and_lower_case_variables() {
     for (variable, off) in [("http_proxy", "NO_PROXY"), ("HTTP_PROXY", "no_proxy"), ("ALL_PROXY", "NO_PROXY")] {
         let sandbox = Sandbox::replayed();
         let repository = sandbox.repository();
@@ -75,7 +75,7 @@ fn questions_git_and_notices_go_through_the_proxy_in_either_spelling() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn https_goes_through_a_tunnel() {
+fn https_uses_a_tunnel() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let (remote, receivers, proxy) = (GitHttp::serve(&repository), Receivers::start(), Proxy::start());
@@ -104,7 +104,7 @@ fn https_goes_through_a_tunnel() {
 }
 
 #[test]
-fn a_proxy_that_refuses_us_is_named_and_its_password_is_not_shown() {
+fn a_proxy_that_refuses_a_request_is_named_without_its_password() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let (remote, receivers, proxy) = (GitHttp::serve(&repository), Receivers::start(), Proxy::start());
@@ -112,8 +112,8 @@ fn a_proxy_that_refuses_us_is_named_and_its_password_is_not_shown() {
     let run = everybody(&sandbox, &remote, &receivers).env("http_proxy", &proxy.url_with(&wrong));
     let of_windmill = run.clone().remote(&repository).run().expect("windmill_unreachable");
     assert!(of_windmill.message().contains("407"), "{of_windmill}");
-    let told = "SLACK_WEBHOOK_URL: cannot send the notice of run";
-    assert!(of_windmill.stderr.contains(told), "{of_windmill}");
+    let message = "SLACK_WEBHOOK_URL: cannot send the notice of run";
+    assert!(of_windmill.stderr.contains(message), "{of_windmill}");
     let windmill = address_in(&sandbox.windmill.base_url());
     proxy.route(&windmill.to_string(), windmill);
     // git's list has no ports, so Windmill gets another name.
@@ -147,7 +147,7 @@ mod bun {
 
     #[test]
     #[ignore = "needs Bun: just test-tools"]
-    fn our_questions_go_through_the_proxy_and_wmill_reads_from_us_past_it() {
+    fn our_requests_use_the_proxy_and_wmill_reaches_us_directly() {
         let sandbox = Sandbox::new();
         wmill_under_bun(&sandbox);
         let repository = sandbox.repository();

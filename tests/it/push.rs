@@ -22,7 +22,7 @@ fn empty_repository(replay: &Replay) -> BareRepository {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_folder_in_a_repository_that_holds_nothing_else_is_a_folder_still() {
+fn the_folder_is_kept_in_a_repository_without_other_files() {
     let replay = Replay::new();
     let remote = empty_repository(&replay);
     let sync = replay.sandbox.sync().remote(&remote).subdir("backup");
@@ -39,7 +39,7 @@ fn a_folder_in_a_repository_that_holds_nothing_else_is_a_folder_still() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_file_where_the_folder_must_be_gives_way_and_is_named() {
+fn a_file_in_place_of_the_folder_is_replaced_and_named() {
     let replay = Replay::new();
     replay.remote.commit("main").symlink("backups", "/etc").done("A link in the way");
     let sync = replay.sync().subdir("backups/shop");
@@ -54,7 +54,7 @@ fn a_file_where_the_folder_must_be_gives_way_and_is_named() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_lost_volume_costs_nothing() {
+fn a_sync_after_a_lost_volume_succeeds() {
     let replay = Replay::new();
     let first = replay.sync().run().expect("pushed");
     fs::remove_dir_all(replay.sandbox.data()).unwrap();
@@ -79,7 +79,7 @@ fn a_remote_made_again_gets_the_backup_again() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_branch_that_somebody_moves_back_or_deletes_gets_the_backup_again() {
+fn a_branch_that_was_moved_back_or_deleted_gets_the_backup_again() {
     let replay = Replay::new();
     let start = replay.remote.tip("main").unwrap();
     replay.sync().run().expect("pushed");
@@ -92,7 +92,7 @@ fn a_branch_that_somebody_moves_back_or_deletes_gets_the_backup_again() {
 }
 
 #[test]
-fn what_a_person_does_to_windmills_files_is_undone_and_other_files_stay() {
+fn manual_changes_to_windmills_files_are_undone_and_other_files_stay() {
     let replay = Replay::new();
     replay.sync().run().expect("pushed");
     let theirs = [("f/ops/job_00000.ts", "// mine\n"), ("docs/notes.md", "notes\n"), ("f/ops/notes.md", "notes\n")];
@@ -106,7 +106,7 @@ fn what_a_person_does_to_windmills_files_is_undone_and_other_files_stay() {
 // Another writer during a push.
 
 #[test]
-fn another_writer_in_between_is_built_on() {
+fn a_commit_of_another_writer_becomes_the_parent_of_ours() {
     for moment in [PushMoment::Asked, PushMoment::Received] {
         let replay = Replay::new();
         let start = replay.remote.tip("main").unwrap();
@@ -129,7 +129,7 @@ fn another_writer_in_between_is_built_on() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_writer_who_is_always_first_is_told_as_a_rejection() {
+fn a_writer_who_is_always_first_makes_the_sync_end_with_git_rejected() {
     let replay = Replay::new();
     let remote = GitHttp::serve(&replay.remote);
     let (writer, mut count) = (replay.remote.clone(), 0);
@@ -151,7 +151,7 @@ fn a_writer_who_is_always_first_is_told_as_a_rejection() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn another_writer_right_after_our_push_does_not_unmake_it() {
+fn a_commit_of_another_writer_right_after_our_push_does_not_fail_it() {
     let replay = Replay::new();
     let remote = GitHttp::serve(&replay.remote);
     let writer = replay.remote.clone();
@@ -169,7 +169,7 @@ fn another_writer_right_after_our_push_does_not_unmake_it() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_forced_push_in_between_is_built_on() {
+fn a_forced_push_of_another_writer_becomes_the_parent_of_ours() {
     for moment in [PushMoment::Received, PushMoment::Taken] {
         let replay = Replay::new();
         let other = replay.remote.commit_files("aside", &[("other.txt", "unrelated\n")]);
@@ -186,7 +186,7 @@ fn a_forced_push_in_between_is_built_on() {
 // Pushes that are refused or not answered.
 
 #[test]
-fn a_push_that_the_server_refuses_is_never_a_success() {
+fn a_push_that_the_server_refuses_never_succeeds() {
     let replay = Replay::new();
     let remote = empty_repository(&replay);
     let sync = replay.sandbox.sync().remote(&remote);
@@ -213,7 +213,7 @@ fn a_push_that_the_server_refuses_is_never_a_success() {
 }
 
 #[test]
-fn a_push_whose_answer_is_lost_is_found_on_the_remote_and_not_made_again() {
+fn a_push_is_found_if_its_answer_was_lost_and_is_not_repeated() {
     let replay = Replay::new();
     let repository = empty_repository(&replay);
     let remote = GitHttp::serve(&repository);

@@ -1,5 +1,5 @@
 //! Bytes in, status out, reason: what the real listener does with valid and invalid requests, one row each. A section
-//! says once how all its rows begin and end. Each accepted form stands beside the most similar one that is refused. The
+//! says once how all its rows begin and end. Each accepted form is next to the most similar refused one. The
 //! routes are defined in this file, so that the rows are only about HTTP.
 
 use std::io::{Read as _, Write as _};
@@ -65,14 +65,14 @@ const SECTIONS: &[Section] = &[
             (b"TRACE", 405, "TRACE"),
             (b"M-SEARCH!#$%&'*+.^_`|~", 405, "every character of a token"),
             (b"G@T", 400, "not a token"),
-            (b"GET:", 400, "a colon is not of a token"),
+            (b"GET:", 400, "a token has no colon"),
             (b"G\xc3\x89T", 400, "raw UTF-8 in the method"),
             (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEF", 405, "32 bytes of method"),
             (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG", 501, "33 bytes of method"),
         ],
     },
     Section {
-        about: "Methods, and the paths that take them",
+        about: "Methods of the routes",
         before: b"",
         after: b"",
         rows: &[
@@ -99,14 +99,14 @@ const SECTIONS: &[Section] = &[
         ],
     },
     Section {
-        about: "Versions, and what else they decide",
+        about: "Versions with other rules",
         before: b"",
         after: b"",
         rows: &[
             (b"GET /health HTTP/1.0\r\n\r\n", 200, "HTTP/1.0, which has no Host"),
-            (b"GET /health HTTP/1.2\r\n\r\n", 400, "and needs what 1.1 needs"),
+            (b"GET /health HTTP/1.2\r\n\r\n", 400, "HTTP/1.2 needs a Host, like 1.1"),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "the preface of HTTP/2"),
-            (b"GET /health\r\n\r\n", 400, "HTTP/0.9 as it was"),
+            (b"GET /health\r\n\r\n", 400, "a request of HTTP/0.9"),
         ],
     },
     Section {
@@ -114,18 +114,18 @@ const SECTIONS: &[Section] = &[
         before: b"GET ",
         after: b" HTTP/1.1\r\nHost: a\r\n\r\n",
         rows: &[
-            (b"/", 404, "the root, of which this handler has nothing"),
+            (b"/", 404, "the root, for which there is no route here"),
             (b"/health?verbose=1&x=%2F/?", 200, "a query"),
             (b"/health?", 200, "an empty query"),
             (b"/health#top", 400, "a fragment"),
             (b"/health/", 404, "another path"),
-            (b"/health;a=b", 404, "a parameter is of the path"),
+            (b"/health;a=b", 404, "a parameter is part of the path"),
             (b"//health", 404, "another path, not another host"),
             (b"/../health", 404, "dot segments are not resolved"),
             (b"health", 400, "no slash at the beginning"),
             (b"http://a/health", 400, "absolute form"),
             (b"?a", 400, "a query alone"),
-            (b"/%68ealth", 404, "escapes are kept as they are"),
+            (b"/%68ealth", 404, "escapes are not decoded"),
             (b"/%00", 404, "an escaped NUL stays escaped"),
             (b"/health%0d%0aX:%20y", 404, "an escaped line end stays escaped"),
             (b"/%c3%A9", 404, "escaped UTF-8"),
@@ -133,9 +133,9 @@ const SECTIONS: &[Section] = &[
             (b"/health?\xe9", 400, "raw latin-1 in the query"),
             (b"/%", 400, "an escape without digits"),
             (b"/%a", 400, "an escape with one digit"),
-            (b"/%ag", 400, "an escape with no hex digit"),
+            (b"/%ag", 400, "an escape with a digit that is not hexadecimal"),
             (b"/health?x=%%30", 400, "an escape within an escape"),
-            (b"/-._~!$&'()*+,;=:@", 404, "all that a path may hold"),
+            (b"/-._~!$&'()*+,;=:@", 404, "every character that a path permits"),
             (b"/a\"b", 400, "a raw quote"),
             (b"/a<b", 400, "a raw less-than"),
             (b"/a>b", 400, "a raw greater-than"),
@@ -180,7 +180,7 @@ const SECTIONS: &[Section] = &[
         before: b"GET /health HTTP/1.1\r\n",
         after: b"\r\n\r\n",
         rows: &[
-            (b"hOsT: a", 200, "names do not care for case"),
+            (b"hOsT: a", 200, "names are case-insensitive"),
             (b"Host: a\r\nHost: a", 400, "Host twice"),
             (b"Host: a\r\nhost: b", 400, "Host twice, in two spellings"),
             (b"Host:", 400, "an empty Host"),
@@ -193,7 +193,7 @@ const SECTIONS: &[Section] = &[
             (b"Host: u@a", 400, "a user"),
             (b"Host: \xc3\xa9", 400, "raw UTF-8"),
             (b"Host: a:", 200, "an empty port, which the grammar has"),
-            (b"Host: a:80x", 400, "a port that is none"),
+            (b"Host: a:80x", 400, "a port that is not a number"),
             (b"Host: a:123456", 400, "a port of six digits"),
             (b"Host: :80", 400, "a port alone"),
             (b"Host: 127.0.0.1:80", 200, "an address"),
@@ -207,13 +207,13 @@ const SECTIONS: &[Section] = &[
         ],
     },
     Section {
-        about: "Host, and where it need not be",
+        about: "Host, and requests without it",
         before: b"",
         after: b"",
         rows: &[
             (b"GET /health HTTP/1.1\r\n\r\n", 400, "no Host"),
             (b"GET /health HTTP/1.0\r\nHost: a\r\n\r\n", 200, "HTTP/1.0 may send it"),
-            (b"GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400, "once"),
+            (b"GET /health HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n", 400, "but only once"),
         ],
     },
     Section {
@@ -221,7 +221,7 @@ const SECTIONS: &[Section] = &[
         before: b"GET /health HTTP/1.1\r\nHost: a\r\n",
         after: b"\r\n\r\n",
         rows: &[
-            (b"X-Empty:\r\nX_1.~: b\tc ", 200, "odd, and allowed"),
+            (b"X-Empty:\r\nX_1.~: b\tc ", 200, "unusual, and permitted"),
             (b"Content_Length: 5\r\nTransfer_Encoding: chunked", 200, "names that only look like others"),
             (b"X: \xc3\xa9\xff", 200, "opaque bytes in a value that is not read"),
             (b"X: a\0b", 400, "a NUL in a value"),
@@ -234,9 +234,9 @@ const SECTIONS: &[Section] = &[
             (b"X: b\r\n\tc", 400, "obsolete folding by a tab"),
             (b": b", 400, "no name"),
             (b"nothing", 400, "no colon"),
-            (b"X(y): b", 400, "a name that is no token"),
+            (b"X(y): b", 400, "a name that is not a token"),
             (b"\xc3\xa9: b", 400, "a name in raw UTF-8"),
-            (b"Connection: keep-alive, Upgrade\r\nUpgrade: h2c", 200, "an upgrade that is not taken"),
+            (b"Connection: keep-alive, Upgrade\r\nUpgrade: h2c", 200, "an upgrade that is ignored"),
         ],
     },
     Section {
@@ -269,12 +269,12 @@ const SECTIONS: &[Section] = &[
             (b"Content-Length: \xd9\xa2", 400, "digits of another script"),
             (b"Content-Length:", 400, "an empty one"),
             (b"Content-Length : 2", 400, "a space before the colon"),
-            (b"Content-Length: 18446744073709551618", 413, "that would wrap to 2"),
+            (b"Content-Length: 18446744073709551618", 413, "a number that would wrap to 2"),
             (b"Content-Length: 3", 400, "a body cut off"),
         ],
     },
     Section {
-        about: "Content-Length, and bodies of another length or method",
+        about: "Content-Length that does not fit the body or the method",
         before: b"",
         after: b"",
         rows: &[
@@ -283,22 +283,22 @@ const SECTIONS: &[Section] = &[
             (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 65537\r\n\r\n", 413, "one byte too many"),
             (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 18446744073709551616\r\n\r\n", 413, "more than 64 bits"),
             (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 3\r\n\r\n", 400, "a body that never begins"),
-            (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}GET /x HTTP/1.1\r\n", 200, "what comes after is not read"),
-            (b"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 200, "GET that says it has none"),
+            (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}GET /x HTTP/1.1\r\n", 200, "bytes after it are not read"),
+            (b"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", 200, "GET with an empty body"),
             (b"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 400, "GET with a body"),
             (b"HEAD /health HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 400, "HEAD with a body"),
             (b"POST /sync HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", 200, "HTTP/1.0 with a body"),
         ],
     },
     Section {
-        about: "Transfer-Encoding: no coding is taken",
+        about: "Transfer-Encoding: no coding is supported",
         before: b"POST /sync HTTP/1.1\r\nHost: a\r\n",
         after: b"\r\n\r\n0\r\n\r\n",
         rows: &[
             (b"Transfer-Encoding: chunked", 411, "chunked, which a client can do without"),
             (b"transfer-encoding: CHUNKED", 411, "in another case"),
             (b"Transfer-Encoding: gzip, chunked", 501, "two codings"),
-            (b"Transfer-Encoding: xchunked", 501, "a coding that is not known"),
+            (b"Transfer-Encoding: xchunked", 501, "an unknown coding"),
             (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400, "twice"),
             (b"Transfer-Encoding: chunked\r\nContent-Length: 5", 400, "before Content-Length"),
             (b"Content-Length: 0\r\nTransfer-Encoding: chunked", 400, "after Content-Length"),
@@ -308,24 +308,24 @@ const SECTIONS: &[Section] = &[
         ],
     },
     Section {
-        about: "Transfer-Encoding, beside other things",
+        about: "Transfer-Encoding with other headers",
         before: b"",
         after: b"",
         rows: &[
-            (b"POST /sync HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501, "a coding that was abolished"),
+            (b"POST /sync HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n", 501, "an obsolete coding"),
             (b"POST /sync HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:\r\n\r\n", 501, "an empty one"),
-            (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: identity\r\n\r\n{}", 400, "of any kind, with Content-Length"),
+            (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: identity\r\n\r\n{}", 400, "any coding, with Content-Length"),
             (b"POST /sync HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "in HTTP/1.0"),
             (b"GET /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 411, "on a GET"),
-            (b"GET /health HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: X\r\n\r\n", 200, "TE and Trailer are something else"),
+            (b"GET /health HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: X\r\n\r\n", 200, "TE and Trailer are other headers"),
         ],
     },
     Section {
-        about: "Expect, where the body comes along",
+        about: "Expect, with the body in the same request",
         before: b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n",
         after: b"\r\n\r\n{}",
         rows: &[
-            (b"Expect: 100-continue", 200, "the one that is known"),
+            (b"Expect: 100-continue", 200, "the supported one"),
             (b"Expect: 100-Continue", 200, "in another case"),
             (b"Expect: 100-continued", 417, "another one"),
             (b"Expect: 100-continue, x", 417, "a list"),
@@ -338,11 +338,11 @@ const SECTIONS: &[Section] = &[
         before: b"",
         after: b"",
         rows: &[
-            (b"POST /sync HTTP/1.0\r\nExpect: x\r\n\r\n", 200, "HTTP/1.0 has none"),
+            (b"POST /sync HTTP/1.0\r\nExpect: x\r\n\r\n", 200, "HTTP/1.0 has no Expect"),
         ],
     },
     Section {
-        about: "What a body has to be",
+        about: "The type and coding of a body",
         before: b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n",
         after: b"\r\n\r\n{}",
         rows: &[
@@ -350,7 +350,7 @@ const SECTIONS: &[Section] = &[
             (b"Content-Type: application/json; charset=utf-16", 415, "JSON in UTF-16"),
             (b"Content-Type: text/plain", 415, "text"),
             (b"Content-Type: application/x-www-form-urlencoded", 415, "a form, curl's default"),
-            (b"Content-Type: \xff", 400, "a type that is no text"),
+            (b"Content-Type: \xff", 400, "a type that is not text"),
             (b"Content-Type: application/json\r\nContent-Type: text/plain", 400, "two types"),
             (b"Content-Type: application/json\r\nContent-Encoding: identity", 200, "not compressed"),
             (b"Content-Type: application/json\r\nContent-Encoding: gzip", 415, "compressed"),
@@ -358,11 +358,11 @@ const SECTIONS: &[Section] = &[
         ],
     },
     Section {
-        about: "What a body has to be, where there is none or nothing is said",
+        about: "A body without a type, and types without a body",
         before: b"",
         after: b"",
         rows: &[
-            (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 415, "nothing said"),
+            (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 415, "no Content-Type"),
             (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\n\r\n", 200, "text, without a body"),
             (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\n\r\n", 200, "compressed, without a body"),
         ],
@@ -378,11 +378,11 @@ const SECTIONS: &[Section] = &[
             (b"Authorization: t0ken", 401, "no scheme"),
             (b"Authorization: Basic t0ken", 401, "another scheme"),
             (b"Authorization: Bearer t0ken\r\nAuthorization: Bearer t0kem", 400, "two"),
-            (b"Authorization: Bearer \xff", 400, "no text"),
+            (b"Authorization: Bearer \xff", 400, "not text"),
         ],
     },
     Section {
-        about: "The token, where there is none",
+        about: "A request without the token",
         before: b"",
         after: b"",
         rows: &[
@@ -391,11 +391,11 @@ const SECTIONS: &[Section] = &[
         ],
     },
     Section {
-        about: "Cut off, and no HTTP at all",
+        about: "Incomplete requests, and other protocols",
         before: b"",
         after: b"",
         rows: &[
-            (b"", 0, "nothing: there is nobody to answer"),
+            (b"", 0, "nothing: no client waits for an answer"),
             (b"\r\n", 400, "an empty line"),
             (b"GET", 400, "a method cut off"),
             (b"GET /health HTTP/1.1\r\nHost: a\r\n", 400, "the last line is missing"),
@@ -415,12 +415,12 @@ const SECTIONS: &[Section] = &[
 /// for more.
 #[rustfmt::skip]
 const LEFT_OPEN: &[Row] = &[
-    (b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", 200, "answered, though more could come"),
+    (b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n", 200, "an answer, although more could follow"),
     (b"GET /health HTTP/1.1\r\nHost: a\r\n\r", 408, "one byte less"),
     (b"GET /health HTTP/1.1\r\nHost: a\r\n", 408, "the last line never comes"),
     (b"GET", 408, "the method never ends"),
     (b"\r\n", 408, "an empty line"),
-    (b"", 0, "nothing: browsers open connections in advance, and are not told off"),
+    (b"", 0, "nothing: browsers open connections in advance, so this is not an error"),
     // An invalid request is refused before the head is complete.
     (b"GET /health HTTP/2.0\r\n", 505, "another major version"),
     (b"GET /health HTTP/1.1\n", 400, "a bare LF"),
@@ -431,7 +431,7 @@ const LEFT_OPEN: &[Row] = &[
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", 200, "the whole body"),
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{", 408, "one byte less"),
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n", 408, "a body that never begins"),
-    (b"POST /sync HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 411, "chunks are not waited for"),
+    (b"POST /sync HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 411, "the server does not wait for chunks"),
     // Expect: the server asks for the body when the head gives no reason to refuse it.
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 100, "go on"),
     (b"POST /private HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer t0ken\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 100, "go on, with the right token"),
@@ -440,7 +440,7 @@ const LEFT_OPEN: &[Row] = &[
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 65536\r\nExpect: 100-continue\r\n\r\n", 100, "the longest body"),
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 65537\r\nExpect: 100-continue\r\n\r\n", 413, "one byte more"),
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 415, "not JSON"),
-    (b"POST /absent HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 404, "nothing there"),
+    (b"POST /absent HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 404, "no route"),
     (b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 405, "not with this method"),
     (b"POST /sync HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", 200, "no body to ask for"),
     (b"POST /sync HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n", 408, "HTTP/1.0 has no interim answers"),
@@ -627,7 +627,7 @@ fn every_row_gets_its_status() {
 }
 
 #[test]
-fn every_row_that_is_left_open_gets_its_status() {
+fn every_row_whose_client_stays_connected_gets_its_status() {
     const INTERIM: &str = "HTTP/1.1 100 Continue\r\n\r\n";
     let short = Duration::from_secs(1);
     let listener = Listener::start(Limits { timeout: short, ..Limits::default() });
@@ -649,7 +649,7 @@ fn every_row_that_is_left_open_gets_its_status() {
 }
 
 #[test]
-fn the_table_is_as_large_as_it_says_and_has_no_row_twice() {
+fn the_table_has_the_expected_size_and_no_duplicates() {
     let mut all = all_bytes();
     assert!(all.len() >= 240, "{} rows", all.len());
     let left_open = LEFT_OPEN.len();

@@ -50,7 +50,7 @@ fn release(folder: &Path, version: &str) -> Finished {
 }
 
 #[test]
-fn a_release_has_its_number_everywhere_its_news_and_its_tag_and_is_published_nowhere() {
+fn a_release_has_its_number_changelog_and_tag_and_is_not_published() {
     let sandbox = Sandbox::new();
     let folder = copy(&sandbox);
     let read = |path: &str| fs::read_to_string(folder.join(path)).unwrap();
@@ -65,8 +65,8 @@ fn a_release_has_its_number_everywhere_its_news_and_its_tag_and_is_published_now
     let changelog = read("CHANGELOG.md");
     assert!(changelog.contains("\n## [Unreleased]\n\n## [7.8.9] - 2"), "{changelog}");
     assert!(changelog.contains(news.trim()));
-    let told = git(&folder, &["tag", "--list", "--format=%(contents)", "v7.8.9"]);
-    assert_eq!(told.trim(), format!("windmill-git-sync 7.8.9\n{news}").trim());
+    let tag_message = git(&folder, &["tag", "--list", "--format=%(contents)", "v7.8.9"]);
+    assert_eq!(tag_message.trim(), format!("windmill-git-sync 7.8.9\n{news}").trim());
     for (path, line) in [
         ("Cargo.toml", "version = \"7.8.9\""),
         ("Cargo.lock", "name = \"windmill-git-sync\"\nversion = \"7.8.9\""),
@@ -83,7 +83,7 @@ fn a_release_has_its_number_everywhere_its_news_and_its_tag_and_is_published_now
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_release_that_cannot_be_one_changes_nothing() {
+fn a_refused_release_changes_nothing() {
     let sandbox = Sandbox::new();
     let folder = copy(&sandbox);
     let refused = |version: &str, why: &str| {

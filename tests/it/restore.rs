@@ -66,7 +66,7 @@ fn fingerprint_in(message: &str) -> Option<&str> {
 }
 
 #[test]
-fn what_a_sync_took_comes_back_after_a_mistake_and_a_restore_can_be_undone() {
+fn a_restore_undoes_a_mistake_and_can_be_undone() {
     let (sandbox, remote) = synced();
     let tip = remote.tip("main").unwrap();
     let before = pulled_alone(&sandbox, OUR_DEFAULTS);
@@ -118,7 +118,7 @@ fn what_a_sync_took_comes_back_after_a_mistake_and_a_restore_can_be_undone() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_new_workspace_gets_all_but_what_its_key_cannot_read_and_nothing_starts() {
+fn a_new_workspace_gets_all_but_unreadable_secrets_and_nothing_starts() {
     let (sandbox, remote) = synced();
     sandbox.windmill.edit(|shop| {
         let schedule = "f/ops/every_night.schedule.json";
@@ -152,7 +152,7 @@ fn a_new_workspace_gets_all_but_what_its_key_cannot_read_and_nothing_starts() {
 
 #[test]
 #[ignore = "long: just test-restore"]
-fn the_key_goes_first_and_the_secrets_can_be_read_after_it() {
+fn the_key_is_restored_first_and_makes_the_secrets_readable() {
     let (sandbox, remote) = synced();
     let key = deployed::key(&sandbox.windmill.workspace("shop")).unwrap();
     let secret = plain_secret(&sandbox.windmill, "shop", SECRET).unwrap();
@@ -189,7 +189,7 @@ fn the_key_goes_first_and_the_secrets_can_be_read_after_it() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_restore_is_of_the_commit_and_the_paths_that_are_named() {
+fn a_restore_uses_the_given_commit_and_paths() {
     let (sandbox, remote) = synced();
     let old = remote.tip("main").unwrap();
     sandbox.windmill.put("f/ops/job_00000.ts", "export async function main() { return 'new' }\n");
@@ -231,7 +231,7 @@ fn a_restore_is_of_the_commit_and_the_paths_that_are_named() {
 
 #[test]
 #[ignore = "long: just test-restore"]
-fn a_hostile_repository_leads_nowhere_and_runs_nothing() {
+fn a_hostile_repository_is_not_followed_and_runs_nothing() {
     let (sandbox, remote) = synced();
     let trace = sandbox.path().join("trace");
     let outside = sandbox.file("outside.ts", "export const PLANTED = 1\n");
@@ -265,7 +265,7 @@ fn a_hostile_repository_leads_nowhere_and_runs_nothing() {
 }
 
 #[test]
-fn what_does_not_come_back_is_told() {
+fn items_that_do_not_come_back_are_reported() {
     let (sandbox, remote) = synced();
     let region = "f/ops/region.variable.json";
     sandbox.windmill.remove(region);
@@ -286,21 +286,21 @@ fn what_does_not_come_back_is_told() {
 
 #[test]
 #[ignore = "long: just test-restore"]
-fn an_item_of_another_workspace_alone_is_told_not_to_come_back() {
+fn an_item_specific_to_another_workspace_is_reported_as_not_restored() {
     let (sandbox, remote) = synced();
-    let told = |outcome: &Outcome| outcome.warnings().iter().any(|warning| warning.contains("do not come back"));
+    let is_warned = |outcome: &Outcome| outcome.warnings().iter().any(|warning| warning.contains("do not come back"));
     let mine = ("f/ops/mine.shop.variable.yaml", "description: ''\nvalue: x\nis_secret: false\n");
     remote.commit_files("main", &[mine]);
     let shown = restore(&sandbox, &remote).run().expect("dry_run");
-    assert!(!told(&shown) && shown.message().contains(mine.0), "{shown}");
+    assert!(!is_warned(&shown) && shown.message().contains(mine.0), "{shown}");
     remote.commit_files("main", &[("f/ops/theirs.other.variable.yaml", mine.1)]);
     let shown = restore(&sandbox, &remote).run();
-    assert!(told(&shown) && shown.warnings().concat().contains("f/ops/theirs.other.variable.yaml"), "{shown}");
+    assert!(is_warned(&shown) && shown.warnings().concat().contains("f/ops/theirs.other.variable.yaml"), "{shown}");
 }
 
 #[test]
 #[ignore = "long: just test-restore"]
-fn a_secret_that_cannot_be_read_after_all_is_told() {
+fn a_secret_that_stays_unreadable_is_reported() {
     let (sandbox, remote) = synced();
     sandbox.windmill.remove(SECRET);
     let unreadable = Fault::Status(500);
@@ -312,7 +312,7 @@ fn a_secret_that_cannot_be_read_after_all_is_told() {
 
 #[test]
 #[ignore = "long: just test-restore"]
-fn without_a_restore_point_nothing_is_changed_unless_it_is_asked_for() {
+fn without_a_restore_point_a_restore_needs_an_explicit_option() {
     let (sandbox, remote) = synced();
     sandbox.windmill.remove("f/ops/region.variable.json");
     sandbox.windmill.forget_requests();
@@ -326,7 +326,7 @@ fn without_a_restore_point_nothing_is_changed_unless_it_is_asked_for() {
 
 #[test]
 #[ignore = "long: just test-restore"]
-fn a_token_that_is_not_told_the_key_costs_the_trailer_and_leaves_secrets_alone() {
+fn without_access_to_the_key_a_commit_has_no_fingerprint_and_secrets_stay() {
     let sandbox = Sandbox::new();
     sandbox.windmill.set("shop", Workspace::restorable("1-seeded"));
     let remote = sandbox.repository();
@@ -342,7 +342,7 @@ fn a_token_that_is_not_told_the_key_costs_the_trailer_and_leaves_secrets_alone()
 
 #[test]
 #[ignore = "long: just test-restore"]
-fn a_commit_that_does_not_tell_its_key_is_not_taken_for_one_with_the_key_of_an_earlier_one() {
+fn a_commit_without_a_fingerprint_does_not_inherit_the_key_of_an_earlier_one() {
     let (sandbox, remote) = synced();
     let old = deployed::key(&sandbox.windmill.workspace("shop")).unwrap();
     sandbox.windmill.edit(|workspace| deployed::set_key(workspace, "a newer key", true));
@@ -359,7 +359,7 @@ fn a_commit_that_does_not_tell_its_key_is_not_taken_for_one_with_the_key_of_an_e
 
 #[test]
 #[ignore = "long: just test-restore"]
-fn a_server_that_does_not_answer_for_the_key_is_asked_again_and_then_told() {
+fn a_failed_request_for_the_key_is_retried_and_then_reported() {
     let sandbox = Sandbox::new();
     sandbox.windmill.set("shop", Workspace::restorable("1-seeded"));
     let remote = sandbox.repository();
@@ -376,7 +376,7 @@ fn a_server_that_does_not_answer_for_the_key_is_asked_again_and_then_told() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_restore_that_was_killed_can_be_done_again() {
+fn a_killed_restore_can_be_repeated() {
     let (sandbox, remote) = synced();
     let before = pulled_alone(&sandbox, OUR_DEFAULTS);
     let key = deployed::key(&sandbox.windmill.workspace("shop")).unwrap();
@@ -395,7 +395,7 @@ fn a_restore_that_was_killed_can_be_done_again() {
 
 #[test]
 #[ignore = "long: just test-restore"]
-fn a_restore_takes_the_turns_of_both_workspaces() {
+fn a_restore_waits_for_the_queues_of_both_workspaces() {
     let (sandbox, remote) = synced();
     sandbox.windmill.set("new", empty("another key"));
     let held = sandbox.windmill.hold_exports();

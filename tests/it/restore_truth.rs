@@ -68,7 +68,7 @@ fn a_restore_runs_nothing(wmill: Option<&std::path::Path>) {
         .file("f/ops/ui.raw_app/package.json", &planted)
         .file("f/ops/ui.raw_app/.npmrc", format!("registry=http://{}/\n", registry.address()))
         .file("f/ops/ui.raw_app/bunfig.toml", format!("preload = [\"{}\"]\n", trace.display()))
-        .done("by somebody who may push");
+        .done("by a user with push access");
     let commit = remote.tip("main").unwrap();
     for path in ["f/ops/a.variable.json", "f/ops/z.variable.json"] {
         sandbox.windmill.remove(path);
@@ -137,7 +137,7 @@ fn a_raw_app_is_left_out_and_runs_nothing_with_the_images_wmill() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_folder_with_the_ending_of_an_app_stops_nothing_else() {
+fn a_folder_with_the_suffix_of_an_app_stops_no_other_item() {
     let (sandbox, remote) = synced(|shop| {
         for folder in ["crm__app", "x__flow", "y__raw_app"] {
             shop.add_folder(folder);
@@ -163,7 +163,7 @@ fn a_folder_with_the_ending_of_an_app_stops_nothing_else() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_lies_below_a_dot_folder_is_told_before_and_read_back() {
+fn files_below_a_dot_folder_are_announced_and_read_back() {
     const CHILDREN: [(&str, &str); 3] =
         [("a.sql", "select 1\n"), (".config/b.sql", "select 2\n"), ("node_modules/c.sql", "select 3\n")];
     let (sandbox, remote) = synced(|shop| shop.add_fileset("f/ops/set", &CHILDREN));
@@ -193,7 +193,7 @@ fn what_lies_below_a_dot_folder_is_told_before_and_read_back() {
 }
 
 #[test]
-fn a_failure_names_the_item_and_the_servers_reason_and_counts_what_was_done() {
+fn a_failure_names_the_item_and_the_reason_and_counts_the_restored_items() {
     let (sandbox, remote) = synced(|shop| {
         shop.add_bun_script("f/ops/job_00000", "x");
         shop.add_http_trigger("f/ops/old_name", "alpha", &[]);
@@ -237,7 +237,7 @@ fn a_failure_that_cannot_be_read_back_says_so() {
 }
 
 #[test]
-fn only_what_was_chosen_is_touched() {
+fn only_chosen_items_are_changed() {
     let marked = "\u{feff}export async function main() { return 1 }\r\n";
     let (sandbox, remote) = synced(|shop| {
         shop.add_bun_script("f/ops/marked", "x");
@@ -283,7 +283,7 @@ fn own(workspace: &Workspace) -> BTreeSet<(String, String)> {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn an_item_of_one_workspace_comes_back_into_it_and_into_another() {
+fn a_workspace_specific_item_is_restored_into_its_workspace_and_into_another() {
     let (sandbox, remote) = synced(|shop| {
         shop.add_resource("f/ops/db", "postgresql", "{\"host\": \"shop\"}");
         shop.add_variable("f/ops/v", "shop", false);
@@ -317,7 +317,7 @@ fn an_item_of_one_workspace_comes_back_into_it_and_into_another() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_workspace_may_be_called_like_a_kind_of_item() {
+fn a_workspace_may_have_the_name_of_a_kind_of_item() {
     for id in ["script", "resource", "variable", "pg"] {
         let sandbox = Sandbox::new();
         sandbox.windmill.token_kind(TokenKind::User);
@@ -342,7 +342,7 @@ fn a_workspace_may_be_called_like_a_kind_of_item() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn triggers_that_arrive_disabled_are_as_they_should_be() {
+fn a_trigger_arrives_disabled_in_another_workspace_without_a_difference() {
     let (sandbox, remote) = synced(|shop| shop.add_http_trigger("f/ops/hook", "alpha", &[]));
     sandbox.windmill.set("new", empty("another key"));
     let restore = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--yes");
@@ -355,13 +355,13 @@ fn triggers_that_arrive_disabled_are_as_they_should_be() {
 }
 
 #[test]
-fn a_schedule_of_one_workspace_arrives_disabled_in_another() {
+fn a_workspace_specific_schedule_arrives_disabled_in_another_workspace() {
     let (sandbox, remote) = synced(|shop| shop.add_http_trigger("f/ops/hook", "alpha", &[]));
     sandbox.windmill.set("new", empty("another key"));
     let text = String::from_utf8(remote.regular_files("main").remove("f/ops/hook.http_trigger.yaml").unwrap()).unwrap();
     let switched = text.replace("mode: disabled", "mode: enabled");
     assert!(switched.contains("mode: enabled"), "{text}");
-    remote.commit("main").file("f/ops/hook.shop.http_trigger.yaml", switched).done("by somebody who may push");
+    remote.commit("main").file("f/ops/hook.shop.http_trigger.yaml", switched).done("by a user with push access");
     let restored = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--yes").run();
     assert_warned(&restored, &["disabled", "f/ops/hook"]);
     let new = sandbox.windmill.workspace("new");
@@ -370,7 +370,7 @@ fn a_schedule_of_one_workspace_arrives_disabled_in_another() {
 }
 
 #[test]
-fn an_unreadable_secret_is_told_each_time() {
+fn an_unreadable_secret_is_reported_each_time() {
     let (sandbox, remote) = synced(|shop| shop.add_variable("f/ops/s", &deployed::encrypt("a key", "secret"), true));
     // The ciphertext stays, with a key that cannot read it.
     sandbox.windmill.edit(|shop| deployed::set_key(shop, "another key", false));
@@ -385,7 +385,7 @@ fn an_unreadable_secret_is_told_each_time() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_number_that_wmill_rounds_is_told_before_and_not_called_restored() {
+fn a_number_that_wmill_rounds_is_announced_and_not_counted_as_restored() {
     let (sandbox, remote) = synced(|shop| shop.add_resource("f/ops/chat", "any", "{\"channel\": 5}"));
     let path = "f/ops/chat.resource.yaml";
     let mut files = remote.regular_files("main");
@@ -400,7 +400,7 @@ fn a_number_that_wmill_rounds_is_told_before_and_not_called_restored() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_name_that_leads_out_of_an_item_takes_nothing_of_this_machine_along() {
+fn a_name_that_leads_outside_an_item_does_not_push_a_file_of_this_machine() {
     let (sandbox, remote) = synced(|shop| {
         shop.add_flow("f/ops/flow", &[("step", "export async function main() {}\n")]);
         shop.add_variable("f/ops/a", "1", false);
@@ -444,7 +444,7 @@ fn a_plain_secret_is_not_saved_in_a_restore_point() {
         shop.add_variable("f/ops/plain", "PLAIN-SECRET", true);
         shop.add_variable("f/ops/kept", "kept", false);
     });
-    remote.commit("main").file("wmill.yaml", "includeSettings: true\n").done("by somebody who may push");
+    remote.commit("main").file("wmill.yaml", "includeSettings: true\n").done("by a user with push access");
     let restore = restore(&sandbox, &remote).arg("--path").arg("f/ops");
     for run in [restore.clone(), restore.clone().arg("--yes")] {
         let outcome = run.run();
@@ -467,7 +467,7 @@ fn a_plain_secret_is_not_saved_in_a_restore_point() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_file_that_names_another_item_changes_neither() {
+fn a_file_that_names_another_item_changes_neither_item() {
     let (sandbox, remote) = synced(|shop| {
         shop.add_resource("f/ops/db", "postgresql", "{\"host\": \"x\"}");
         shop.add_variable("f/ops/v", "1", false);
@@ -489,7 +489,7 @@ fn a_file_that_names_another_item_changes_neither() {
     for (path, text) in &files {
         commit = commit.file(path, text);
     }
-    commit.done("by somebody who may push");
+    commit.done("by a user with push access");
     let restore = restore(&sandbox, &remote).arg("--path").arg("f/ops").arg("--yes");
     let differs = restore.run().expect("differs");
     assert_eq!((writes(&sandbox), differences(&differs).len()), (Vec::new(), files.len()), "{differs}");
@@ -504,7 +504,7 @@ fn a_file_that_names_another_item_changes_neither() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_users_role_is_changed_only_where_this_user_was_chosen() {
+fn the_role_of_a_user_is_changed_only_if_the_user_was_chosen() {
     const KINDS: (&str, &str) = ("WMILL_INCLUDE", "users");
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
@@ -540,7 +540,7 @@ fn a_users_role_is_changed_only_where_this_user_was_chosen() {
     assert_eq!(writes(&sandbox), ["workspaces/add_user"]);
     // The file of one user names another.
     let ann = "disabled: false\nrole: admin\nusername: ann\n";
-    remote.commit("main").file("users/bob@x.dev.user.yaml", ann).done("by somebody who may push");
+    remote.commit("main").file("users/bob@x.dev.user.yaml", ann).done("by a user with push access");
     restore("users/bob*").run().expect("differs");
     assert_eq!(writes(&sandbox), Vec::<String>::new());
     // --delete removes a user by the name.
@@ -558,7 +558,7 @@ fn entries_with(sandbox: &Sandbox, id: &str, text: &str) -> Vec<String> {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn no_item_takes_a_file_of_another_or_of_this_machine_along() {
+fn no_item_pushes_a_file_of_another_item_or_of_this_machine() {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
     let outside = sandbox.file("token", "TOKEN-OF-THE-MACHINE\n");
@@ -569,7 +569,7 @@ fn no_item_takes_a_file_of_another_or_of_this_machine_along() {
     shop.add_variable("f/ops/v", "THE-VALUE", false);
     shop.add_bun_script("f/ops/job", "x");
     shop.add_flow("f/ops/flow", &[("step", "export async function main() {}\n")]);
-    // Without any right to the repository, a user of Windmill writes these.
+    // A user of Windmill without any right to the repository writes these.
     shop.add_resource("u/bob/key", "any", "{\"content\": \"!inline encryption_key.yaml\"}");
     shop.add_resource("u/bob/other", "any", "{\"content\": \"!inline f/ops/v.variable.yaml\"}");
     let value = format!("{{\"content\": \"!inline {outside}\", \"z\": \"q\\\" # x\"}}");
@@ -581,13 +581,13 @@ fn no_item_takes_a_file_of_another_or_of_this_machine_along() {
     sandbox.windmill.set("shop", shop);
     let remote = sandbox.repository();
     sandbox.sync().remote(&remote).run().expect("pushed");
-    // And these, somebody who may push.
+    // A user who may push to the repository writes these.
     let text = |path: &str| String::from_utf8(remote.regular_files("main")[path].clone()).unwrap();
     let (script, flow) = ("f/ops/job.script.yaml", "f/ops/flow.flow/flow.yaml");
     let without_lock: String =
         text(script).lines().filter(|line| !line.starts_with("lock:")).map(|line| format!("{line}\n")).collect();
     let up = "/..".repeat(20);
-    // If its file is missing, a step takes the one that is called like its `id`.
+    // If the file of a step is missing, wmill uses the file with the name of the step's `id`.
     let missing = text(flow).replace("id: s0", "id: ../../../encryption_key").replace(".ts'", "_missing.yaml'");
     assert!(missing.contains("_missing") && missing.contains("id: ../"), "{missing}");
     remote
@@ -602,7 +602,7 @@ fn no_item_takes_a_file_of_another_or_of_this_machine_along() {
                 "description: '' # \rx: \"\nresource_type: any\nvalue:\n  content: '!inline {outside}'\n# \"\ry: z\n"
             ),
         )
-        .done("by somebody who may push");
+        .done("by a user with push access");
     sandbox.windmill.set("new", empty("another key"));
     let key = sandbox.file("old.key", "THE-KEY-OF-SHOP\n");
     let restore = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--key-file");
@@ -618,7 +618,7 @@ fn no_item_takes_a_file_of_another_or_of_this_machine_along() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn long_names_and_large_flows_come_back() {
+fn long_names_and_large_flows_are_restored() {
     let long = format!("f/ops/{}", "long_".repeat(20));
     let (sandbox, remote) = synced(|shop| {
         shop.add_flow("f/ops/flow", &[("step", "export async function main() {}\n")]);
@@ -641,7 +641,7 @@ fn long_names_and_large_flows_come_back() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_switch_that_only_wmill_reads_is_not_pushed() {
+fn a_trigger_whose_switch_only_wmill_can_read_is_not_pushed() {
     let (sandbox, remote) = synced(|shop| shop.add_http_trigger("f/ops/hook", "alpha", &[]));
     sandbox.windmill.set("new", empty("another key"));
     let path = "f/ops/hook.http_trigger.yaml";
@@ -653,7 +653,7 @@ fn a_switch_that_only_wmill_reads_is_not_pushed() {
         "%YAML 1.1\n---\n<<: {mode: enabled}\nenabled: false\n",
         "!!merge a: {mode: enabled}\nenabled: false\n",
     ] {
-        remote.commit("main").file(path, format!("{start}{rest}")).done("by somebody who may push");
+        remote.commit("main").file(path, format!("{start}{rest}")).done("by a user with push access");
         let restore = restore(&sandbox, &remote).arg("--to-workspace").arg("new").arg("--path").arg("f/ops/hook");
         let differs = restore.arg("--yes").run();
         assert_warned(&differs, &["their switch could not be found", path]);
@@ -662,7 +662,7 @@ fn a_switch_that_only_wmill_reads_is_not_pushed() {
 }
 
 #[test]
-fn the_workspaces_own_file_counts_and_not_the_shared_one() {
+fn a_workspace_specific_file_overrides_the_shared_one() {
     let (sandbox, remote) = synced(|shop| {
         shop.add_resource("f/ops/db", "postgresql", "{\"host\": \"OWN\"}");
         shop.add_variable("f/ops/s", &deployed::encrypt("a key", "secret"), true);
@@ -686,7 +686,7 @@ fn the_workspaces_own_file_counts_and_not_the_shared_one() {
 }
 
 #[test]
-fn an_app_is_not_deleted_where_the_commit_has_one_of_the_other_kind() {
+fn an_app_is_not_deleted_if_the_commit_has_an_app_of_the_other_kind() {
     const RAW: [(&str, &str); 2] = [("/index.tsx", "console.log(1)\n"), ("/package.json", "{\"name\":\"ui\"}")];
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
@@ -717,7 +717,7 @@ fn an_app_is_not_deleted_where_the_commit_has_one_of_the_other_kind() {
 }
 
 #[test]
-fn secrets_that_the_settings_leave_out_count_as_not_chosen() {
+fn secrets_that_the_settings_exclude_count_as_not_chosen() {
     let secret = deployed::encrypt("a key", "old");
     let (sandbox, remote) = synced(|shop| {
         shop.add_variable("f/ops/s", &secret, true);

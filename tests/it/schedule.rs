@@ -37,7 +37,7 @@ fn sync_long_ago(sandbox: &Sandbox, remote: &impl Remote, day: &str) {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_scheduled_sync_that_was_missed_is_made_up_for_once() {
+fn a_missed_scheduled_sync_runs_once_at_the_start() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     sync_long_ago(&sandbox, &repository, "2020-01-01");
@@ -61,7 +61,7 @@ fn a_scheduled_sync_that_cannot_start_is_a_failure() {
         .env("WINDMILL_TOKEN_FILE", &gone)
         .env("SYNC_SCHEDULE", "0 0 1 1 *")
         .serve();
-    eventually("it is told", || {
+    eventually("the notice arrives", || {
         (text_field(&status(&service), "workspaces.0.last_run.code")? == "config_invalid").then_some(())
     });
     let message = text_field(&status(&service), "workspaces.0.last_failure.message").unwrap();
@@ -71,7 +71,7 @@ fn a_scheduled_sync_that_cannot_start_is_a_failure() {
 }
 
 #[test]
-fn two_scheduled_times_without_a_success_are_told() {
+fn two_scheduled_times_without_a_success_are_reported() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let is_ready = |schedule: &str| {
@@ -127,7 +127,7 @@ fn verified_to_differ(sandbox: &Sandbox, remote: &BareRepository, receivers: &Re
 }
 
 #[test]
-fn a_verification_that_differs_is_notified_of_once_and_the_service_knows_what_a_command_found() {
+fn a_difference_is_notified_once_and_the_service_shows_the_result_of_the_command() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let receivers = Receivers::start();
@@ -150,7 +150,7 @@ fn last_verify_success(service: &Service) -> f64 {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_missed_verification_is_made_up_for() {
+fn a_missed_verification_runs_at_the_start() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let receivers = Receivers::start();

@@ -76,7 +76,7 @@ pub(crate) mod ssh {
 
     #[test]
     #[ignore = "needs sshd: just test-ssh"]
-    fn each_of_the_commits_for_items_is_signed_and_they_are_what_one_would_be() {
+    fn each_commit_per_item_is_signed_and_the_last_tree_is_that_of_one_commit() {
         let sandbox = Sandbox::new();
         let (together, each) = (sandbox.repository_named("together"), sandbox.repository_named("each"));
         let (secret, public) = key(&sandbox, "key", &["-t", "ed25519", "-N", ""]);
@@ -102,7 +102,7 @@ pub(crate) mod ssh {
 
     #[test]
     #[ignore = "needs sshd: just test-ssh"]
-    fn a_key_that_cannot_sign_is_told_of_and_nothing_is_committed() {
+    fn a_key_that_cannot_sign_is_reported_and_nothing_is_committed() {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
         let (locked, _) = key(&sandbox, "locked", &["-t", "ed25519", "-N", "a passphrase"]);

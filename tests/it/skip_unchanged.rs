@@ -12,7 +12,7 @@ use crate::edits::{Numbers, changed};
 
 /// Returns code, message, commit and warnings, which a shortcut must report like a full sync.
 #[track_caller]
-fn told(outcome: &Outcome) -> (String, String, Option<String>, Vec<String>) {
+fn report(outcome: &Outcome) -> (String, String, Option<String>, Vec<String>) {
     assert_eq!(outcome.changed(), (0, 0, 0), "{outcome}");
     (outcome.code(), outcome.message(), outcome.commit(), outcome.warnings())
 }
@@ -86,7 +86,7 @@ fn idle_pulls(sandbox: &Sandbox) -> usize {
 }
 
 #[test]
-fn a_sync_of_nothing_starts_one_git_and_no_wmill_and_tells_what_a_full_one_would() {
+fn an_unchanged_sync_starts_one_git_and_no_wmill_and_reports_like_a_full_one() {
     let sandbox = Sandbox::new();
     sandbox.windmill.role(Role::Developer);
     sandbox.windmill.shared_ui(Some(&[("lib/x.ts", "x\n")]));
@@ -110,7 +110,7 @@ fn a_sync_of_nothing_starts_one_git_and_no_wmill_and_tells_what_a_full_one_would
     let short = assert_shortcut(&sandbox, &sync);
     assert_eq!(sandbox.invocations("wmill").len(), wmills, "{short}");
     assert_eq!(sandbox.invocations("git").len(), gits + 1, "{short}");
-    assert_eq!((told(&short), short.commit()), (told(&full), tip.clone()));
+    assert_eq!((report(&short), short.commit()), (report(&full), tip.clone()));
     assert_eq!(short.warnings(), pushed.warnings());
     assert_eq!(short.warnings().len(), 4, "{short}");
     let service = sandbox.service().remote(&remote).without("WINDMILL_WORKSPACE").serve();
@@ -126,7 +126,7 @@ fn a_sync_of_nothing_starts_one_git_and_no_wmill_and_tells_what_a_full_one_would
 
 #[test]
 #[ignore = "long: just test-long"]
-fn each_doubt_makes_a_sync_a_full_one() {
+fn each_changed_condition_causes_a_full_sync() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -199,7 +199,7 @@ fn each_doubt_makes_a_sync_a_full_one() {
 }
 
 #[test]
-fn a_state_of_version_0_1_0_costs_one_full_sync_and_nothing_else() {
+fn a_state_of_version_0_1_0_causes_one_full_sync() {
     let sandbox = Sandbox::new();
     let remote = with_idle_wmill(&sandbox);
     let sync = sandbox.sync().remote(&remote);
@@ -211,13 +211,13 @@ fn a_state_of_version_0_1_0_costs_one_full_sync_and_nothing_else() {
         format!("{{\"commit\":\"{}\",\"shared_ui\":false,\"proof\":{proof}}}", first.commit().unwrap())
     });
     let upgraded = assert_pull(&sandbox, &sync, "unchanged", "no earlier success is known");
-    assert_eq!(told(&upgraded), told(&first));
+    assert_eq!(report(&upgraded), report(&first));
     assert_shortcut(&sandbox, &sync);
 }
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_damaged_note_proves_nothing() {
+fn a_damaged_note_causes_a_full_sync() {
     let sandbox = Sandbox::new();
     let remote = with_idle_wmill(&sandbox);
     let sync = sandbox.sync().remote(&remote);
@@ -264,7 +264,7 @@ fn a_damaged_note_proves_nothing() {
 /// other server. A question without an answer fails the pull.
 #[test]
 #[ignore = "long: just test-long"]
-fn all_that_wmill_asks_is_answered_from_the_snapshot() {
+fn the_snapshot_answers_every_request_of_wmill() {
     let no_file = "";
     let mut cases = vec![
         ("", "", no_file),
@@ -318,7 +318,7 @@ fn all_that_wmill_asks_is_answered_from_the_snapshot() {
 }
 
 #[test]
-fn who_the_token_is_does_not_shape_what_wmill_writes() {
+fn the_role_and_kind_of_the_token_do_not_change_the_files() {
     let sandbox = Sandbox::new();
     let ours = "includeUsers: true\nincludeGroups: true\nincludeSettings: true\n";
     let as_bound_admin = pulled_alone(&sandbox, ours);
@@ -330,7 +330,7 @@ fn who_the_token_is_does_not_shape_what_wmill_writes() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn whatever_is_altered_in_what_windmill_gives_is_noticed_and_another_order_is_not() {
+fn each_change_in_the_answers_of_windmill_is_noticed_and_a_new_order_is_ignored() {
     let sandbox = Sandbox::new();
     sandbox.windmill.state("rich");
     let remote = with_idle_wmill(&sandbox);
@@ -398,7 +398,7 @@ fn whatever_is_altered_in_what_windmill_gives_is_noticed_and_another_order_is_no
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_change_during_a_sync_is_never_missed() {
+fn a_change_during_a_sync_is_not_missed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -425,7 +425,7 @@ fn a_change_during_a_sync_is_never_missed() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn two_workspaces_in_one_branch_leave_each_other_the_shortcut() {
+fn two_workspaces_in_one_branch_both_skip_unchanged_syncs() {
     let sandbox = Sandbox::new();
     sandbox.windmill.token_kind(TokenKind::User);
     sandbox.windmill.set("lab", Workspace::of_scripts(2));
@@ -462,7 +462,7 @@ fn two_workspaces_in_one_branch_leave_each_other_the_shortcut() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn whatever_became_of_the_branch_is_noticed() {
+fn every_change_of_the_branch_is_noticed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -483,7 +483,7 @@ fn whatever_became_of_the_branch_is_noticed() {
     // The repository's wmill.yaml decides what is pulled.
     remote.commit_files("main", &[("wmill.yaml", "skipVariables: true\n")]);
     let narrowed = assert_pull(&sandbox, &sync, "unchanged", other);
-    assert_eq!(told(&assert_shortcut(&sandbox, &sync)), told(&narrowed));
+    assert_eq!(report(&assert_shortcut(&sandbox, &sync)), report(&narrowed));
     assert_eq!(narrowed.warnings().len(), 1, "{narrowed}");
 
     remote.run(["update-ref", "-d", "refs/heads/main"]);
@@ -497,7 +497,7 @@ fn whatever_became_of_the_branch_is_noticed() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn neither_a_refusal_nor_a_failure_nor_a_dry_run_is_a_success_to_rest_on() {
+fn refusals_failures_and_dry_runs_do_not_count_as_the_last_success() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -531,7 +531,7 @@ fn neither_a_refusal_nor_a_failure_nor_a_dry_run_is_a_success_to_rest_on() {
 }
 
 #[test]
-fn an_export_that_hangs_ends_with_the_run() {
+fn a_hanging_export_ends_with_the_run() {
     let sandbox = Sandbox::new();
     let remote = with_idle_wmill(&sandbox);
     let sync = sandbox.sync().remote(&remote).env("SYNC_TIMEOUT", "6s");

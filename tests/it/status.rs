@@ -45,8 +45,8 @@ pub(crate) fn metrics(service: &Service) -> BTreeMap<String, f64> {
 pub(crate) fn ready_status(service: &Service) -> u16 {
     let answer = service.get("/ready");
     let value = answer.json();
-    let told = matches!(answer.status, 200) == value_is(&value, "status", "ready");
-    assert!(told, "{}", answer.text());
+    let is_consistent = matches!(answer.status, 200) == value_is(&value, "status", "ready");
+    assert!(is_consistent, "{}", answer.text());
     answer.status
 }
 
@@ -56,7 +56,9 @@ fn value_is(value: &Value, name: &str, expected: &str) -> bool {
 
 #[track_caller]
 pub(crate) fn items<'a>(value: &'a Value, path: &str) -> Vec<&'a Value> {
-    let Value::Array(items) = field(value, path) else { panic!("`{path}` is no list in {}", json::to_string(value)) };
+    let Value::Array(items) = field(value, path) else {
+        panic!("`{path}` is not a list in {}", json::to_string(value))
+    };
     items.iter().collect()
 }
 
@@ -73,7 +75,7 @@ fn break_windmill(sandbox: &Sandbox) {
 }
 
 #[test]
-fn a_service_that_never_synced_says_so() {
+fn a_service_without_a_sync_reports_it() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -93,7 +95,7 @@ fn a_service_that_never_synced_says_so() {
 }
 
 #[test]
-fn a_success_a_failure_and_a_recovery_are_seen_everywhere() {
+fn every_route_shows_a_success_a_failure_and_a_recovery() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -101,8 +103,8 @@ fn a_success_a_failure_and_a_recovery_are_seen_everywhere() {
     let after_success = status(&service);
     for path in ["workspaces.0.last_run", "workspaces.0.last_success", "runs.0"] {
         for name in ["run_id", "code", "commit", "message", "branch", "workspace"] {
-            let told = text_field(&after_success, &format!("{path}.{name}"));
-            assert_eq!(told, text_field(&pushed, name), "{path}.{name}");
+            let shown = text_field(&after_success, &format!("{path}.{name}"));
+            assert_eq!(shown, text_field(&pushed, name), "{path}.{name}");
         }
         assert_eq!(
             count_field(&after_success, &format!("{path}.changed.added")),
@@ -164,7 +166,7 @@ fn a_success_a_failure_and_a_recovery_are_seen_everywhere() {
 }
 
 #[test]
-fn a_dry_run_counts_for_nothing_and_is_found_by_its_id() {
+fn a_dry_run_is_not_counted_and_is_found_by_its_id() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -186,7 +188,7 @@ fn a_dry_run_counts_for_nothing_and_is_found_by_its_id() {
 }
 
 #[test]
-fn runs_with_other_settings_are_told_apart() {
+fn runs_with_other_settings_are_reported_separately() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let remote = GitHttp::serve(&repository);
@@ -195,10 +197,10 @@ fn runs_with_other_settings_are_told_apart() {
     assert_eq!(service.post_sync(&elsewhere).status, 200);
     let failing = "{\"git_branch\":\"elsewhere\",\"windmill_token\":\"wrong\"}";
     assert_eq!(service.post_sync(failing).status, 502);
-    let told = status(&service);
-    assert!(matches!(field(&told, "workspaces.0.last_run"), Value::Null), "the configured backup has not run");
-    assert!(matches!(field(&told, "workspaces.1.configured"), Value::Bool(false)));
-    assert_eq!(text_field(&told, "workspaces.1.last_run.branch").as_deref(), Some("elsewhere"));
+    let report = status(&service);
+    assert!(matches!(field(&report, "workspaces.0.last_run"), Value::Null), "the configured backup has not run");
+    assert!(matches!(field(&report, "workspaces.1.configured"), Value::Bool(false)));
+    assert_eq!(text_field(&report, "workspaces.1.last_run.branch").as_deref(), Some("elsewhere"));
     assert_eq!(ready_status(&service), 200, "it is about the configured ones");
     let counted = metrics(&service);
     assert_eq!(counted["runs_total{workspace=\"other\",code=\"pushed\"}"], 1.0);
@@ -212,7 +214,7 @@ fn runs_with_other_settings_are_told_apart() {
 }
 
 #[test]
-fn what_runs_and_what_waits_is_told() {
+fn running_and_waiting_runs_are_reported() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -220,12 +222,12 @@ fn what_runs_and_what_waits_is_told() {
     let first = text_field(&service.post_sync("{\"wait\":false}").json(), "run_id");
     held.wait_for(1);
     let second = text_field(&service.post_sync("{\"wait\":false,\"dry_run\":true}").json(), "run_id");
-    let told = status(&service);
-    assert_eq!(text_field(&told, "running.0.run_id"), first);
-    assert_eq!(text_field(&told, "running.0.step").as_deref(), Some("probe"));
-    assert_eq!(text_field(&told, "waiting.0.run_id"), second);
-    assert_eq!(text_field(&told, "waiting.0.step").as_deref(), Some("queue"));
-    assert!(items(&told, "runs").is_empty());
+    let report = status(&service);
+    assert_eq!(text_field(&report, "running.0.run_id"), first);
+    assert_eq!(text_field(&report, "running.0.step").as_deref(), Some("probe"));
+    assert_eq!(text_field(&report, "waiting.0.run_id"), second);
+    assert_eq!(text_field(&report, "waiting.0.step").as_deref(), Some("queue"));
+    assert!(items(&report, "runs").is_empty());
     assert_eq!(metrics(&service)["in_progress"], 1.0);
     held.release();
     for run in [first.unwrap(), second.unwrap()] {
@@ -233,13 +235,13 @@ fn what_runs_and_what_waits_is_told() {
             items(&status(&service), "runs").iter().any(|one| value_is(one, "run_id", &run)).then_some(())
         });
     }
-    let told = status(&service);
-    assert!(items(&told, "running").is_empty() && items(&told, "waiting").is_empty());
+    let report = status(&service);
+    assert!(items(&report, "running").is_empty() && items(&report, "waiting").is_empty());
     assert_eq!(metrics(&service)["in_progress"], 0.0);
 }
 
 #[test]
-fn what_is_remembered_outlives_the_service() {
+fn the_history_survives_a_restart() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let mut service = configured(&sandbox, &repository).serve();
@@ -263,22 +265,22 @@ fn what_is_remembered_outlives_the_service() {
 
     // Another branch has had no backup yet.
     let service = configured(&sandbox, &repository).branch("other").serve();
-    let told = status(&service);
-    assert!(matches!(field(&told, "workspaces.0.last_success"), Value::Null));
-    assert_eq!(items(&told, "runs").len(), 2);
+    let report = status(&service);
+    assert!(matches!(field(&report, "workspaces.0.last_success"), Value::Null));
+    assert_eq!(items(&report, "runs").len(), 2);
     assert_eq!(ready_status(&service), 200);
 }
 
 #[test]
-fn a_sync_on_the_command_line_is_seen_by_the_service() {
+fn the_service_shows_a_sync_of_the_command_line() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
     assert_eq!(service.post_sync("").status, 200);
     let outcome = sandbox.sync().remote(&repository).run().expect("unchanged");
-    let told = status(&service);
-    assert_eq!(text_field(&told, "workspaces.0.last_run.run_id"), text_field(outcome.result(), "run_id"));
-    assert_eq!(items(&told, "runs").len(), 2);
+    let report = status(&service);
+    assert_eq!(text_field(&report, "workspaces.0.last_run.run_id"), text_field(outcome.result(), "run_id"));
+    assert_eq!(items(&report, "runs").len(), 2);
     // The next run of the service keeps that one in the history.
     assert_eq!(service.post_sync("").status, 200);
     assert_eq!(items(&status(&service), "runs").len(), 3);
@@ -286,7 +288,7 @@ fn a_sync_on_the_command_line_is_seen_by_the_service() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_damaged_history_costs_the_past_and_nothing_else() {
+fn a_damaged_history_costs_only_the_past_runs() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let history = sandbox.data().join("windmill-git-sync/history.json");
@@ -303,7 +305,7 @@ fn a_damaged_history_costs_the_past_and_nothing_else() {
     }
     fs::remove_file(&history).unwrap();
     fs::create_dir(&history).unwrap();
-    assert_eq!(service.post_sync("").status, 200, "a folder in its place gives way");
+    assert_eq!(service.post_sync("").status, 200, "a folder in its place is replaced");
     eventually("it is written", || history.is_file().then_some(()));
     // Another process holds the lock of the history.
     let lock = fs::File::open(history.with_extension("lock")).unwrap();
@@ -323,23 +325,23 @@ fn a_damaged_history_costs_the_past_and_nothing_else() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_the_history_keeps_is_bounded() {
+fn the_size_of_the_history_is_limited() {
     let sandbox = Sandbox::replayed();
     // There is no remote, so each run ends in milliseconds. It still counts as a run.
     let service = configured(&sandbox, &sandbox.repository()).env("GIT_REMOTE_URL", "file:///nowhere").serve();
     for _ in 0..55 {
         assert_eq!(service.post_sync("").status, 502);
     }
-    let told = status(&service);
-    assert_eq!(items(&told, "runs").len(), 50);
-    assert_eq!(items(&told, "workspaces.0.last_runs").len(), 40);
-    assert_eq!(count_field(&told, "workspaces.0.consecutive_failures"), 55);
+    let report = status(&service);
+    assert_eq!(items(&report, "runs").len(), 50);
+    assert_eq!(items(&report, "workspaces.0.last_runs").len(), 40);
+    assert_eq!(count_field(&report, "workspaces.0.consecutive_failures"), 55);
     let bytes = fs::metadata(sandbox.data().join("windmill-git-sync/history.json")).unwrap().len();
     assert!(bytes < 200_000, "{bytes}");
 }
 
 #[test]
-fn fifty_equal_requests_at_once_are_one_sync_and_one_that_they_share() {
+fn fifty_simultaneous_equal_requests_make_two_syncs() {
     const CALLERS: usize = 50;
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -353,8 +355,8 @@ fn fifty_equal_requests_at_once_are_one_sync_and_one_that_they_share() {
     eventually("all the others share one run", || {
         (service.log().matches("shares the run that waits").count() == CALLERS - 2).then_some(())
     });
-    let told = status(&service);
-    assert_eq!((items(&told, "running").len(), items(&told, "waiting").len()), (1, 1));
+    let report = status(&service);
+    assert_eq!((items(&report, "running").len(), items(&report, "waiting").len()), (1, 1));
     held.release();
     let mut answers = BTreeMap::<(u16, String, String), usize>::new();
     for caller in callers {
@@ -371,7 +373,7 @@ fn fifty_equal_requests_at_once_are_one_sync_and_one_that_they_share() {
 }
 
 #[test]
-fn each_path_has_its_door() {
+fn each_route_accepts_only_its_credentials() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).env("SYNC_API_TOKEN", "open-sesame").serve();
@@ -402,7 +404,7 @@ fn each_path_has_its_door() {
 }
 
 #[test]
-fn head_tells_what_get_would_and_other_methods_are_refused() {
+fn head_answers_like_get_and_other_methods_are_refused() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -423,7 +425,7 @@ fn head_tells_what_get_would_and_other_methods_are_refused() {
 }
 
 #[test]
-fn the_page_is_a_static_file_whose_policy_permits_its_own_script_and_style_alone() {
+fn the_page_is_static_and_its_policy_permits_only_its_own_script_and_style() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let service = configured(&sandbox, &repository).serve();
@@ -443,7 +445,7 @@ fn the_page_is_a_static_file_whose_policy_permits_its_own_script_and_style_alone
 }
 
 #[test]
-fn a_commit_in_a_folder_of_this_machine_has_no_address() {
+fn a_commit_in_a_local_repository_has_no_url() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     assert_eq!(sandbox.sync().remote(&repository).run().exit_code, Some(0));
@@ -476,7 +478,7 @@ fn promtool_accepts_the_metrics() {
 }
 
 #[test]
-fn a_backup_whose_token_cannot_be_read_is_a_failure_however_it_was_asked_for() {
+fn a_backup_whose_token_cannot_be_read_counts_as_a_failure() {
     let sandbox = Sandbox::replayed();
     let repository = sandbox.repository();
     let gone = sandbox.path().join("gone").display().to_string();

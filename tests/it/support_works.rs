@@ -186,7 +186,7 @@ fn the_older_windmill_gives_the_same_bytes_twice() {
 }
 
 #[test]
-fn what_was_not_recorded_is_answered_by_501_and_fails_the_test_at_its_end() {
+fn an_unrecorded_request_gets_501_and_fails_the_test() {
     let windmill = Windmill::start();
     let unknown = ["/api/w/shop/no/such?x=1", "/api/no/such", "/elsewhere"];
     for path in unknown {
@@ -205,7 +205,7 @@ fn what_was_not_recorded_is_answered_by_501_and_fails_the_test_at_its_end() {
 }
 
 #[test]
-fn an_export_is_counted_and_takes_its_time_where_it_is_to() {
+fn exports_are_counted_and_can_be_delayed() {
     let windmill = Windmill::start();
     windmill.set("shop", Workspace::of_scripts(200));
     windmill.take_time_for_exports();
@@ -225,7 +225,7 @@ fn an_export_is_counted_and_takes_its_time_where_it_is_to() {
 }
 
 #[test]
-fn names_of_children_and_items_are_in_the_export_as_they_stand() {
+fn names_of_items_and_their_files_are_unchanged_in_the_export() {
     let windmill = Windmill::start();
     let long = format!("groups/{}.group.json", "n".repeat(120));
     let mut workspace = Workspace::empty();
@@ -264,7 +264,7 @@ fn names_of_children_and_items_are_in_the_export_as_they_stand() {
 }
 
 #[test]
-fn the_limits_of_the_instance_are_refused_in_the_servers_words_where_they_count() {
+fn the_stand_in_enforces_the_limits_of_the_instance_with_the_servers_messages() {
     let windmill = Windmill::start();
     windmill.token_kind(TokenKind::User);
     windmill.set("new", Workspace::empty());
@@ -300,7 +300,7 @@ fn the_limits_of_the_instance_are_refused_in_the_servers_words_where_they_count(
 }
 
 #[test]
-fn secrets_are_skipped_and_kept_as_asked() {
+fn secrets_are_skipped_and_kept_as_requested() {
     let workspace = Workspace::recorded("1-seeded");
     let paths = |query: &[(&str, &str)]| -> Vec<String> {
         let query: BTreeMap<String, String> =
@@ -318,7 +318,7 @@ fn secrets_are_skipped_and_kept_as_asked() {
 }
 
 #[test]
-fn the_stand_in_tells_admins_from_developers() {
+fn the_stand_in_distinguishes_admins_and_developers() {
     let windmill = Windmill::start_below("/windmill");
     windmill.role(Role::Developer);
     let bearer = format!("Bearer {WINDMILL_TOKEN}");
@@ -373,7 +373,7 @@ fn wmill_pulls_each_state_from_the_stand_in() {
 }
 
 #[test]
-fn wmill_pulls_what_its_settings_include() {
+fn wmill_pulls_the_included_kinds() {
     let sandbox = Sandbox::new();
     let into = sandbox.scratch("pulled");
     pull_alone(&sandbox, EVERYTHING, &into).must_succeed();
@@ -391,7 +391,7 @@ fn wmill_pulls_what_its_settings_include() {
 }
 
 #[test]
-fn wmill_pulls_a_made_up_workspace_from_below_a_path() {
+fn wmill_pulls_a_generated_workspace_from_a_base_url_with_a_path() {
     let sandbox = Sandbox::with(Windmill::start_below("/windmill"));
     let mut workspace = Workspace::of_scripts(12);
     workspace.add_variable("f/dept_0/region", "eu", false);
@@ -453,7 +453,7 @@ fn wmill_hangs_on_a_stalled_archive_until_it_is_killed() {
 }
 
 #[test]
-fn what_changes_while_an_export_is_made_is_in_it() {
+fn a_change_during_an_export_is_in_the_export() {
     let sandbox = Sandbox::new();
     sandbox.windmill.on_export(|workspace| workspace.add_bun_script("f/ops/late", "late"));
     let into = sandbox.scratch("pulled");
@@ -592,7 +592,7 @@ fn git_clones_from_and_pushes_to_an_http_remote_with_the_token() {
 }
 
 #[test]
-fn an_http_remote_takes_a_compressed_request() {
+fn an_http_remote_accepts_a_compressed_request() {
     // git compresses its list of wants and haves if the list is long. Many branches make it long.
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -606,7 +606,7 @@ fn an_http_remote_takes_a_compressed_request() {
 }
 
 #[test]
-fn an_http_remote_refuses_whoever_has_no_token_or_a_wrong_one() {
+fn an_http_remote_refuses_a_missing_and_a_wrong_token() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     repository.commit_files("main", &[("README.md", "hello\n")]);
@@ -655,7 +655,7 @@ fn an_http_remote_hangs_until_git_is_killed() {
 }
 
 #[test]
-fn a_redirect_is_seen_by_the_server_that_it_leads_to() {
+fn the_target_of_a_redirect_receives_the_request() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     repository.commit_files("main", &[("README.md", "hello\n")]);
@@ -671,7 +671,7 @@ fn a_redirect_is_seen_by_the_server_that_it_leads_to() {
 }
 
 #[test]
-fn another_writer_can_push_in_between() {
+fn another_writer_can_push_during_our_push() {
     for moment in [PushMoment::Asked, PushMoment::Received] {
         let sandbox = Sandbox::new();
         let repository = sandbox.repository();
@@ -694,7 +694,7 @@ fn another_writer_can_push_in_between() {
 }
 
 #[test]
-fn a_push_whose_answer_is_lost_has_arrived_nevertheless() {
+fn a_push_whose_answer_is_lost_has_arrived() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     repository.commit_files("main", &[("README.md", "hello\n")]);
@@ -709,7 +709,7 @@ fn a_push_whose_answer_is_lost_has_arrived_nevertheless() {
 }
 
 #[test]
-fn a_refusing_hook_refuses_and_the_branch_stays() {
+fn a_refusing_hook_leaves_the_branch_unchanged() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
     let before = repository.commit_files("main", &[("README.md", "hello\n")]);
@@ -888,7 +888,7 @@ fn a_service_answers_and_ends() {
 // The search for secrets, and the comparison of trees.
 
 #[test]
-fn planted_secrets_are_found_in_each_of_their_forms() {
+fn planted_secrets_are_found_in_each_form() {
     let sandbox = Sandbox::new();
     let found = |text: &str| {
         std::panic::catch_unwind(|| {
@@ -908,7 +908,7 @@ fn planted_secrets_are_found_in_each_of_their_forms() {
 }
 
 #[test]
-fn values_are_compared_where_bytes_may_differ() {
+fn files_with_equal_values_and_other_bytes_are_equal() {
     let files = |entries: &[(&str, &str)]| -> support::Files {
         entries.iter().map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec())).collect()
     };
@@ -936,7 +936,7 @@ fn the_fixtures_are_in_the_repository() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_the_real_wmill_pushes_comes_back_in_its_next_pull() {
+fn the_next_pull_gets_what_the_real_wmill_pushed() {
     let sandbox = Sandbox::new();
     let all = "includeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
     sandbox.windmill.set("shop", Workspace::restorable("1-seeded"));
@@ -956,7 +956,7 @@ fn what_the_real_wmill_pushes_comes_back_in_its_next_pull() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn wmill_pulls_what_the_rich_workspace_has_and_pushes_it_back() {
+fn wmill_pulls_the_rich_workspace_and_pushes_it_back() {
     let sandbox = Sandbox::new();
     let all = "includeSchedules: true\nincludeTriggers: true\nincludeGroups: true\n";
     sandbox.windmill.state("rich");
@@ -992,7 +992,7 @@ fn wmill_pulls_what_the_rich_workspace_has_and_pushes_it_back() {
 }
 
 #[test]
-fn a_secret_is_read_under_its_own_key_and_no_other() {
+fn a_secret_can_be_read_only_with_its_own_key() {
     let cipher = deployed::encrypt("key one", "hunter2");
     assert_eq!(deployed::decrypt("key one", &cipher).as_deref(), Some("hunter2"));
     assert_eq!(deployed::decrypt("key two", &cipher), None);

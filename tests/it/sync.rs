@@ -42,7 +42,7 @@ fn checkouts(sandbox: &Sandbox) -> Vec<PathBuf> {
 }
 
 #[test]
-fn a_workspace_is_backed_up_as_it_is_edited_and_emptied() {
+fn the_backup_follows_edits_and_deletions() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     remote.commit_files("main", &[("LICENSE", "none\n")]);
@@ -101,7 +101,7 @@ fn a_workspace_is_backed_up_as_it_is_edited_and_emptied() {
 const KEY: &str = "Windmill-Key-Fingerprint: sha256:aeb2fec395c1fd4d1f65d7c677d6d65aae833478c23493be5afff43eeef5b742\n";
 
 #[test]
-fn a_commit_says_what_it_is() {
+fn a_commit_message_has_workspace_counts_and_versions() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.sync().real_wmill().remote(&remote).run().expect("pushed");
@@ -146,7 +146,7 @@ fn a_commit_says_what_it_is() {
 }
 
 #[test]
-fn a_branch_that_is_not_there_is_made_and_the_others_are_left_alone() {
+fn a_missing_branch_is_created_and_the_others_stay() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository_with_default_branch("trunk");
     let trunk = remote.commit_files("trunk", &[("README.md", "trunk\n")]);
@@ -174,7 +174,7 @@ fn a_branch_that_is_not_there_is_made_and_the_others_are_left_alone() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_sha256_repository_is_a_repository_too() {
+fn a_sha256_repository_works() {
     let sandbox = Sandbox::new();
     let remote = sandbox.sha256_repository();
     let sync = sandbox.sync().remote(&remote);
@@ -190,7 +190,7 @@ fn a_sha256_repository_is_a_repository_too() {
 }
 
 #[test]
-fn a_folder_of_the_repository_is_all_that_a_sync_touches() {
+fn a_sync_changes_only_its_folder() {
     let sandbox = Sandbox::with(Windmill::start_below("/some/windmill"));
     let remote = sandbox.repository();
     let outside = [
@@ -223,7 +223,7 @@ fn a_folder_of_the_repository_is_all_that_a_sync_touches() {
 }
 
 #[test]
-fn a_dry_run_shows_what_would_be_and_changes_nothing() {
+fn a_dry_run_shows_the_changes_and_pushes_nothing() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -247,29 +247,29 @@ fn a_dry_run_shows_what_would_be_and_changes_nothing() {
 // Reports and warnings.
 
 #[test]
-fn the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less() {
+fn the_default_workspace_and_a_limited_token_are_warnings() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.windmill.token_kind(TokenKind::User);
     sandbox.windmill.set("admins", Workspace::of_scripts(2));
-    let told = sandbox.sync().remote(&remote).without("WINDMILL_WORKSPACE").run().expect("pushed");
-    let [warning] = &told.warnings()[..] else { panic!("{:?}", told.warnings()) };
+    let outcome = sandbox.sync().remote(&remote).without("WINDMILL_WORKSPACE").run().expect("pushed");
+    let [warning] = &outcome.warnings()[..] else { panic!("{:?}", outcome.warnings()) };
     assert!(warning.contains("`admins`") && warning.contains("admins, shop"), "{warning}");
     assert!(remote.log("main")[0].message.contains("Windmill-Workspace: admins"));
 
     for command in ["verify", "restore"] {
-        let told = sandbox.command(command).remote(&remote).without("WINDMILL_WORKSPACE").run();
-        let told_of_it = told.warnings().iter().any(|one| one.contains("`admins`") && one.contains("admins, shop"));
-        assert!(told_of_it && told.code() == "unchanged", "{told}");
+        let outcome = sandbox.command(command).remote(&remote).without("WINDMILL_WORKSPACE").run();
+        let is_warned = outcome.warnings().iter().any(|one| one.contains("`admins`") && one.contains("admins, shop"));
+        assert!(is_warned && outcome.code() == "unchanged", "{outcome}");
     }
     let elsewhere = sandbox.command("restore").remote(&remote).without("WINDMILL_WORKSPACE").arg("--to-workspace");
-    let told = elsewhere.arg(SHOP).run().expect("dry_run");
+    let outcome = elsewhere.arg(SHOP).run().expect("dry_run");
     let of_the_source = |one: &String| one.contains("`admins` is where the backup is from");
-    assert!(told.warnings().iter().any(of_the_source), "{told}");
+    assert!(outcome.warnings().iter().any(of_the_source), "{outcome}");
 
     sandbox.windmill.role(Role::Developer);
-    let told = sandbox.sync().remote(&remote).branch("shop").run().expect("pushed");
-    let [warning] = &told.warnings()[..] else { panic!("{:?}", told.warnings()) };
+    let outcome = sandbox.sync().remote(&remote).branch("shop").run().expect("pushed");
+    let [warning] = &outcome.warnings()[..] else { panic!("{:?}", outcome.warnings()) };
     assert!(warning.contains("not an admin's in workspace `shop`"), "{warning}");
     sandbox.windmill.role(Role::Admin);
     let quiet = sandbox.sync().remote(&remote).branch("shop").workspace(SHOP).run().expect("unchanged");
@@ -277,7 +277,7 @@ fn the_default_workspace_is_told_about_and_so_is_a_token_that_sees_less() {
 }
 
 #[test]
-fn log_lines_are_json_where_that_is_asked_for() {
+fn log_lines_are_json_if_configured() {
     let sandbox = Sandbox::replayed();
     let remote = sandbox.repository();
     let run = sandbox.sync().remote(&remote).env("LOG_FORMAT", "json").env("LOG_LEVEL", "trace").run().expect("pushed");
@@ -294,7 +294,7 @@ fn log_lines_are_json_where_that_is_asked_for() {
 }
 
 #[test]
-fn the_command_line_is_what_its_help_says() {
+fn the_command_line_matches_its_help() {
     let sandbox = Sandbox::new();
     let ask = |words: &[&str]| {
         let run = words[1..].iter().fold(sandbox.command(words[0]), |run, word| run.arg(word));
@@ -323,7 +323,7 @@ fn the_command_line_is_what_its_help_says() {
 }
 
 #[test]
-fn all_that_is_wrong_with_the_settings_is_said_at_once() {
+fn all_errors_in_the_settings_are_reported_together() {
     let sandbox = Sandbox::new();
     let wrong = sandbox
         .sync()
@@ -345,7 +345,7 @@ fn all_that_is_wrong_with_the_settings_is_said_at_once() {
 }
 
 #[test]
-fn a_push_that_the_server_can_never_take_is_told_with_its_reason() {
+fn a_push_that_can_never_succeed_is_reported_with_its_reason() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     remote.commit_files("main", &[("README.md", "start\n")]);
@@ -358,7 +358,7 @@ fn a_push_that_the_server_can_never_take_is_told_with_its_reason() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn checkouts_of_branches_that_are_not_used_any_more_go() {
+fn checkouts_of_unused_branches_are_removed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = |branch: &str| sandbox.sync().remote(&remote).branch(branch).run().expect("pushed");

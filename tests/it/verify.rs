@@ -33,7 +33,7 @@ fn listed(all: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_backup_is_verified_and_what_differs_is_listed_without_a_trace() {
+fn verify_lists_the_differences_and_changes_nothing() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     remote.commit_files("main", &[("README.md", "# ours\n"), ("scripts/x.py", "1\n")]);
@@ -85,7 +85,7 @@ fn a_backup_is_verified_and_what_differs_is_listed_without_a_trace() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn comments_line_ends_and_stale_locks_are_no_differences_and_values_are() {
+fn values_are_differences_and_comments_line_ends_and_stale_locks_are_not() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.sync().remote(&remote).run().expect("pushed");
@@ -106,7 +106,7 @@ fn comments_line_ends_and_stale_locks_are_no_differences_and_values_are() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_script_that_differs_in_its_line_ends_differs() {
+fn different_line_ends_of_a_script_are_a_difference() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.sync().remote(&remote).run().expect("pushed");
@@ -119,7 +119,7 @@ fn a_script_that_differs_in_its_line_ends_differs() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_only_wmill_reads_differs() {
+fn yaml_that_only_wmill_reads_in_that_way_is_a_difference() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.sync().remote(&remote).run().expect("pushed");
@@ -139,7 +139,7 @@ fn what_only_wmill_reads_differs() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn what_no_sync_covers_is_not_compared() {
+fn items_outside_the_backup_are_not_compared() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     remote.commit_files("main", &[("wmill.yaml", "includes: ['f/ops/**']\nnonDottedPaths: true\n")]);
@@ -160,7 +160,7 @@ fn what_no_sync_covers_is_not_compared() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_folder_is_verified_and_a_branch_that_is_not_there_has_nothing() {
+fn a_folder_is_verified_and_a_missing_branch_is_empty() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote).subdir("backup/{workspace}");
@@ -175,7 +175,7 @@ fn a_folder_is_verified_and_a_branch_that_is_not_there_has_nothing() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn several_workspaces_are_verified_each_by_itself() {
+fn each_of_several_workspaces_is_verified() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.windmill.token_kind(TokenKind::User);
@@ -192,7 +192,7 @@ fn several_workspaces_are_verified_each_by_itself() {
 }
 
 #[test]
-fn what_cannot_be_asked_ends_with_the_codes_of_a_sync() {
+fn failures_of_verify_have_the_codes_of_a_sync() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.sync().remote(&remote).run().expect("pushed");
@@ -209,7 +209,7 @@ fn what_cannot_be_asked_ends_with_the_codes_of_a_sync() {
 }
 
 #[test]
-fn secrets_are_shown_nowhere() {
+fn verify_shows_no_secrets() {
     const PLANTED: [&str; 3] = ["PLANTED-aaaa-7d1f", "PLANTED-bbbb-7d1f", "PLANTED-cccc-7d1f"];
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
@@ -233,7 +233,7 @@ fn secrets_are_shown_nowhere() {
 }
 
 #[test]
-fn a_verification_takes_its_turn_with_syncs() {
+fn a_verification_uses_the_queue_of_the_syncs() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     sandbox.sync().remote(&remote).run().expect("pushed");

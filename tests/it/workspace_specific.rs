@@ -1,5 +1,5 @@
 //! What `wmill` takes from Windmill besides the export: shared UI files, workspace-specific items and filesets.
-//! Windmill chooses their names, so a name may lead anywhere, and `wmill` itself ignores failures there.
+//! Windmill chooses their names, so a name may point outside the folder, and `wmill` itself ignores failures there.
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,7 +39,7 @@ fn assert_nowhere_written(sandbox: &Sandbox, needle: &str) {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn a_side_endpoint_that_fails_fails_the_sync() {
+fn a_failed_request_to_a_side_endpoint_fails_the_sync() {
     let faults = [(Fault::Status(500), "500"), (Fault::GatewayPage(502), "502"), (Fault::Status(403), "403")];
     let cases: Vec<_> = ENDPOINTS.iter().flat_map(|endpoint| faults.clone().map(|fault| (*endpoint, fault))).collect();
     side_by_side(&cases, |(endpoint, (fault, status))| {
@@ -63,7 +63,7 @@ fn a_side_endpoint_that_fails_fails_the_sync() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn each_side_endpoint_is_asked_once_and_may_be_missing() {
+fn each_side_endpoint_gets_one_request_and_may_be_missing() {
     let sandbox = Sandbox::new();
     sandbox.windmill.shared_ui(Some(&[("lib/x.ts", "x\n")]));
     sandbox.windmill.ws_specific(Some(&[]));
@@ -87,7 +87,7 @@ fn each_side_endpoint_is_asked_once_and_may_be_missing() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn a_shared_ui_file_of_an_unsound_name_never_reaches_wmill() {
+fn a_shared_ui_file_with_an_invalid_name_does_not_reach_wmill() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let (trace, trap) = trap(&sandbox);
@@ -120,7 +120,7 @@ fn a_shared_ui_file_of_an_unsound_name_never_reaches_wmill() {
 }
 
 #[test]
-fn a_shared_ui_file_with_nearly_an_unsound_name_is_as_good_as_any() {
+fn a_shared_ui_file_with_an_unusual_valid_name_is_backed_up() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let names = ["..a/b.ts", "a../b.ts", "a.git/b.ts", ".gitx", ".gitignore", "...", ".a/b", "git/config", "é ü.ts"];
@@ -180,7 +180,7 @@ fn shared_ui_files_arrive_in_the_folder_of_the_backup() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn what_stands_in_the_way_of_shared_ui_files_gives_way() {
+fn files_that_block_the_shared_ui_are_replaced() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let outside = sandbox.scratch("outside");
@@ -209,7 +209,7 @@ fn what_stands_in_the_way_of_shared_ui_files_gives_way() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn a_persons_own_ui_folder_stays_where_windmill_has_none() {
+fn a_persons_ui_folder_stays_if_windmill_has_no_shared_ui() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let theirs = [("ui/README.md", "theirs\n"), ("ui/lib/x.ts", "theirs\n")];
@@ -229,7 +229,7 @@ fn a_persons_own_ui_folder_stays_where_windmill_has_none() {
 
 #[test]
 #[ignore = "long: just test-long"]
-fn workspace_specific_items_come_and_go() {
+fn workspace_specific_items_are_added_and_removed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -252,7 +252,7 @@ fn workspace_specific_items_come_and_go() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn an_item_changes_between_workspace_specific_and_not() {
+fn an_item_becomes_workspace_specific_and_back() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let sync = sandbox.sync().remote(&remote);
@@ -272,7 +272,7 @@ fn an_item_changes_between_workspace_specific_and_not() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn a_workspace_specific_item_that_windmill_does_not_hold_goes() {
+fn a_workspace_specific_item_that_windmill_does_not_have_is_removed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();
     let nobodys = "f/ops/nobody.shop.variable.yaml";
@@ -359,7 +359,7 @@ fn wmill_that_writes_into_the_git_folder(sandbox: &Sandbox, trap: &str, more: &s
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn what_wmill_writes_into_the_git_folder_has_no_effect() {
+fn files_that_wmill_writes_into_the_git_folder_have_no_effect() {
     let sandbox = Sandbox::new();
     let (trace, trap) = trap(&sandbox);
     let remote = sandbox.repository();
@@ -387,7 +387,7 @@ fn what_wmill_writes_into_the_git_folder_has_no_effect() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn what_wmill_writes_into_the_git_folder_has_no_effect_with_a_subfolder_and_other_work() {
+fn files_that_wmill_writes_into_the_git_folder_have_no_effect_in_a_subfolder_with_other_files() {
     let sandbox = Sandbox::new();
     let (trace, trap) = trap(&sandbox);
     let remote = sandbox.repository();
@@ -460,13 +460,13 @@ fn check_programs_of_the_repository(names: &[&str]) {
 
 #[test]
 #[ignore = "long: just test-hostile"]
-fn no_wmill_or_git_of_the_repository_runs_whatever_the_path() {
+fn no_wmill_or_git_of_the_repository_runs_with_any_path_variable() {
     check_programs_of_the_repository(&["wmill", "git"]);
 }
 
 /// Checks the programs that the tools look up: `wmill` is a script for `node`, and git starts other programs.
 #[test]
 #[ignore = "long: just test-hostile"]
-fn no_program_that_the_tools_look_up_is_the_repositorys_whatever_the_path() {
+fn no_program_of_the_repository_is_found_by_the_tools_with_any_path_variable() {
     check_programs_of_the_repository(&["node", "sh", "ssh", "git-upload-pack", "git-receive-pack"]);
 }

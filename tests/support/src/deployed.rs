@@ -478,7 +478,7 @@ fn store(version: Version, workspace: &mut Workspace, kind: &str, name: &str, mu
 const WITHOUT_LOCK: [&str; 10] =
     ["bash", "postgresql", "mysql", "bigquery", "snowflake", "mssql", "oracledb", "duckdb", "graphql", "nativets"];
 
-/// The languages of the fixtures. A longer ending stands before a shorter one that it contains.
+/// The languages of the fixtures. A longer ending comes before a shorter one that it contains.
 const LANGUAGES: [(&str, &str); 23] = [
     ("deno", ".deno.ts"),
     ("nativets", ".fetch.ts"),

@@ -210,7 +210,7 @@ impl Server {
     /// Answers each request with the result of `handler`, on its own thread.
     pub fn start(handler: impl Fn(Request) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_raw(move |stream, hanging| {
-            // A client may go away at any time.
+            // A client may disconnect at any time.
             let _ = converse(stream, &handler, hanging);
         })
     }

@@ -141,7 +141,7 @@ impl Started {
     /// Waits for the end. Kills the group and panics when `deadline` passes.
     #[track_caller]
     pub fn finish_within(mut self, deadline: Duration) -> Finished {
-        // If `is_running` finds that the child has ended, it reaps the child, which then has no process any more.
+        // If `is_running` finds that the child has ended, it reaps the child, which then has no process left.
         let has_ended = !self.is_running();
         if !has_ended && !ends_within(self.child.id(), deadline) {
             let finished = self.killed();

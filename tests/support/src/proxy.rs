@@ -33,7 +33,7 @@ impl Proxy {
         let shared = Arc::new(Shared { routes: Mutex::default(), asked: Mutex::default() });
         let of_server = Arc::clone(&shared);
         let server = Server::start_raw(move |stream, _| {
-            // A client may go away at any time.
+            // A client may disconnect at any time.
             let _ = of_server.converse(stream);
         });
         Self { server, shared }

@@ -214,15 +214,15 @@ impl<'a> Run<'a> {
     /// machine.
     #[track_caller]
     pub fn time_out_in(&self, step: &str) -> Outcome {
-        let mut told = String::new();
+        let mut message = String::new();
         for seconds in [3, 12, 60] {
             let ended = self.clone().env("SYNC_TIMEOUT", &format!("{seconds}s")).run().expect("timeout");
             if ended.message().contains(&format!("`{step}`")) {
                 return ended;
             }
-            told = ended.message();
+            message = ended.message();
         }
-        panic!("`{step}` is not where the time limit passed: {told}");
+        panic!("`{step}` is not where the time limit passed: {message}");
     }
 
     /// Starts it, for a test that does something in the meantime.

@@ -88,7 +88,7 @@ pub fn main_file() -> PathBuf {
     fs::canonicalize(wmill()).unwrap()
 }
 
-/// Returns `wmill` with the changes of the image, for Node.js. It lies beside the original, because it imports the same
+/// Returns `wmill` with the changes of the image, for Node.js. It is next to the original, because it imports the same
 /// packages.
 pub fn adapted() -> PathBuf {
     static ADAPTED: OnceLock<PathBuf> = OnceLock::new();

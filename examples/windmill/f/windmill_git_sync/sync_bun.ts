@@ -1,13 +1,13 @@
 // Backs up this workspace: asks windmill-git-sync for a sync and waits until it ends. If the sync fails, the job fails.
 //
-// The token is the job's own. It sees what the job's user sees, so that should be an admin, and it is void when the job
-// has ended.
+// The token is that of the job. It has the rights of the job's user, who should be an admin, and it is invalid after
+// the job has ended.
 //
-// The script itself posts its failure: Windmill runs failure handlers of schedules in its Enterprise Edition alone.
+// The script itself posts its failure: Windmill runs failure handlers of schedules only in its Enterprise Edition.
 
 export async function main(
   url: string = "http://windmill-git-sync:8080",
-  // The service's SYNC_API_TOKEN, where it has one. In a schedule: "$var:f/windmill_git_sync/api_token".
+  // The service's SYNC_API_TOKEN, if it has one. In a schedule: "$var:f/windmill_git_sync/api_token".
   api_token: string = "",
   // An incoming webhook of Slack, Mattermost or Rocket.Chat. In a schedule: "$var:f/windmill_git_sync/webhook_url".
   webhook_url: string = "",
@@ -23,7 +23,7 @@ export async function main(
 
 async function tell(webhook_url: string, error: unknown) {
   const text = `Backup of workspace ${process.env.WM_WORKSPACE} failed: ${error instanceof Error ? error.message : error}`;
-  // Others wrote this text: in a message, `&`, `<` and `>` would become links and calls.
+  // Others wrote this text: in a message, `&`, `<` and `>` would become links and mentions.
   const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
   const response = await fetch(webhook_url, {
     method: "POST",
@@ -41,7 +41,7 @@ async function sync(url: string, api_token: string) {
     method: "POST",
     headers,
     body: JSON.stringify({ workspace: process.env.WM_WORKSPACE, windmill_token: process.env.WM_TOKEN }),
-    // Without this, Bun gives up after five minutes. The service has a limit of its own, SYNC_TIMEOUT.
+    // Without this, Bun gives up after five minutes. The service has its own limit, SYNC_TIMEOUT.
     timeout: false,
   };
   const response = await fetch(`${url}/sync`, options);

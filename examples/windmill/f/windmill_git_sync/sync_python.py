@@ -1,9 +1,9 @@
-# Backs this workspace up: asks windmill-git-sync for a sync and waits for its end. A sync that fails fails the job.
+# Backs up this workspace: asks windmill-git-sync for a sync and waits until it ends. If the sync fails, the job fails.
 #
-# The token is the job's own. It sees what the job's user sees, so that should be an admin, and it is void when the job
-# has ended.
+# The token is that of the job. It has the rights of the job's user, who should be an admin, and it is invalid after
+# the job has ended.
 #
-# The script itself posts its failure: Windmill runs failure handlers of schedules in its Enterprise Edition alone.
+# The script itself posts its failure: Windmill runs failure handlers of schedules only in its Enterprise Edition.
 
 import html
 import json
@@ -12,8 +12,9 @@ import urllib.error
 import urllib.request
 
 
-# api_token: the service's SYNC_API_TOKEN, where it has one. In a schedule: "$var:f/windmill_git_sync/api_token".
-# webhook_url: of Slack, Mattermost or Rocket.Chat. In a schedule: "$var:f/windmill_git_sync/webhook_url".
+# api_token: the service's SYNC_API_TOKEN, if it has one. In a schedule: "$var:f/windmill_git_sync/api_token".
+# webhook_url: an incoming webhook of Slack, Mattermost or Rocket.Chat. In a schedule:
+# "$var:f/windmill_git_sync/webhook_url".
 def main(url: str = "http://windmill-git-sync:8080", api_token: str = "", webhook_url: str = ""):
     try:
         return sync(url, api_token)
@@ -24,14 +25,14 @@ def main(url: str = "http://windmill-git-sync:8080", api_token: str = "", webhoo
 
 
 def tell(webhook_url: str, error: Exception):
-    # Written by others: in a message, `&`, `<` and `>` would be links and calls.
+    # Others wrote this text: in a message, `&`, `<` and `>` would become links and mentions.
     text = html.escape(f"Backup of workspace {os.environ['WM_WORKSPACE']} failed: {error}", quote=False)
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(webhook_url, json.dumps({"text": text}).encode(), headers)
     try:
         urllib.request.urlopen(request, timeout=30).close()
     except OSError as reason:
-        # What failed is what the job fails with, also where the chat cannot be told.
+        # The job fails with the error of the sync, even if the webhook cannot be called.
         print(f"the webhook was not told: {reason}")
 
 
@@ -42,7 +43,7 @@ def sync(url: str, api_token: str):
     body = {"workspace": os.environ["WM_WORKSPACE"], "windmill_token": os.environ["WM_TOKEN"]}
     request = urllib.request.Request(url + "/sync", json.dumps(body).encode(), headers)
     try:
-        # No time-out: the service has a limit of its own, SYNC_TIMEOUT.
+        # No timeout: the service has its own limit, SYNC_TIMEOUT.
         with urllib.request.urlopen(request) as response:
             status, answer = response.status, response.read()
     except urllib.error.HTTPError as error:

@@ -12,7 +12,7 @@ export async function main(
 ) {
   const text = `Backup by ${schedule_path || path} in ${process.env.WM_WORKSPACE} failed: ${error.message ?? JSON.stringify(error)}`;
   if (webhook_url) {
-    // Others wrote this text: in a message, `&`, `<` and `>` would become links and calls.
+    // Others wrote this text: in a message, `&`, `<` and `>` would become links and mentions.
     const escaped = text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
     const response = await fetch(webhook_url, {
       method: "POST",
