@@ -152,7 +152,7 @@ impl<'a> Source<'a> {
             return Ok(Self { text: Cow::Borrowed(yaml) });
         }
         if yaml.contains(STAND_IN_ESCAPE) || STAND_INS.iter().any(|(_, stand_in)| yaml.contains(*stand_in)) {
-            return Err("it has characters that cannot be told apart".to_owned());
+            return Err("it has characters that this program needs for itself".to_owned());
         }
         let put = |text: String, (char, stand_in): &(char, char)| text.replace(*char, &stand_in.to_string());
         Ok(Self { text: Cow::Owned(STAND_INS.iter().fold(yaml.to_owned(), put)) })

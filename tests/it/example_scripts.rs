@@ -113,7 +113,7 @@ fn check(sandbox: &Sandbox, start: impl Fn() -> Command, word: impl Fn(&str) -> 
     let refused = as_job(start(), &[&url, &word("wrong"), &hook]).must_fail();
     assert!(refused.to_string().contains("unauthorized"), "{refused}");
     let untold = as_job(start(), &[&url, &word("wrong"), &elsewhere]).must_fail();
-    for part in ["unauthorized", "the webhook was not told"] {
+    for part in ["unauthorized", "the webhook did not get the message"] {
         assert!(untold.to_string().contains(part), "{untold}");
     }
     sandbox.windmill.state("3-emptied");

@@ -18,7 +18,7 @@ Each setting marked \fIsecret\fP can come from a file: its path goes into the va
 ";
 const EXIT_STATUS: &str = r".SH EXIT STATUS
 The result on standard output tells more, by its \fBcode\fP.
-\fBserve\fP ends with 0 when it was told to end, and with 143 when a second signal ended all at once.
+\fBserve\fP ends with 0 after one signal, and with 143 if a second signal ended it at once.
 ";
 const TAIL: &str = r".SH EXAMPLES
 Settings in a file that only its user can read, one NAME=value a line:

@@ -31,7 +31,7 @@ fail() {
     body=$(printf '{"text":"%s"}' "$text" | sed 's/\\/\\\\/g; s/"/\\"/g')
     printf 'url = "%s"\nheader = "Content-Type: application/json"\ndata = "%s"\n' "$webhook_url" "$body" |
       curl --silent --show-error --fail --max-time 30 --output /dev/null --config - ||
-      echo "the webhook was not told" >&2
+      echo "the webhook did not get the message" >&2
   fi
   exit 1
 }

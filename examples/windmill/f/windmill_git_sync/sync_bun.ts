@@ -16,7 +16,7 @@ export async function main(
     return await sync(url, api_token);
   } catch (error) {
     // The job fails with the error of the sync, even if the webhook cannot be called.
-    if (webhook_url) await tell(webhook_url, error).catch((reason) => console.error(`the webhook was not told: ${reason}`));
+    if (webhook_url) await tell(webhook_url, error).catch((reason) => console.error(`the webhook did not get the message: ${reason}`));
     throw error;
   }
 }

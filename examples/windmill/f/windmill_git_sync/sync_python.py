@@ -33,7 +33,7 @@ def tell(webhook_url: str, error: Exception):
         urllib.request.urlopen(request, timeout=30).close()
     except OSError as reason:
         # The job fails with the error of the sync, even if the webhook cannot be called.
-        print(f"the webhook was not told: {reason}")
+        print(f"the webhook did not get the message: {reason}")
 
 
 def sync(url: str, api_token: str):
