@@ -40,8 +40,7 @@ impl BackupError {
 
 impl From<Expired> for BackupError {
     fn from(expired: Expired) -> Self {
-        let code = if expired == Expired::Cancelled { Code::ShuttingDown } else { Code::Timeout };
-        Self::new(code, "")
+        Self::new(expired.into(), "")
     }
 }
 

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use crate::backup::error::BackupError;
 use crate::backup::{paths, run_context};
 use crate::config::Config;
-use crate::model::Code;
-use crate::net::ca_bundle;
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::util::{Deadline, Redactor, RunDir, files};
@@ -38,9 +36,7 @@ impl PrivateRun {
         paths::remove_leftovers(config);
         let lock = Lock::acquire(&self.lock(), &deadline, &mut || {})?;
         let run_dir = RunDir::new(self.run_dir.clone())?;
-        let own = ca_bundle::bundle(&config.tool_environment);
-        let own = own.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
-        let environment = ca_bundle::for_run(&config.tool_environment, &own, &run_dir)?;
+        let environment = run_context::tool_environment(config, &run_dir)?;
         Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
     }
 

@@ -76,6 +76,16 @@ pub fn new_run_id() -> String {
     hash::short_name(&format!("{now} {random} {}", COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
+/// Returns the environment of the programs of a run, which keeps their CA bundle in `run_dir`.
+///
+/// # Errors
+/// [`Code::ConfigInvalid`] if `CA_BUNDLE_FILE` cannot be used; an error of the disk.
+pub(super) fn tool_environment(config: &Config, run_dir: &RunDir) -> Result<Vec<(String, String)>, BackupError> {
+    let own = ca_bundle::bundle(&config.tool_environment);
+    let own = own.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
+    Ok(ca_bundle::for_run(&config.tool_environment, &own, run_dir)?)
+}
+
 /// Returns the warning about a remote whose HEAD names a branch that does not exist.
 pub fn missing_head(remote: &RemoteUrl, branch: &BranchName) -> String {
     format!(
@@ -346,9 +356,7 @@ impl RunContext<'_> {
         let lock = self.wait_for_turn()?;
         let run_dir = RunDir::new(paths::run_folder(config, request))?;
         paths::remove_leftovers(config);
-        let own = ca_bundle::bundle(&config.tool_environment);
-        let own = own.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
-        let environment = ca_bundle::for_run(&config.tool_environment, &own, &run_dir)?;
+        let environment = tool_environment(config, &run_dir)?;
         Ok(RunEnv {
             run_dir,
             deadline: Deadline::after(config.sync_timeout, self.env.cancel),

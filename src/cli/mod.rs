@@ -40,8 +40,8 @@ pub fn main() -> ExitCode {
     #[expect(clippy::disallowed_methods, reason = "git started us as its ssh, and tells by the environment")]
     if let Some(options) = std::env::var_os(OPTIONS_ENVIRONMENT) {
         let push = std::env::var_os(push_journal::PUSH_ENVIRONMENT);
-        let mut tell = |line: String| eprint_line(&[push_journal::LINE_PREFIX, &line].concat());
-        let error = ssh_helper::become_ssh(&options, push.as_deref(), arguments, &mut tell);
+        let mut report = |line: String| eprint_line(&[push_journal::LINE_PREFIX, &line].concat());
+        let error = ssh_helper::become_ssh(&options, push.as_deref(), arguments, &mut report);
         eprint_line(&format!("{PROGRAM}: cannot start ssh: {error}"));
         return ExitCode::from(255);
     }

@@ -15,6 +15,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 use crate::git::object::ObjectId;
 use crate::model::BranchName;
+use crate::util::deadline::wait_while;
 use crate::util::files;
 
 /// The variable from which our own program, started by git as `ssh`, reads the journal's line for its push.
@@ -156,7 +157,7 @@ fn finish_push(repository: &Path, push: &str, report: &mut dyn FnMut(String)) ->
         return Ok(false);
     }
     // The locks of a killed push do not change during this time.
-    std::thread::sleep(WATCH);
+    wait_while(WATCH, || locks(repository, full_ref).is_ok_and(|now| now == held));
     if locks(repository, full_ref)? != held {
         return Ok(false);
     }

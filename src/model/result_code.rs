@@ -1,5 +1,7 @@
 //! The result codes of the public interface, each with its HTTP status and exit code, in one table.
 
+use crate::util::Expired;
+
 /// How a run, a request or a command ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Code {
@@ -58,6 +60,15 @@ pub enum Code {
     /// An internal error, or an error of the machine.
     #[default]
     Internal,
+}
+
+impl From<Expired> for Code {
+    fn from(expired: Expired) -> Self {
+        match expired {
+            Expired::TimedOut => Self::Timeout,
+            Expired::Cancelled => Self::ShuttingDown,
+        }
+    }
 }
 
 impl Code {

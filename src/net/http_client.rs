@@ -37,7 +37,7 @@ pub fn client(url: &str, timeout: Duration, headers: HeaderMap, environment: &[(
         .http_status_as_error(false)
         .user_agent(concat!("windmill-git-sync/", env!("CARGO_PKG_VERSION")));
     let proxy = proxy::for_url(url, environment);
-    // The proxy is set even if there is none: otherwise the client would read the environment itself.
+    // This call is needed without a proxy too: without it, the client takes a proxy from the environment.
     let configuration = configuration.proxy(proxy.and_then(|proxy| ureq::Proxy::new(proxy).ok()));
     #[cfg(not(target_family = "wasm"))]
     let configuration = if [Some(url), proxy].into_iter().flatten().any(is_https) {

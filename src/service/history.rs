@@ -8,12 +8,13 @@ use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use miniserde::{Deserialize, Serialize, json};
 
 use crate::model::run_result::{first_warnings, keep_first};
 use crate::model::{Changed, Code, LeftOut, SyncResult, TokenUser};
+use crate::util::deadline::wait_while;
 use crate::util::redact::shorten;
 use crate::util::{files, time};
 
@@ -46,8 +47,6 @@ const UNSAVED_MAX: usize = 128;
 /// The largest size of the file. A longer history loses the details of old runs when it is written, so a larger file is
 /// not a history.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// The interval of the attempts to get a file lock. The kernel's lock has no wait with a timeout.
-const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// One ended run, as `/status` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -499,13 +498,12 @@ impl History {
     fn lock(&self, patience: Duration) -> io::Result<fs::File> {
         let path = self.path.with_extension("lock");
         let file = files::open_file(&path, false)?;
-        let begun = Instant::now();
-        while let Err(error) = file.try_lock() {
-            if !matches!(error, fs::TryLockError::WouldBlock) || begun.elapsed() >= patience {
-                return Err(files::at(&path, &error.into()));
-            }
-            std::thread::sleep(LOCK_RETRY_INTERVAL);
-        }
+        let mut locked = Ok(());
+        wait_while(patience, || {
+            locked = file.try_lock();
+            matches!(locked, Err(fs::TryLockError::WouldBlock))
+        });
+        locked.map_err(|error| files::at(&path, &error.into()))?;
         Ok(file)
     }
 }

@@ -72,9 +72,9 @@ impl Recorder {
         let is_success = result.code.is_success();
         let overdue = before.as_ref().and_then(|status| status.overdue.clone()).filter(|_| is_success);
         let failing = if is_success { before } else { Some(after) };
-        let news = failing.as_ref().and_then(|status| status.last_alert.as_ref());
+        let last_alert = failing.as_ref().and_then(|status| status.last_alert.as_ref());
         self.notifier.notify(&Notice {
-            reports_failure: news.is_some_and(|news| news.run_id == result.run_id),
+            reports_failure: last_alert.is_some_and(|alert| alert.run_id == result.run_id),
             failures: failing.and_then(|status| Some((status.consecutive_failures, status.failing_since?))),
             overdue_since: overdue.map(|overdue| overdue.since),
             link,

@@ -91,12 +91,12 @@ impl Deadline {
     }
 }
 
-/// The interval of the checks of [`wait_while`]. Its conditions end within milliseconds.
+/// The interval of the checks of [`wait_while`]. A check costs microseconds.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Waits while a condition holds, at most `patience`, by repeated checks. It is for events for which no call waits with
-/// a time limit: the end of a thread, or of a process that is not our child.
-pub fn wait_while(patience: Duration, condition: impl Fn() -> bool) {
+/// a time limit: a file lock that becomes free, the end of a thread, or of a process that is not our child.
+pub fn wait_while(patience: Duration, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while condition() && begun.elapsed() < patience {
         std::thread::sleep(CHECK_INTERVAL);

@@ -67,8 +67,7 @@ impl Failure for WindmillError {
 
 impl From<Expired> for WindmillError {
     fn from(expired: Expired) -> Self {
-        let code = if expired == Expired::Cancelled { Code::ShuttingDown } else { Code::Timeout };
-        failed(code, String::new())
+        failed(expired.into(), String::new())
     }
 }
 

@@ -955,7 +955,7 @@ impl<R: Read> Read for Saved<'_, R> {
         let length = self.export.read(buffer)?;
         let chunk = &buffer[..length];
         if self.unwanted.is_cancelled() {
-            return Err(io::Error::other("no one waits for it"));
+            return Err(io::Error::other("the run has ended"));
         }
         self.bytes += length as u64;
         if self.bytes > EXPORT_BYTES_MAX {

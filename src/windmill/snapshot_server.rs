@@ -153,6 +153,7 @@ mod tests {
 
     use super::*;
     use crate::util::RunDir;
+    use crate::util::deadline::wait_while;
 
     const QUERY: &str = "plain_secret=false&default_ts=bun";
 
@@ -245,9 +246,8 @@ mod tests {
         assert!(send(&server, "GET /api/users/whoami HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 401 "));
         assert!(send(&server, "no HTTP\r\n\r\n").starts_with("HTTP/1.1 400 "));
         // A client keeps its place until shortly after its answer.
-        while server.server.served() > 0 {
-            std::thread::yield_now();
-        }
+        wait_while(Duration::from_secs(20), || server.server.served() > 0);
+        assert_eq!(server.server.served(), 0);
         // Silent clients do not delay others.
         let quiet: Vec<_> = (0..6).map(|_| TcpStream::connect(server.server.address()).expect("one")).collect();
         assert_eq!(ask(&server, "/api/users/whoami", &word).0, 200);

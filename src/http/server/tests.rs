@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use super::limits::CLOSING_MAX;
 use super::*;
+use crate::util::deadline::wait_while;
 use std::net::TcpStream;
 
 /// The longest time that a test waits for anything.
@@ -514,12 +515,8 @@ fn many_connections_leave_no_threads_behind() {
         assert_status(&answer_of(stream), 200);
     }
     // Other tests of this process have threads too, but their number does not fall by 30 by chance.
-    let deadline = Instant::now() + PATIENCE;
-    let mut threads = own_threads();
-    while threads > crowded.saturating_sub(15) && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(20));
-        threads = own_threads();
-    }
+    wait_while(PATIENCE, || own_threads() > crowded.saturating_sub(15));
+    let threads = own_threads();
     assert!(threads <= crowded.saturating_sub(15), "{threads} threads, {crowded} with all connections");
     fixture.end();
 }

@@ -196,6 +196,7 @@ impl Target {
                 return false;
             };
             log::info!("{setting}: cannot send the notice of run {run_id}, retrying: {why}");
+            // Nothing else uses this thread.
             std::thread::sleep(pause);
         }
         log::debug!("{setting}: sent the notice of run {run_id}");
