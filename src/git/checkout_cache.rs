@@ -1,5 +1,5 @@
-//! Manages the checkouts on the volume: those of configured backups stay as long as they are used, and the number of
-//! those of other requests is limited.
+//! Manages the checkouts on the volume. The checkouts of configured backups stay as long as they are used. The number
+//! of other checkouts is limited.
 
 use std::fs;
 use std::io;

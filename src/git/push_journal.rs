@@ -124,9 +124,9 @@ fn write(note: &mut File, pushes: &[String]) -> io::Result<()> {
     note.sync_all()
 }
 
-/// Reads the locks that a push takes and holds until it has moved its ref: that of the ref, into which git writes the
-/// commit, and then, if `HEAD` points at the ref, that of `HEAD`, into which it writes nothing. Returns their paths,
-/// times and contents.
+/// Reads the locks that a push holds until it has moved its ref. The first is the lock of the ref: git writes the
+/// commit into it. The second exists if `HEAD` points at the ref: the lock of `HEAD`, which stays empty. Returns their
+/// paths, times and contents.
 fn locks(repository: &Path, full_ref: &str) -> io::Result<Vec<(PathBuf, SystemTime, Vec<u8>)>> {
     let head = files::read_file(&repository.join("HEAD"), BYTES_MAX)?;
     let is_head = head.strip_prefix(b"ref:").is_some_and(|name| name.trim_ascii() == full_ref.as_bytes());

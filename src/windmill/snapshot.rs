@@ -315,8 +315,7 @@ impl Snapshot {
         Ok(items.into_iter().collect())
     }
 
-    /// Returns the items of the export with these names, each with its current digest, which is that of the item's
-    /// group.
+    /// Returns the items of the export with these names. The digest of an item is the digest of its group.
     ///
     /// # Errors
     /// Returns the error of the disk.

@@ -14,8 +14,8 @@ const INDICATORS: [char; 12] = ['"', '\'', '|', '>', '&', '*', '!', '[', '{', '%
 /// The escapes of white space.
 const ESCAPES_OF_SPACE: &str = "tnvfrNLP_";
 
-/// Returns whether a file of an item has such a text, or something that may be one, with a name that is not that of a
-/// file of the item. `has_file` says whether there is a readable file at a path.
+/// Returns whether a file of an item has, or may have, such a text whose name is no file of the item. `has_file`
+/// returns whether a readable file is at a path.
 pub(super) fn leads_out(item: &ItemId, path: &str, content: &str, has_file: impl Fn(&str) -> bool) -> bool {
     let is_parsed_by_wmill = path.ends_with(".yaml") || path.ends_with(".json");
     let is_foreign = |name: &str| !is_of_item(item, path, name, &has_file);
