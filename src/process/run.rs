@@ -140,8 +140,10 @@ mod platform {
     const GROUP_END_TIME_MAX: Duration = Duration::from_millis(500);
     /// How often to check whether a program has ended that closed its output.
     const END_WAIT: Duration = Duration::from_millis(1);
-    /// How often the free space is checked. A fast program writes 20 MB in this time.
+    /// The longest time between two checks of the free space.
     const VOLUME_POLL_INTERVAL: Duration = Duration::from_millis(50);
+    /// More than a disk in memory takes, about 3 GB a second. The next check comes before the free space can be used up.
+    const DISK_BYTES_PER_MS: u64 = 8_000_000;
     const CHUNK_BYTES: usize = 16 * 1024;
 
     /// Runs `invocation` until it ends, the deadline passes, or it leaves too little free space on the volume.
@@ -261,14 +263,15 @@ mod platform {
     ) -> Result<(), Failure> {
         let mut next_check = Instant::now();
         while !output.is_enough && !has_ended(program) {
-            let wait = deadline.next_wait().map_err(Failure::Expired)?.min(VOLUME_POLL_INTERVAL);
+            let wait = deadline.next_wait().map_err(Failure::Expired)?;
             if next_check <= Instant::now() {
-                next_check = Instant::now() + VOLUME_POLL_INTERVAL;
                 volume.check().map_err(|error| {
                     Failure::Disk(io::Error::new(error.kind(), format!("`{}` was ended: {error}", output.command)))
                 })?;
+                let until_full = volume.bytes_left().unwrap_or(u64::MAX) / DISK_BYTES_PER_MS;
+                next_check = Instant::now() + VOLUME_POLL_INTERVAL.min(Duration::from_millis(until_full.max(1)));
             }
-            pipes.read(wait, output)?;
+            pipes.read(wait.min(next_check.saturating_duration_since(Instant::now())), output)?;
         }
         Ok(())
     }
