@@ -80,7 +80,7 @@ fn each_result_code_is_documented_with_its_status_and_exit_code() {
     let source = read("src/model/result_code.rs");
     let of_code: Vec<_> = source
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("(Self::")?.split_once(", \"")?.1.strip_suffix("),"))
+        .filter_map(|line| line.strip_suffix(';')?.split_once(" = \"").map(|(_, row)| row))
         .map(|row| {
             let cells: Vec<_> = row.split(", ").map(|cell| cell.trim_matches('"').to_owned()).collect();
             (cells[0].clone(), cells[1].clone(), cells[2].clone())
