@@ -30,7 +30,7 @@ use crate::net::proxy;
 use crate::util::{LogFormat, Secret};
 
 pub use headers::parse_headers;
-pub use parse::{CommitPer, Occasion, WORKSPACES_MAX, Workspaces};
+pub use parse::{WORKSPACES_MAX, Workspaces};
 pub use secret_source::SecretSource;
 pub(crate) use secret_source::{checked_token, checked_windmill_token};
 pub use variables::{Environment, Options, Required, Variable};
@@ -73,8 +73,8 @@ pub struct Config {
     pub author: Identity,
     /// `COMMIT_MESSAGE`, a template of one line.
     pub commit_message: String,
-    /// `COMMIT_PER`
-    pub commit_per: CommitPer,
+    /// Whether `COMMIT_PER` is `item`.
+    pub commits_per_item: bool,
     /// `COMMIT_AUTHORS`
     pub commit_authors: bool,
     /// `GIT_SSH_KEY`
@@ -123,7 +123,7 @@ pub struct Config {
     /// `NOTIFY_URL`
     pub notify_url: Option<SecretSource>,
     /// `NOTIFY_ON`
-    pub notify_on: Vec<Occasion>,
+    pub notify_on: Vec<&'static str>,
     /// `HEARTBEAT_URL`
     pub heartbeat_url: Option<SecretSource>,
     /// `SHUTDOWN_GRACE`
@@ -256,7 +256,7 @@ impl<'a> Reader<'a> {
                 self.take("GIT_USER_EMAIL", "windmill@example.com", Identity::parse_email),
             ),
             commit_message: self.take("COMMIT_MESSAGE", MESSAGE_DEFAULT, parse_message),
-            commit_per: self.take("COMMIT_PER", "sync", parse_commit_per),
+            commits_per_item: self.take("COMMIT_PER", "sync", parse_commit_per),
             commit_authors: self.take("COMMIT_AUTHORS", "true", parse_boolean),
             ssh_key: self.secret("GIT_SSH_KEY"),
             ssh_known_hosts: self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", None, parse_known_hosts),

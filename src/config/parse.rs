@@ -86,17 +86,9 @@ pub(super) fn parse_message(text: &str) -> Result<String, String> {
     names::checked("message", text, &rules)
 }
 
-/// The content of one commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommitPer {
-    /// All changes that a sync finds.
-    Sync,
-    /// The changes of one item.
-    Item,
-}
-
-pub(super) fn parse_commit_per(text: &str) -> Result<CommitPer, String> {
-    one_of(text, &[("sync", CommitPer::Sync), ("item", CommitPer::Item)])
+/// Returns whether a commit has the changes of one item, and not all changes that a sync finds.
+pub(super) fn parse_commit_per(text: &str) -> Result<bool, String> {
+    Ok(one_of(text, &["sync", "item"])? == "item")
 }
 
 pub(super) fn parse_boolean(text: &str) -> Result<bool, String> {
@@ -178,7 +170,8 @@ pub(super) fn parse_log_level(text: &str) -> Result<LevelFilter, String> {
 }
 
 pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {
-    one_of(&text.to_ascii_lowercase(), &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+    let word = one_of(&text.to_ascii_lowercase(), &["text", "json"])?;
+    Ok(if word == "json" { LogFormat::Json } else { LogFormat::Text })
 }
 
 /// The kinds that are in the backup only if the settings include them. `windmill::wmill_yaml` has their keys.
@@ -187,59 +180,39 @@ const KINDS_TO_INCLUDE: [&str; 6] = ["schedules", "triggers", "users", "groups",
 const KINDS_TO_SKIP: [&str; 8] =
     ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"];
 
-/// When a notification is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Occasion {
-    /// `failure`
-    Failure,
-    /// `recovery`
-    Recovery,
-    /// `change`
-    Change,
-    /// `always`
-    Always,
-}
-
-const OCCASIONS: [(&str, Occasion); 4] = [
-    ("failure", Occasion::Failure),
-    ("recovery", Occasion::Recovery),
-    ("change", Occasion::Change),
-    ("always", Occasion::Always),
-];
+/// The events that a notification can be about.
+const OCCASIONS: [&str; 4] = ["failure", "recovery", "change", "always"];
 
 pub(super) fn parse_kinds_included(text: &str) -> Result<Vec<&'static str>, String> {
-    parse_words(text, &KINDS_TO_INCLUDE.map(|word| (word, word)))
+    parse_words(text, &KINDS_TO_INCLUDE)
 }
 
 pub(super) fn parse_kinds_skipped(text: &str) -> Result<Vec<&'static str>, String> {
-    parse_words(text, &KINDS_TO_SKIP.map(|word| (word, word)))
+    parse_words(text, &KINDS_TO_SKIP)
 }
 
-pub(super) fn parse_occasions(text: &str) -> Result<Vec<Occasion>, String> {
+pub(super) fn parse_occasions(text: &str) -> Result<Vec<&'static str>, String> {
     parse_words(text, &OCCASIONS)
 }
 
 /// Parses a list of words, separated by commas; `none` is the empty list. Fails if a word is unknown or comes twice.
-fn parse_words<T: Copy + PartialEq>(text: &str, permitted: &[(&str, T)]) -> Result<Vec<T>, String> {
+fn parse_words(text: &str, permitted: &[&'static str]) -> Result<Vec<&'static str>, String> {
     if text.trim() == "none" {
         return Ok(Vec::new());
     }
-    let mut values = Vec::new();
+    let mut words = Vec::new();
     for word in text.split(',').map(str::trim) {
-        let value = one_of(word, permitted).map_err(|why| why + ", or none alone")?;
-        if values.contains(&value) {
+        let word = one_of(word, permitted).map_err(|why| why + ", or none alone")?;
+        if words.contains(&word) {
             return Err(format!("{word} comes twice"));
         }
-        values.push(value);
+        words.push(word);
     }
-    Ok(values)
+    Ok(words)
 }
 
-/// Returns the value of the word. If it is unknown, the message names the permitted ones.
-fn one_of<T: Copy>(text: &str, permitted: &[(&str, T)]) -> Result<T, String> {
-    let known = permitted.iter().find(|(word, _)| *word == text);
-    known.map(|(_, value)| *value).ok_or_else(|| {
-        let permitted: Vec<_> = permitted.iter().map(|(word, _)| *word).collect();
-        format!("{} is not one of {}", names::quoted(text), permitted.join(", "))
-    })
+/// Returns the word if it is permitted. If it is not, the message names the permitted ones.
+fn one_of(text: &str, permitted: &[&'static str]) -> Result<&'static str, String> {
+    let known = permitted.iter().find(|word| **word == text).copied();
+    known.ok_or_else(|| format!("{} is not one of {}", names::quoted(text), permitted.join(", ")))
 }

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn certificate() -> rcgen::Certificate {
-        rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap().cert
+        rcgen::generate_simple_self_signed(["h".to_owned()]).expect("a certificate").cert
     }
 
     #[test]

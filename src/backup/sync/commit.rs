@@ -7,7 +7,6 @@ use std::io;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::last_sync::Now;
 use crate::backup::sync::tip::RemoteTip;
-use crate::config::CommitPer;
 use crate::git::ls_tree::join;
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, TreeDiff, printable, summary};
@@ -61,7 +60,7 @@ pub fn make(
     let tree = tree?;
     // The invalid entries belong to no item, so one commit for all changes removes them.
     let is_sound = tip.invalid_entries.is_empty();
-    if run.env.config.commit_per == CommitPer::Item && is_all && is_sound && !items.is_empty() {
+    if run.env.config.commits_per_item && is_all && is_sound && !items.is_empty() {
         let by_item = builder.changes_by_item()?;
         let commits = by_item.iter().map(|(item, changes)| builder.item_commit(item, changes));
         let commits = commits.collect::<io::Result<Vec<_>>>()?;

@@ -3,7 +3,6 @@
 use miniserde::json;
 use ureq::http::Uri;
 
-use crate::config::Occasion;
 use crate::model::{Code, RemoteUrl, SyncResult};
 use crate::util::redact::first_chars;
 
@@ -56,12 +55,12 @@ impl Notice {
     }
 
     /// Whether the notice is for one of these occasions.
-    pub fn is_for(&self, occasions: &[Occasion]) -> bool {
-        occasions.iter().any(|occasion| match occasion {
-            Occasion::Failure => self.reports_failure,
-            Occasion::Recovery => self.is_recovery(),
-            Occasion::Change => self.result.code == Code::Pushed,
-            Occasion::Always => true,
+    pub fn is_for(&self, occasions: &[&str]) -> bool {
+        occasions.iter().any(|occasion| match *occasion {
+            "failure" => self.reports_failure,
+            "recovery" => self.is_recovery(),
+            "change" => self.result.code == Code::Pushed,
+            _ => true,
         })
     }
 
@@ -239,7 +238,7 @@ mod tests {
         let healed = Notice { failures: failing, ..notice(Code::Unchanged, "") };
         assert!(healed.for_slack().contains("works again (failures since 2026-11-22T18:00:00Z: 3): nothing has"));
         let back = Notice { overdue_since: Some("2026-11-22T18:00:00Z".to_owned()), ..notice(Code::Unchanged, "") };
-        assert!(back.is_for(&[Occasion::Recovery]));
+        assert!(back.is_for(&["recovery"]));
         assert!(back.for_ntfy().contains("works again (overdue since 2026-11-22T18:00:00Z): nothing has"));
     }
 
@@ -303,7 +302,7 @@ mod tests {
             (&notice(Code::Unchanged, ""), [false, false, false, true]),
             (&notice(Code::Pushed, ""), [false, false, true, true]),
         ] {
-            let occasions = [Occasion::Failure, Occasion::Recovery, Occasion::Change, Occasion::Always];
+            let occasions = ["failure", "recovery", "change", "always"];
             let is_for = occasions.map(|occasion| notice.is_for(&[occasion]));
             assert_eq!(is_for, expected, "{}", notice.result.code.as_str());
             assert!(!notice.is_for(&[]));

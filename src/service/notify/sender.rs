@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::config::{Config, Occasion, SecretSource};
+use crate::config::{Config, SecretSource};
 use crate::model::Code;
 use crate::net::ca_bundle;
 use crate::net::http_client;
@@ -37,7 +37,7 @@ enum Channel {
 
 /// Sends notices about the runs of the configured backups.
 pub struct Sender {
-    occasions: Vec<Occasion>,
+    occasions: Vec<&'static str>,
     targets: Vec<Arc<Target>>,
     history: Arc<History>,
 }
