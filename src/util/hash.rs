@@ -1,4 +1,6 @@
-//! Hashes of content and random words, from `ring`. On WebAssembly, hashes are from the sha crates.
+//! Hashes of content, and random words.
+
+use sha2::digest::DynDigest;
 
 /// The algorithm of a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,12 +12,15 @@ pub enum Algorithm {
 }
 
 /// A digest of the bytes that are added to it.
-pub struct Digest(platform::Context);
+pub struct Digest(Box<dyn DynDigest>);
 
 impl Digest {
     /// Makes a digest of no bytes.
     pub fn new(algorithm: Algorithm) -> Self {
-        Self(platform::new(algorithm))
+        Self(match algorithm {
+            Algorithm::Sha1 => Box::new(sha1::Sha1::default()),
+            Algorithm::Sha256 => Box::new(sha2::Sha256::default()),
+        })
     }
 
     /// Adds bytes.
@@ -25,20 +30,28 @@ impl Digest {
 
     /// Returns the digest as lower-case hexadecimal digits.
     pub fn finish(self) -> String {
-        hex(platform::finish(self.0).as_ref())
+        hex(&self.0.finalize())
     }
 
     /// Returns the bytes of a SHA-256; for a shorter digest, zeros follow its bytes.
     pub fn finish_bytes(self) -> [u8; 32] {
-        let (finished, mut bytes) = (platform::finish(self.0), [0; 32]);
-        bytes.iter_mut().zip(finished.as_ref()).for_each(|(byte, of_digest)| *byte = *of_digest);
+        let mut bytes = [0; 32];
+        bytes.iter_mut().zip(&*self.0.finalize()).for_each(|(byte, of_digest)| *byte = *of_digest);
         bytes
     }
 }
 
 /// Returns 32 random hexadecimal digits, or `None` if the system gives no random numbers.
 pub fn random_word() -> Option<String> {
-    platform::random().map(|bytes| hex(&bytes[..16]))
+    #[cfg(not(target_family = "wasm"))]
+    {
+        use ring::rand::{SecureRandom as _, SystemRandom};
+        let mut bytes = [0; 16];
+        return SystemRandom::new().fill(&mut bytes).ok().map(|()| hex(&bytes));
+    }
+    // On WebAssembly, no program that needs a random word is started.
+    #[cfg(target_family = "wasm")]
+    None
 }
 
 /// Returns the SHA-256 of all parts together.
@@ -57,53 +70,6 @@ pub fn short_name(text: &str) -> String {
 pub fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or_default()).collect()
-}
-
-#[cfg(not(target_family = "wasm"))]
-mod platform {
-    use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256};
-    use ring::rand::{SecureRandom as _, SystemRandom};
-
-    pub(super) use ring::digest::Context;
-
-    pub(super) fn random() -> Option<[u8; 32]> {
-        let mut key = [0; 32];
-        SystemRandom::new().fill(&mut key).ok().map(|()| key)
-    }
-
-    pub(super) fn new(algorithm: super::Algorithm) -> Context {
-        Context::new(match algorithm {
-            super::Algorithm::Sha1 => &SHA1_FOR_LEGACY_USE_ONLY,
-            super::Algorithm::Sha256 => &SHA256,
-        })
-    }
-
-    pub(super) fn finish(context: Context) -> impl AsRef<[u8]> {
-        context.finish()
-    }
-}
-
-#[cfg(target_family = "wasm")]
-mod platform {
-    use sha1::digest::DynDigest;
-
-    /// Returns `None`: on WebAssembly, no program that needs a random word is started.
-    pub(super) fn random() -> Option<[u8; 32]> {
-        None
-    }
-
-    pub(super) type Context = Box<dyn DynDigest>;
-
-    pub(super) fn new(algorithm: super::Algorithm) -> Context {
-        match algorithm {
-            super::Algorithm::Sha1 => Box::new(sha1::Sha1::default()),
-            super::Algorithm::Sha256 => Box::new(sha2::Sha256::default()),
-        }
-    }
-
-    pub(super) fn finish(context: Context) -> impl AsRef<[u8]> {
-        context.finalize()
-    }
 }
 
 #[cfg(test)]
