@@ -344,7 +344,7 @@ impl RunContext<'_> {
         let path = lock_path(self.env.config, &self.request.backup_id());
         path.parent().map_or(Ok(()), files::create_folder)?;
         let deadline = Deadline::after(self.env.config.sync_timeout, self.env.cancel);
-        self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, &mut || (self.env.progress)(Event::Waits))?))
+        self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, &mut || (self.env.progress)(Event::Waits))??))
     }
 
     /// Waits for the lock of this run's backup, and prepares the environment of its programs.

@@ -17,13 +17,9 @@ pub(super) const TREE: &str = "tree";
 const OTHERS_MAX: usize = 16;
 /// The file that marks a checkout made by a request. Its modification time is the time of the last use.
 const MARK: &str = "made-by-a-request";
-/// After this time without a run, the checkout of a configured backup is removed, if another backup of its workspace is
+/// After this time without a success, the checkout of a configured backup is removed, if another backup of its workspace is
 /// made. A weekly backup to a second branch keeps its checkout, also if it fails once.
 const UNUSED_MAX: Duration = Duration::from_secs(15 * 24 * 60 * 60);
-/// The file that each run of a configured backup replaces in the folder of its checkout. So the folder's modification
-/// time is the time of the last use.
-const USED: &str = "used";
-
 /// Creates the folder of a checkout if it is missing, and marks it as kept (configured backup) or as limited in number
 /// (other runs). Removes the oldest of the limited ones if their lock is free or is the caller's own; `lock` returns
 /// the path of the lock for a folder's name. A checkout that a run is using stays. A checkout that cannot be removed is
@@ -34,10 +30,6 @@ const USED: &str = "used";
 pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) -> io::Result<()> {
     files::create_folder(used)?;
     if is_configured {
-        // On a full disk, a run that has nothing to write still works.
-        if let Err(error) = files::replace_file(&used.join(USED), b"") {
-            log::debug!("cannot record the use of a checkout: {error}");
-        }
         return files::remove_file(&used.join(MARK));
     }
     files::replace_file(&used.join(MARK), b"")?;
@@ -55,7 +47,7 @@ pub fn remove_unused(used: &Path, now: SystemTime) {
         if !is_other || fs::symlink_metadata(folder.join(MARK)).is_ok() {
             continue;
         }
-        // Each run replaces a file in the folder.
+        // Each success replaces the file of the last success in the folder.
         let last = fs::metadata(&folder).and_then(|about| about.modified());
         if last.is_ok_and(|last| now.duration_since(last).is_ok_and(|unused| unused > UNUSED_MAX)) {
             match files::remove_folder(&folder) {

@@ -34,17 +34,16 @@ impl Git<'_> {
         author: &Identity,
         message: &str,
     ) -> Result<ObjectId, GitError> {
-        self.commit_by(tree, parent, author, author, None, message)
+        let commit = ItemCommit { author, time: None, message: message.to_owned(), changes: &[] };
+        self.commit_item(tree, parent, author, &commit)
     }
 
-    fn commit_by(
+    fn commit_item(
         &self,
         tree: &ObjectId,
         parent: Option<&ObjectId>,
         committer: &Identity,
-        author: &Identity,
-        authored: Option<SystemTime>,
-        message: &str,
+        ItemCommit { author, time, message, .. }: &ItemCommit<'_>,
     ) -> Result<ObjectId, GitError> {
         let message = self.run_env.run_dir.write("message", message.as_bytes())?;
         let mut command = self
@@ -54,12 +53,12 @@ impl Git<'_> {
             .environment("GIT_COMMITTER_NAME", committer.name())
             .environment("GIT_COMMITTER_EMAIL", committer.email())
             .arguments(["commit-tree", "-F"])
-            .argument(message)
+            .arguments([message])
             .arguments(self.signing_key.as_ref().map(|key| format!("--gpg-sign={}", key.display())))
             .arguments(parent.map(|parent| format!("-p{parent}")))
-            .argument(tree.as_str());
+            .arguments([tree.as_str()]);
         // git has no times before 1970.
-        if let Some(since) = authored.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()) {
+        if let Some(since) = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()) {
             command = command.environment("GIT_AUTHOR_DATE", format!("@{} +0000", since.as_secs()));
         }
         self.object_id(command)
@@ -75,34 +74,19 @@ impl Git<'_> {
         Ok(self.run(command)?.is_success().then_some(commit))
     }
 
-    /// Returns the message of the newest commit with a line that begins with a match of `line`. The search starts at
-    /// `commit`.
-    ///
-    /// # Errors
-    /// [`GitError`].
-    pub fn last_with(&self, commit: &ObjectId, line: &str) -> Result<Option<CommitText>, GitError> {
-        let found = self.newest(&[&format!("--grep=^{line}"), commit.as_str()])?;
-        Ok(Some(found).filter(|found| !found.message.is_empty()))
-    }
-
-    /// Returns the time and the message of a commit.
+    /// Returns the time and the message of a commit. With a `line`, it is the newest commit from this one on whose
+    /// message has a line that begins with a match of it; `None` if there is none.
     ///
     /// # Errors
     /// [`GitError`], for example if the commit was not fetched.
-    pub fn commit_message(&self, commit: &ObjectId) -> Result<CommitText, GitError> {
-        self.newest(&[commit.as_str()])
-    }
-
-    fn newest(&self, arguments: &[&str]) -> Result<CommitText, GitError> {
+    pub fn commit_text(&self, commit: &ObjectId, line: Option<&str>) -> Result<Option<CommitText>, GitError> {
         let command = self.command()?.arguments(["log", "-1", "--no-show-signature", "--format=%ct%n%B"]);
-        let printed = self.locally(command.arguments(arguments).argument("--"))?;
-        let printed = String::from_utf8_lossy(&printed);
-        let (seconds, message) = printed.split_once('\n').unwrap_or_default();
-        let since = seconds.parse().ok().map(Duration::from_secs);
-        Ok(CommitText {
-            time: since.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since)),
+        let command = command.arguments(line.map(|line| format!("--grep=^{line}")));
+        let printed = self.locally(command.arguments([commit.as_str(), "--"]))?;
+        Ok(String::from_utf8_lossy(&printed).split_once('\n').map(|(seconds, message)| CommitText {
+            time: seconds.parse().ok().and_then(|since| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(since))),
             message: message.to_owned(),
-        })
+        }))
     }
 
     /// Makes a chain of commits on top of `parent`, which change the folder at `path`. Returns the last commit, or
@@ -123,7 +107,7 @@ impl Git<'_> {
         // below it.
         let order_for = |change: &Change| {
             let entry = Some(&change.entry).filter(|_| change.mark != Mark::Deleted);
-            Ok(order([folder.as_bytes(), &change.path].concat(), entry))
+            order([folder.as_bytes(), &change.path].concat(), entry)
         };
         let groups = commits.iter().map(|commit| commit.changes.iter().map(order_for));
         let trees = self.make_trees(parent, groups)?;
@@ -131,8 +115,8 @@ impl Git<'_> {
             return Ok(None);
         }
         let mut last = parent.cloned();
-        for (ItemCommit { author, time, message, .. }, tree) in commits.iter().zip(&trees) {
-            last = Some(self.commit_by(tree, last.as_ref(), committer, author, *time, message)?);
+        for (commit, tree) in commits.iter().zip(&trees) {
+            last = Some(self.commit_item(tree, last.as_ref(), committer, commit)?);
         }
         Ok(last)
     }

@@ -26,18 +26,6 @@ pub struct LoggedCommit {
 }
 
 impl Git<'_> {
-    /// Fetches the newest `depth` commits of the branch, or all if it is `None`, with their trees and without the
-    /// contents of files. A server that cannot leave the contents out sends them too. Returns the tip, or `None` if the
-    /// branch does not exist.
-    ///
-    /// # Errors
-    /// [`GitError`].
-    pub fn fetch_commits(&self, depth: Option<u32>) -> Result<Option<ObjectId>, GitError> {
-        // git refuses --unshallow if the history is complete, and reads this depth as the whole history.
-        let depth = depth.unwrap_or(2_147_483_647);
-        self.fetch_branch(&["--filter=blob:none", &format!("--depth={depth}")])
-    }
-
     /// Returns the newest commit on the first-parent line of `tip` whose committer time is not later than `time`. The
     /// whole history has to be fetched already.
     ///

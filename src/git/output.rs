@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use crate::git::GitError;
 use crate::git::object::{ObjectFormat, ObjectId};
 use crate::model::Code;
 use crate::net::http_client;
@@ -120,13 +119,6 @@ fn is_race(summary: &str) -> bool {
     summary.starts_with("[rejected]") || SIGNS.iter().any(|sign| summary.contains(sign))
 }
 
-/// What is known about a failure of a command that talks to the remote.
-pub(super) struct Classified {
-    pub(super) code: Code,
-    pub(super) why: Option<&'static str>,
-    pub(super) is_passing: bool,
-}
-
 /// What git prints if the remote answers with a redirect: the status begins with these digits.
 pub(super) const REDIRECT: &str = "returned error: 30";
 
@@ -186,38 +178,36 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     ),
 ];
 
-/// Classifies what git printed on stderr. Returns `None` if our checkout is taken as the cause (its objects, refs or
-/// list of shallow commits): no known text matches, or our own git cannot read an object that it has to send. The
-/// server then hangs up too.
-pub(super) fn classify(printed: &str) -> Option<Classified> {
-    let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    if has(&["error: Could not read ", "error: could not parse commit "]) {
+/// Texts of our own git about the checkout or the disk: it cannot read an object that it has to send, or cannot write.
+const OWN_SIGNS: [&str; 5] = [
+    "error: Could not read ",
+    "error: could not parse commit ",
+    "No space left on device",
+    "Disk quota exceeded",
+    "Read-only file system",
+];
+
+/// Classifies what git printed on stderr: the result code, and the explanation if there is one. Returns `None` if our
+/// checkout is taken as the cause (its objects, refs, list of shallow commits or disk): no known text matches, or our
+/// own git failed at it. The server then hangs up too.
+pub(super) fn classify(printed: &str) -> Option<(Code, Option<&'static str>)> {
+    let mut own = printed.lines().filter(|line| !line.starts_with("remote:"));
+    if own.any(|line| OWN_SIGNS.iter().any(|sign| line.contains(sign))) {
         return None;
     }
-    let (_, code, why) = *SIGNS.iter().find(|(signs, ..)| has(signs))?;
-    let is_passing = code == Code::GitUnreachable && why.is_none() && is_passing(printed);
-    Some(Classified { code, why, is_passing })
+    let (_, code, why) = *SIGNS.iter().find(|(signs, ..)| signs.iter().any(|sign| printed.contains(sign)))?;
+    Some((code, why))
 }
 
-/// Returns whether a retry may reach the remote. A bad certificate or a missing ssh does not change by itself, and only
-/// some HTTP statuses are temporary.
-fn is_passing(printed: &str) -> bool {
+/// Returns whether a retry may reach the remote after this output. A bad certificate or a missing ssh does not change
+/// by itself, and only some HTTP statuses are temporary.
+pub(super) fn is_passing(printed: &str) -> bool {
     let status = ["returned error: ", "HTTP "].iter().find_map(|sign| {
         let digits = printed.split(sign).nth(1)?.get(..3)?;
         digits.parse().ok()
     });
     let permanent = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
     status.map_or(!permanent.iter().any(|sign| printed.contains(sign)), http_client::is_passing)
-}
-
-/// Returns the error for a write that the disk refused. On a full disk a new checkout may help, because it is smaller;
-/// on a read-only disk it does not help.
-pub(super) fn disk_error(printed: &str) -> Option<fn(String) -> GitError> {
-    let has = |sign: &str| printed.contains(sign);
-    if has("No space left on device") || has("Disk quota exceeded") {
-        return Some(GitError::Checkout);
-    }
-    has("Read-only file system").then_some(GitError::Machine)
 }
 
 #[cfg(test)]
@@ -280,7 +270,7 @@ mod tests {
 
     #[track_caller]
     fn check_class(printed: &str, expected: Code) {
-        assert_eq!(classify(printed).map_or(Code::GitFailed, |found| found.code), expected, "{printed}");
+        assert_eq!(classify(printed).map_or(Code::GitFailed, |(code, _)| code), expected, "{printed}");
     }
 
     #[test]
@@ -317,7 +307,8 @@ mod tests {
 
     #[track_caller]
     fn check_passing(printed: &str, expected: bool) {
-        assert_eq!(classify(printed).is_some_and(|found| found.is_passing), expected, "{printed}");
+        let is_unexplained = classify(printed) == Some((Code::GitUnreachable, None));
+        assert_eq!(is_unexplained && is_passing(printed), expected, "{printed}");
     }
 
     #[test]

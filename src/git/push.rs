@@ -45,7 +45,7 @@ impl Git<'_> {
             .arguments(["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags"])
             .arguments(option)
             .arguments(["--recurse-submodules=no", "--", &self.address])
-            .argument(format!("{commit}:{full_ref}"));
+            .arguments([format!("{commit}:{full_ref}")]);
         let finished = self.run(self.with_access(command))?;
         #[cfg(unix)]
         for line in finished.tail.iter().filter_map(|line| line.strip_prefix(push_journal::LINE_PREFIX)) {
@@ -65,7 +65,7 @@ impl Git<'_> {
             return Ok(tip.is_some());
         }
         // Another writer pushed right after us. Without a depth, the fetch brings all commits after ours.
-        self.fetch(SEEN_REF, &[])?;
+        self.fetch(SEEN_REF, [])?;
         let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), SEEN_REF]);
         Ok(self.run(command)?.is_success())
     }

@@ -20,8 +20,8 @@ pub fn prepare(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, GitError> {
     let path = run_env.run_dir.write("signing_key", key.expose().as_bytes())?;
     let invocation = run_env.invocation("ssh-keygen", run_env.run_dir.path())?;
     // With an empty passphrase, `ssh-keygen` does not ask for one.
-    let invocation = invocation.arguments(["-y", "-P", "", "-f"]).argument(&path).capture(ANSWER_BYTES_MAX);
-    let finished = run_env.run(invocation, &mut |_| {}).map_err(|failure| match failure {
+    let invocation = invocation.arguments(["-y", "-P", "", "-f"]).arguments([&path]).capture(ANSWER_BYTES_MAX);
+    let finished = run_env.run(invocation, &mut |_| true).map_err(|failure| match failure {
         Failure::Expired(expired) => GitError::Expired(expired),
         failure => refused(format!("{SETTING} is set, and commits cannot be signed: {failure}")),
     })?;

@@ -1,14 +1,14 @@
 //! Lists, checks out, stages and composes trees.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::iter;
 use std::path::PathBuf;
 
 use crate::git::ls_tree::{GitPath, Listing};
 use crate::git::object::{self, Entry, ObjectId};
 use crate::git::tree_diff::printable;
-use crate::git::{Git, GitError, from_failure, successful};
+use crate::git::{Git, GitError, successful};
 use crate::process::command::Invocation;
 use crate::process::run::Failure;
 use crate::util::files;
@@ -17,14 +17,6 @@ use crate::util::files;
 const LISTING_BYTES_MAX: usize = 128 << 20;
 /// How many further entries with the name of our folder are removed. Each costs a copy of the parent folder.
 const SAME_NAME_MAX: usize = 16;
-
-/// The content of a file in a repository that others write to.
-pub enum BlobContent {
-    /// The whole content.
-    Whole(Vec<u8>),
-    /// The content cannot be used, for this reason.
-    Strange(&'static str),
-}
 
 /// What a commit has at the path of a folder.
 #[derive(Default)]
@@ -91,7 +83,7 @@ impl Git<'_> {
             others = self.listing("siblings.listing", command)?.entries()?.count().saturating_sub(1);
         }
         let deletions = iter::repeat_n(order(path, None), others.min(SAME_NAME_MAX));
-        let groups = deletions.chain([order(path, entry)]).map(|order| iter::once(Ok(order)));
+        let groups = deletions.chain([order(path, entry)]).map(iter::once);
         let tree = self.make_trees(commit, groups)?.pop();
         tree.ok_or_else(|| GitError::Checkout("`git fast-import` made no tree".to_owned()))
     }
@@ -113,16 +105,16 @@ impl Git<'_> {
         Ok(Listing::at(path))
     }
 
-    /// Returns the content of a file that another writer may have made.
+    /// Returns the content of a file that another writer may have made, or `None` if it is longer than `bytes_max`.
     ///
     /// # Errors
-    /// [`GitError`]. It is not an error if the content is longer than `bytes_max`.
-    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<BlobContent, GitError> {
+    /// [`GitError`].
+    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<Option<Vec<u8>>, GitError> {
         let command = self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max);
         let command_line = command.to_string();
-        match self.run_env.run(command, &mut |_| {}) {
-            Err(Failure::TooMuchOutput(_)) => Ok(BlobContent::Strange("it is too large")),
-            finished => successful(&command_line, finished.map_err(from_failure)?).map(BlobContent::Whole),
+        match self.run_env.run(command, &mut |_| true) {
+            Err(Failure::TooMuchOutput(_)) => Ok(None),
+            finished => successful(&command_line, finished?).map(Some),
         }
     }
 
@@ -154,25 +146,20 @@ impl Git<'_> {
                 largest = (size, path);
             }
         }
-        if total <= left {
-            return Ok(());
-        }
         // Files that are already checked out are replaced.
         let room = left.saturating_add(files::bytes_in(&self.tree_folder));
         if total <= room {
             return Ok(());
         }
-        let message = format!(
+        // A new checkout helps if old objects take the space.
+        Err(GitError::Checkout(format!(
             "there is no room to check out the repository's folder: its files have {} KiB, and a run may write {} KiB to \
              the volume of DATA_DIR; the largest is `{}` with {} KiB",
             total >> 10,
             room >> 10,
             printable(&largest.1),
             largest.0 >> 10
-        );
-        // A new checkout helps if old objects take the space.
-        let helps = total <= room.saturating_add(files::bytes_in(&self.git_folder));
-        Err(if helps { GitError::Checkout(message) } else { GitError::Machine(message) })
+        )))
     }
 
     /// Returns the id of the empty tree, which it writes.
@@ -213,10 +200,10 @@ impl Git<'_> {
 
     /// Makes a tree from each group of orders. The first group changes the tree of the commit, or the empty tree. Each
     /// other group changes the tree before it.
-    pub(super) fn make_trees<O: Iterator<Item = Order>>(
+    pub(super) fn make_trees(
         &self,
         commit: Option<&ObjectId>,
-        groups: impl Iterator<Item = O>,
+        groups: impl Iterator<Item = impl Iterator<Item = Vec<u8>>>,
     ) -> Result<Vec<ObjectId>, GitError> {
         let place = self.listing_place("trees.orders");
         let mut input = BufWriter::new(files::open_file(&place, true)?);
@@ -225,7 +212,7 @@ impl Git<'_> {
             // `git fast-import` makes trees only for commits. Nothing uses these commits.
             let from = from.take().unwrap_or_default();
             write!(input, "commit refs/sync/made\nmark :{mark}\ncommitter <> 0 +0000\ndata 0\n\n{from}")?;
-            orders.into_iter().try_for_each(|order| input.write_all(&order?))?;
+            orders.into_iter().try_for_each(|order| input.write_all(&order))?;
             write!(input, "\nls :{mark} \"\"\n")?;
         }
         input.flush()?;
@@ -240,10 +227,7 @@ impl Git<'_> {
     }
 }
 
-/// A line of the input of `git fast-import`.
-pub(super) type Order = io::Result<Vec<u8>>;
-
-/// Returns the order to put an entry at a path, or to delete what is there. The path is in quotes and escaped as in C.
+/// Returns the order for `git fast-import` to put an entry at a path, or to delete what is there. The path is in quotes and escaped as in C.
 pub(super) fn order(path: impl AsRef<[u8]>, entry: Option<&Entry>) -> Vec<u8> {
     let verb = entry.map_or_else(|| "D".to_owned(), |entry| format!("M {:06o} {}", entry.mode, entry.object));
     let mut order = [verb.as_bytes(), b" \""].concat();

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::mem;
 
-use crate::process::command::{Content, Invocation};
+use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::util::{Redactor, redact};
 
@@ -41,10 +41,9 @@ pub fn clean_line(bytes: &[u8]) -> String {
 /// What a program printed until now. Its lines are cleaned for logs: no colours, no control characters, no secrets, no
 /// endless line.
 pub(super) struct Output<'a> {
-    pub(super) command: String,
-    content: Option<Content>,
-    /// The start of the line after which the program may end.
-    wanted: Option<String>,
+    pub(super) invocation: &'a Invocation,
+    redactor: &'a Redactor,
+    on_line: &'a mut dyn FnMut(&str) -> bool,
     /// How many lines it printed.
     lines: usize,
     /// How many bytes came on standard output.
@@ -53,51 +52,38 @@ pub(super) struct Output<'a> {
     /// The line of each stream that has not ended yet.
     pending: [Vec<u8>; 2],
     tail: VecDeque<String>,
-    redactor: &'a Redactor,
-    on_line: &'a mut dyn FnMut(&str),
-    /// Whether the wanted line was printed.
+    /// Whether the caller needs no further line.
     pub(super) is_enough: bool,
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(invocation: &mut Invocation, redactor: &'a Redactor, on_line: &'a mut dyn FnMut(&str)) -> Self {
-        Self {
-            command: invocation.to_string(),
-            content: invocation.content.take(),
-            wanted: invocation.wanted.take(),
-            lines: 0,
-            length: 0,
-            stdout: Vec::new(),
-            pending: Default::default(),
-            tail: VecDeque::new(),
-            redactor,
-            on_line,
-            is_enough: false,
-        }
-    }
-
-    /// Returns whether its standard output is captured as bytes, which are of no use without their end.
-    pub(super) fn is_content(&self) -> bool {
-        self.content.is_some()
+    pub(super) fn new(
+        invocation: &'a Invocation,
+        redactor: &'a Redactor,
+        on_line: &'a mut dyn FnMut(&str) -> bool,
+    ) -> Self {
+        let (stdout, pending, tail) = Default::default();
+        Self { invocation, redactor, on_line, lines: 0, length: 0, stdout, pending, tail, is_enough: false }
     }
 
     /// Takes bytes from standard output, which is stream 0, or from standard error.
     pub(super) fn take(&mut self, stream: usize, bytes: &[u8]) -> Result<(), Failure> {
-        let Some(Content { bytes_max, file }) = self.content.as_mut().filter(|_| stream == 0) else {
+        let Invocation { bytes_max, file, .. } = self.invocation;
+        let Some(bytes_max) = bytes_max.filter(|_| stream == 0) else {
             self.take_lines(stream, bytes);
             return Ok(());
         };
         self.length += bytes.len();
-        let command = &self.command;
-        if self.length > *bytes_max {
-            return Err(Failure::TooMuchOutput(format!("`{command}` printed more than {bytes_max} bytes")));
+        if self.length > bytes_max {
+            return Err(Failure::TooMuchOutput(format!("`{}` printed more than {bytes_max} bytes", self.invocation)));
         }
-        let Some(file) = file else {
+        let Some(mut file) = file.as_ref() else {
             self.stdout.extend_from_slice(bytes);
             return Ok(());
         };
         file.write_all(bytes).map_err(|error| {
-            Failure::Disk(io::Error::new(error.kind(), format!("cannot write what `{command}` printed: {error}")))
+            let why = format!("cannot write what `{}` printed: {error}", self.invocation);
+            Failure::Io(io::Error::new(error.kind(), why))
         })
     }
 
@@ -123,21 +109,15 @@ impl<'a> Output<'a> {
         let line = if is_cut { self.redactor.scrub_cut(&line) } else { self.redactor.redact(&line) };
         self.lines += 1;
         if self.lines <= LOGGED_LINES_MAX {
-            log::debug!("{}: {line}", self.command.split(' ').next().unwrap_or_default());
+            log::debug!("{}: {line}", self.invocation.command.get_program().display());
         } else if self.lines == LOGGED_LINES_MAX + 1 {
-            log::debug!("`{}` prints more than {LOGGED_LINES_MAX} lines; the rest is not logged", self.command);
+            log::debug!("`{}` prints more than {LOGGED_LINES_MAX} lines; the rest is not logged", self.invocation);
         }
-        (self.on_line)(&line);
-        self.is_enough |= self.wanted.as_ref().is_some_and(|start| line.starts_with(start));
+        self.is_enough |= !(self.on_line)(&line);
         if self.tail.len() == TAIL_LINES_MAX {
             self.tail.pop_front();
         }
         self.tail.push_back(line);
-    }
-
-    /// Returns the failure of a program that ended before its output did.
-    pub(super) fn cut_off(&self) -> Failure {
-        Failure::Machine(format!("`{}` ended, but a program that it started holds its output open", self.command))
     }
 
     pub(super) fn finish(mut self, ending: Ending) -> Finished {

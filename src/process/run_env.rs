@@ -68,11 +68,12 @@ impl RunEnv {
         Ok(invocation)
     }
 
-    /// Runs an invocation to its end, within the deadline of the run. Passes each line that it prints to `on_line`.
+    /// Runs an invocation to its end, within the deadline of the run. Passes each line that it prints to `on_line`,
+    /// and ends it if that returns `false`.
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
+    pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str) -> bool) -> Result<Finished, Failure> {
         run::run(invocation, self, &self.deadline, on_line)
     }
 
@@ -85,9 +86,9 @@ impl RunEnv {
         let run_program = || {
             let left = self.deadline.remaining().map_err(Failure::Expired)?;
             let deadline = Deadline::after(left.min(VERSION_TIME_MAX), self.deadline.cancel_token());
-            let invocation = self.invocation(program, self.run_dir.path()).map_err(Failure::Disk)?;
-            let invocation = invocation.argument(option).confine(&[self.run_dir.path()]).until(prefix);
-            run::run(invocation, self, &deadline, &mut |_| {})
+            let invocation = self.invocation(program, self.run_dir.path()).map_err(Failure::Io)?;
+            let invocation = invocation.arguments([option]).confine(&[self.run_dir.path()]);
+            run::run(invocation, self, &deadline, &mut |line| !line.starts_with(prefix))
         };
         let Finished { ending, tail, .. } = run_program().map_err(|failure: Failure| failure.to_string())?;
         match tail.iter().find_map(|line| line.strip_prefix(prefix)) {

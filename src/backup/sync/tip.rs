@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::git::ls_tree::{EntryCheck, Listing};
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::Sample;
-use crate::git::{BlobContent, FolderAt, Git, GitError, RemoteState};
+use crate::git::{FolderAt, Git, GitError, RemoteState};
 use crate::model::{Code, WorkspaceId};
 use crate::request::Purpose;
 use crate::util::files;
@@ -108,7 +108,7 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
     match &state.tip {
         None => Ok(None),
         Some(tip) if git.is_at(tip)? => Ok(Some(tip.clone())),
-        Some(expected) => match git.fetch_tip()? {
+        Some(expected) => match git.fetch_branch(Some(1), None)? {
             // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought
             // something else.
             Some(tip) if tip != *expected && git.remote_state()?.tip.as_ref() != Some(&tip) => {
@@ -214,8 +214,8 @@ fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan,
     let (content, why_ignored) = match own {
         None => (None, None),
         Some(entry) if entry.is_file() => match git.read_blob(&entry.object, wmill_yaml::FILE_BYTES_MAX)? {
-            BlobContent::Whole(content) => (Some(content), None),
-            BlobContent::Strange(why) => (None, Some(why)),
+            Some(content) => (Some(content), None),
+            None => (None, Some("it is too large")),
         },
         Some(_) => (None, Some("it is a link or a submodule")),
     };
