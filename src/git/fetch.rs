@@ -158,7 +158,6 @@ impl Git<'_> {
     }
 
     pub(super) fn fetch<'o>(&self, into: &str, options: impl IntoIterator<Item = &'o str>) -> Result<(), GitError> {
-        let before = leftovers::pack_files(&self.git_folder);
         let refspec = format!("+{}:{into}", self.branch.full_ref());
         let command = self
             .command()?
@@ -169,10 +168,8 @@ impl Git<'_> {
             .arguments(["--", &self.address, &refspec]);
         let fetched = self.over_the_network("cannot fetch", command);
         if fetched.is_err() {
-            // Files that did not exist before belong to this fetch.
-            for file in leftovers::pack_files(&self.git_folder).difference(&before) {
-                files::remove_file(file).unwrap_or_else(|error| log::warn!("a part of a fetch stays for now: {error}"));
-            }
+            // What this cannot remove is found before the next fetch.
+            let _ = self.remove_leftovers();
         }
         fetched.map(drop)
     }

@@ -6,32 +6,27 @@
 mod advertisement;
 mod auth;
 pub mod checkout_cache;
-mod commit;
+mod commits;
 mod config;
 mod fetch;
-mod history;
 mod leftovers;
 pub mod ls_tree;
 pub mod object;
 mod output;
 mod push;
 #[cfg(unix)]
-pub mod push_journal;
-pub mod signing;
+mod push_journal;
 #[cfg(unix)]
 pub mod ssh_helper;
 pub mod ssh_key;
 mod tree;
 pub mod tree_diff;
-pub mod verify_index;
 
 pub use advertisement::is_public;
-pub use auth::{OPTIONS_ENVIRONMENT, RepositoryPaths};
-pub use commit::ItemCommit;
+pub use auth::{LINE_PREFIX, OPTIONS_ENVIRONMENT, PUSH_ENVIRONMENT, RepositoryPaths};
+pub use commits::{CommitText, ItemCommit, LoggedCommit};
 pub use fetch::WITHOUT_CONTENTS;
-pub use history::LoggedCommit;
-pub use output::{CommitText, Pushed, RemoteState, refused_paths};
-pub use tree::FolderAt;
+pub use output::{Pushed, RemoteState, refused_paths};
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -76,7 +71,7 @@ impl From<Failure> for GitError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Expired(expired) => Self::Expired(expired),
-            failure => Self::Checkout(failure.to_string()),
+            Failure::Io(error) => error.into(),
         }
     }
 }
@@ -94,7 +89,7 @@ pub struct Git<'a> {
     signing_key: Option<PathBuf>,
     credentials: &'a GitCredentials,
     /// The variables that pass the credentials.
-    access: Vec<(String, String)>,
+    access: Vec<(&'static str, String)>,
 }
 
 impl<'a> Git<'a> {

@@ -1,7 +1,5 @@
 //! Parses what git prints. `LC_ALL=C` keeps its messages in English.
 
-use std::time::SystemTime;
-
 use crate::git::object::{ObjectFormat, ObjectId};
 use crate::model::Code;
 use crate::net::http_client;
@@ -15,22 +13,6 @@ pub struct RemoteState {
     pub format: Option<ObjectFormat>,
     /// Whether the branch that the remote's HEAD names exists. A clone checks out that branch.
     pub has_head: bool,
-}
-
-/// The time and the message of a commit.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct CommitText {
-    /// The committer time, if it is known.
-    pub time: Option<SystemTime>,
-    /// Subject, body and trailers.
-    pub message: String,
-}
-
-impl CommitText {
-    /// Returns the value of the last trailer with this name.
-    pub fn trailer(&self, name: &str) -> Option<&str> {
-        self.message.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
-    }
 }
 
 /// The result of a push.
@@ -81,24 +63,18 @@ pub(super) fn pushed(printed: &str, full_ref: &str, tail: &[String]) -> Option<P
 /// Returns the files for which a host refuses a push, from its message: GitHub's GH001 (a file is too large) and GH013
 /// (a file contains a secret).
 pub fn refused_paths(said: &str) -> Vec<String> {
-    let mut paths = Vec::new();
-    for line in said.lines().map(str::trim) {
-        let too_large = || {
-            // git's own text precedes the first line.
-            let (_, line) = line.split_once("error: File ")?;
-            let (named, _) = line.split_once("; this exceeds")?;
-            Some(named.rsplit_once(" is ")?.0)
-        };
-        let with_secret = || {
-            let (path, number) = line.strip_prefix("path: ")?.rsplit_once(':')?;
-            (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(path)
-        };
-        if let Some(path) = too_large().or_else(with_secret)
-            && !paths.iter().any(|known| known == path)
-        {
-            paths.push(path.to_owned());
-        }
-    }
+    let too_large = |line: &'_ str| {
+        // git's own text precedes the first line.
+        let (named, _) = line.split_once("error: File ")?.1.split_once("; this exceeds")?;
+        Some(named.rsplit_once(" is ")?.0.to_owned())
+    };
+    let with_secret = |line: &str| {
+        let (path, number) = line.strip_prefix("path: ")?.rsplit_once(':')?;
+        number.parse::<u32>().is_ok().then(|| path.to_owned())
+    };
+    let mut paths: Vec<_> =
+        said.lines().map(str::trim).filter_map(|line| too_large(line).or_else(|| with_secret(line))).collect();
+    paths.dedup();
     paths
 }
 

@@ -17,10 +17,6 @@ use crate::model::BranchName;
 use crate::util::deadline::wait_while;
 use crate::util::files;
 
-/// The variable from which our own program, started by git as `ssh`, reads the journal's line for its push.
-pub const PUSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_PUSH";
-/// The start of each line that our own program prints on git's standard error.
-pub const LINE_PREFIX: &str = "windmill-git-sync: ";
 /// The journal's file, beside git's own files in the repository. It has the line of a push that was not answered yet.
 const JOURNAL_FILE: &str = "windmill-git-sync.pushes";
 /// How much is read of the journal, and of a git lock.
@@ -29,13 +25,8 @@ const BYTES_MAX: u64 = 8192;
 /// its owner, and others may hold one while their hook runs.
 const WATCH: Duration = Duration::from_secs(5);
 
-/// Returns the journal's line for a push of `commit` to the ref with this full name.
-pub fn line_for(commit: &ObjectId, full_ref: &str) -> String {
-    format!("{commit} {full_ref}")
-}
-
-/// Returns the commit and the ref of a line; an earlier version wrote a time between them. Others can write into the
-/// journal, so only the ref of a valid branch name is accepted.
+/// Returns the commit and the ref of a line. There may be a word between them; an earlier version wrote a time there.
+/// Others can write into the journal, so only the ref of a valid branch name is accepted.
 fn parse(line: &str) -> Option<(ObjectId, &str)> {
     let ((commit, _), (_, full_ref)) = (line.split_once(' ')?, line.rsplit_once(' ')?);
     BranchName::parse(full_ref.strip_prefix("refs/heads/")?).ok()?;
@@ -50,17 +41,23 @@ fn parse(line: &str) -> Option<(ObjectId, &str)> {
 ///
 /// # Errors
 /// Fails on an I/O error, for example if the file system has no locks.
-pub fn begin(path: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Result<File> {
+pub(super) fn begin(path: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Result<File> {
     let repository = repository_at(path)?;
     let mut journal = open(&repository)?;
     fcntl_lock(&journal, FlockOperation::LockExclusive)?;
     fcntl_setfd(&journal, FdFlags::empty())?;
-    let earlier = read(&mut journal)?;
-    match parse(&earlier).map_or(Ok(true), |(commit, full_ref)| finish_push(&repository, &commit, full_ref, report)) {
-        Ok(true) => write(&mut journal, push)?,
-        Ok(false) => {}
-        Err(error) => report(format!("cannot look at the locks in {}: {error}", repository.display())),
+    let mut line = push.to_owned();
+    if let Some((commit, full_ref)) = parse(&read(&mut journal)?) {
+        let is_finished = finish_push(&repository, &commit, full_ref, report).unwrap_or_else(|error| {
+            report(format!("cannot look at the locks in {}: {error}", repository.display()));
+            false
+        });
+        if !is_finished {
+            // It differs from the line of this push even if the commit is the same, so that `end` does not remove it.
+            line = format!("{commit} kept {full_ref}");
+        }
     }
+    write(&mut journal, &line)?;
     Ok(journal)
 }
 
@@ -69,7 +66,7 @@ pub fn begin(path: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Res
 ///
 /// # Errors
 /// Fails on an I/O error.
-pub fn end(path: &Path, push: &str) -> io::Result<()> {
+pub(super) fn end(path: &Path, push: &str) -> io::Result<()> {
     let mut journal = open(&repository_at(path)?)?;
     let is_free = fcntl_lock(&journal, FlockOperation::NonBlockingLockExclusive).is_ok();
     if is_free && read(&mut journal)? == push { journal.set_len(0) } else { Ok(()) }

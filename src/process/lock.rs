@@ -18,9 +18,11 @@ const TRIES_PER_ORPHAN_SEARCH: u32 = 20;
 
 /// The lock of a workspace, held until it is dropped and the last program that got it as its input has ended.
 pub struct Lock {
-    file: File,
-    /// The marker that the run's programs have in their environment. It is empty where `/proc` cannot be read.
-    marker: String,
+    /// The standard input of the run's programs, at its end. The lock is held as long as one of them lives.
+    pub(super) file: File,
+    /// The [`MARKER`](crate::process::orphans::MARKER) that the run's programs have in their environment. It is empty
+    /// where `/proc` cannot be read.
+    pub(super) marker: String,
 }
 
 impl Lock {
@@ -72,20 +74,6 @@ impl Lock {
         Self::acquire(path, &Deadline::after(Duration::ZERO, &CancelToken::default()), &mut || {}).ok()?.ok()
     }
 
-    /// Returns the lock as the standard input of a program, at the end of the file. The lock is held as long as that
-    /// program lives.
-    ///
-    /// # Errors
-    /// Fails if the process has no free file descriptor.
-    pub fn as_input(&self) -> io::Result<File> {
-        self.file.try_clone()
-    }
-
-    /// Returns the value of [`MARKER`](crate::process::orphans::MARKER) for the programs of this run.
-    pub fn marker(&self) -> &str {
-        &self.marker
-    }
-
     /// Kills the programs that this run left behind. A descendant that moved to another process group is not killed
     /// with its program, and would hold the lock as long as it lives.
     pub fn end_programs(&self) {
@@ -110,7 +98,7 @@ mod tests {
         let path = folder.join(format!("{}.lock", std::process::id()));
         let first = Lock::acquire(&path, &soon(), &mut || {}).expect("a file").expect("the first gets it");
         assert!(matches!(Lock::acquire(&path, &soon(), &mut || {}), Ok(Err(Expired::TimedOut))));
-        let held_by_a_program = first.as_input().expect("a descriptor");
+        let held_by_a_program = first.file.try_clone().expect("a descriptor");
         drop(first);
         assert!(
             Lock::acquire(&path, &soon(), &mut || {}).is_ok_and(|lock| lock.is_err()),

@@ -29,13 +29,11 @@ pub fn clean_line(bytes: &[u8]) -> String {
                 while characters.next_if(|next| !('@'..='~').contains(next)).is_some() {}
             }
             characters.next();
-        } else if redact::is_invisible(character) {
-            clean.push(if character == '\t' { ' ' } else { '\u{fffd}' });
         } else {
             clean.push(character);
         }
     }
-    clean.trim_end().to_owned()
+    redact::visible(&clean.replace(['\t', '\n'], " ")).trim_end().to_owned()
 }
 
 /// What a program printed until now. Its lines are cleaned for logs: no colours, no control characters, no secrets, no
@@ -68,23 +66,21 @@ impl<'a> Output<'a> {
 
     /// Takes bytes from standard output, which is stream 0, or from standard error.
     pub(super) fn take(&mut self, stream: usize, bytes: &[u8]) -> Result<(), Failure> {
-        let Invocation { bytes_max, file, .. } = self.invocation;
-        let Some(bytes_max) = bytes_max.filter(|_| stream == 0) else {
+        let Some(bytes_max) = self.invocation.bytes_max.filter(|_| stream == 0) else {
             self.take_lines(stream, bytes);
             return Ok(());
         };
         self.length += bytes.len();
-        if self.length > bytes_max {
-            return Err(Failure::TooMuchOutput(format!("`{}` printed more than {bytes_max} bytes", self.invocation)));
-        }
-        let Some(mut file) = file.as_ref() else {
+        let (kind, why) = if self.length > bytes_max {
+            (io::ErrorKind::FileTooLarge, format!("printed more than {bytes_max} bytes"))
+        } else if let Some(mut file) = self.invocation.file.as_ref() {
+            let Err(error) = file.write_all(bytes) else { return Ok(()) };
+            (error.kind(), format!("printed what cannot be written: {error}"))
+        } else {
             self.stdout.extend_from_slice(bytes);
             return Ok(());
         };
-        file.write_all(bytes).map_err(|error| {
-            let why = format!("cannot write what `{}` printed: {error}", self.invocation);
-            Failure::Io(io::Error::new(error.kind(), why))
-        })
+        Err(Failure::Io(io::Error::new(kind, format!("`{}` {why}", self.invocation))))
     }
 
     fn take_lines(&mut self, stream: usize, bytes: &[u8]) {

@@ -6,11 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::process::command::Invocation;
-#[cfg(not(unix))]
-use crate::process::run_env::RunEnv;
 use crate::util::Expired;
-#[cfg(not(unix))]
-use crate::util::deadline::Deadline;
 
 /// Whether programs can be started here. Only Unix has the process groups that are needed to enforce a deadline; WASI
 /// has no processes at all.
@@ -64,13 +60,12 @@ impl Finished {
 /// Why a program did not end by itself. The texts name the command.
 #[derive(Debug)]
 pub enum Failure {
-    /// It could not be started, it was ended because it left too little free space (`StorageFull`), what it printed
-    /// could not be written to its file, or it ended but its output did not.
+    /// It could not be started, what it printed could not be written to its file, or it ended but its output did not.
+    /// `StorageFull`: it was ended because it left too little free space. `FileTooLarge`: it printed more than the limit
+    /// and was killed.
     Io(io::Error),
     /// The deadline passed, or the process is ending; the program's group was killed.
     Expired(Expired),
-    /// It printed more than the limit and was killed.
-    TooMuchOutput(String),
 }
 
 impl fmt::Display for Failure {
@@ -79,7 +74,6 @@ impl fmt::Display for Failure {
             Self::Io(error) => error.fmt(formatter),
             Self::Expired(Expired::TimedOut) => formatter.write_str("the time limit passed"),
             Self::Expired(Expired::Cancelled) => formatter.write_str("the service is shutting down"),
-            Self::TooMuchOutput(why) => formatter.write_str(why),
         }
     }
 }
@@ -102,8 +96,8 @@ pub(super) use platform::run;
 #[cfg(not(unix))]
 pub(super) fn run(
     invocation: Invocation,
-    _: &RunEnv,
-    _: &Deadline,
+    _: &crate::process::run_env::RunEnv,
+    _: &crate::util::Deadline,
     _: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Finished, Failure> {
     Err(cannot_start(&invocation, &io::ErrorKind::Unsupported.into()))
@@ -111,8 +105,7 @@ pub(super) fn run(
 
 #[cfg(unix)]
 mod platform {
-    use std::fs::File;
-    use std::io::{self, Read as _};
+    use std::io;
     use std::os::fd::OwnedFd;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Stdio};
@@ -161,7 +154,8 @@ mod platform {
         deadline.remaining().map_err(Failure::Expired)?;
         let mut child = spawn(&mut invocation).map_err(|error| cannot_start(&invocation, &error))?;
         let group = Pid::from_child(&child);
-        let mut pipes = Pipes::new(&mut child);
+        let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
+        let mut pipes = Pipes([stdout, stderr]);
         let mut output = Output::new(&invocation, &run_env.redactor, on_line);
         let followed = follow(group, deadline, &run_env.run_dir.volume, &mut pipes, &mut output);
         if followed.is_err() {
@@ -200,26 +194,15 @@ mod platform {
     fn spawn(invocation: &mut Invocation) -> io::Result<Child> {
         let command = invocation.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         #[cfg(target_os = "linux")]
-        let child = match &*invocation.confined_to {
-            [] => command.spawn()?,
-            folders => confine::spawn_confined(command, folders)?,
-        };
+        return confine::spawn(command, &invocation.confined_to);
         #[cfg(not(target_os = "linux"))]
-        let child = command.spawn()?;
-        #[cfg(target_os = "linux")]
-        confine::prefer_for_oom(child.id());
-        Ok(child)
+        command.spawn()
     }
 
     /// The pipes of standard output and standard error, as long as they are open.
-    struct Pipes([Option<File>; 2]);
+    struct Pipes([Option<OwnedFd>; 2]);
 
     impl Pipes {
-        fn new(child: &mut Child) -> Self {
-            let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
-            Self([stdout, stderr].map(|pipe| pipe.map(File::from)))
-        }
-
         fn are_open(&self) -> bool {
             self.0.iter().any(Option::is_some)
         }
@@ -234,11 +217,11 @@ mod platform {
             let open = self.0.iter_mut().enumerate().filter(|(_, pipe)| pipe.is_some());
             for ((stream, pipe), _) in open.zip(&ready).filter(|(_, is_ready)| **is_ready) {
                 let mut chunk = [0; CHUNK_BYTES];
-                match pipe.as_mut().map_or(Ok(0), |pipe| pipe.read(&mut chunk)) {
+                match pipe.as_ref().map_or(Ok(0), |pipe| rustix::io::read(pipe, &mut chunk)) {
                     Ok(0) => *pipe = None,
                     Ok(length) => output.take(stream, &chunk[..length])?,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(Failure::Io(error)),
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(Failure::Io(error.into())),
                 }
             }
             Ok(())
