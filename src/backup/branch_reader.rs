@@ -7,7 +7,7 @@ use crate::backup::paths;
 use crate::backup::private_run::PrivateRun;
 use crate::config::Config;
 use crate::git::object::ObjectId;
-use crate::git::{Git, GitError, RepositoryPaths};
+use crate::git::{Git, GitError, RepositoryPaths, WITHOUT_CONTENTS};
 use crate::model::{BranchName, Code, GitCredentials, RemoteUrl, Subdir, WorkspaceId};
 use crate::request;
 use crate::util::{CancelToken, Deadline, Expired, Redactor, retry};
@@ -96,7 +96,9 @@ impl<'a> BranchReader<'a> {
         git.create(state.format)?;
         let mut depth = u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok();
         loop {
-            let fetched = retry::patiently(&run_env.deadline, || git.fetch_commits(depth).map_err(BackupError::from));
+            let fetched = retry::patiently(&run_env.deadline, || {
+                git.fetch_branch(depth, Some(WITHOUT_CONTENTS)).map_err(BackupError::from)
+            });
             let Some(tip) = fetched? else {
                 let message = format!("{} has no branch `{}`", self.remote, self.branch);
                 return Err(BackupError::new(Code::GitFailed, message));

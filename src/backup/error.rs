@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::git::GitError;
 use crate::model::Code;
-use crate::process::lock::LockError;
 use crate::request::RequestError;
 use crate::util::{Expired, Failure, Retry};
 use crate::windmill::api::WindmillError;
@@ -52,7 +51,6 @@ impl From<GitError> for BackupError {
             }
             GitError::Checkout(message) => Self { code: Code::GitFailed, message, retry: Retry::NewCheckout },
             GitError::Expired(ended) => ended.into(),
-            GitError::Machine(message) => Self::new(Code::GitFailed, message),
         }
     }
 }
@@ -74,15 +72,6 @@ impl From<io::Error> for BackupError {
             return Self::new(Code::ConfigInvalid, message);
         }
         Self::new(Code::Internal, format!("DATA_DIR cannot be written or read: {error}"))
-    }
-}
-
-impl From<LockError> for BackupError {
-    fn from(error: LockError) -> Self {
-        match error {
-            LockError::Expired(ended) => ended.into(),
-            LockError::Io(error) => error.into(),
-        }
     }
 }
 

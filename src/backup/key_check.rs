@@ -25,7 +25,7 @@ pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secr
     let workspace = &reader.workspace;
     let mut last = None;
     reader.fetch_until(1, &mut |git, tip| {
-        last = git.last_with(tip, &format!("{WORKSPACE_TRAILER}: {workspace}$"))?;
+        last = git.commit_text(tip, Some(&format!("{WORKSPACE_TRAILER}: {workspace}$")))?;
         Ok(last.is_some())
     })?;
     let (code, message) = match last.as_ref().map(|commit| commit.trailer(KEY_TRAILER)) {

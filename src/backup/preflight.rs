@@ -17,7 +17,7 @@ use crate::backup::run_context::{self, LastTokenUser};
 use crate::backup::sync::{guards, tip};
 use crate::backup::workspaces::{self, Seen};
 use crate::config::{Config, Environment, Options, Required, SecretSource, Workspaces};
-use crate::git::signing;
+use crate::git::ssh_key;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, Pushed};
 use crate::model::{ADMINS, BranchName, Code, GitCredentials, LeftOut, RemoteScheme, RemoteUrl, WorkspaceId, names};
@@ -510,7 +510,7 @@ impl Check<'_> {
         let config = self.config;
         let (Some(remote), Some(credentials)) = (&config.remote, &secrets.git) else { return };
         let signing_key =
-            secrets.signing.as_ref().and_then(|key| self.passed("signing", signing::prepare(run_env, key)));
+            secrets.signing.as_ref().and_then(|key| self.passed("signing", ssh_key::prepare_signing(run_env, key)));
         if signing_key.is_some() {
             self.ok("signing", "ssh-keygen accepts the key");
         }
@@ -567,7 +567,7 @@ impl Check<'_> {
 
     /// Checks whether everyone can read the repository.
     fn public_repository(&mut self, run_env: &RunEnv, state: &git::RemoteState, remote: &RemoteUrl) {
-        if self.config.allow_public_repository || !git::is_public(remote, &self.deadline, &run_env.environment) {
+        if self.config.allow_public_repository || !git::is_public(remote, run_env) {
             return;
         }
         match state.tip {
@@ -583,7 +583,7 @@ impl Check<'_> {
     fn push(&mut self, git: &Git<'_>, state: &git::RemoteState, remote: &RemoteUrl) {
         let tried = git.create(state.format).and_then(|()| {
             let commit = git.commit(&git.empty_tree()?, None, &self.config.author, "A check, which is not pushed")?;
-            git.try_push(&commit)
+            git.push(&commit, true)
         });
         let why = match self.passed("push", tried) {
             None => return,

@@ -34,7 +34,7 @@ impl PrivateRun {
     pub(super) fn open(&self, config: &Config, deadline: Deadline, redactor: Redactor) -> Result<RunEnv, BackupError> {
         files::create_folder(&paths::run_folders(config))?;
         paths::remove_leftovers(config);
-        let lock = Lock::acquire(&self.lock(), &deadline, &mut || {})?;
+        let lock = Lock::acquire(&self.lock(), &deadline, &mut || {})??;
         let run_dir = RunDir::new(self.run_dir.clone())?;
         let environment = run_context::tool_environment(config, &run_dir)?;
         Ok(RunEnv { run_dir, deadline, redactor, environment, lock })

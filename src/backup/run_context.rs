@@ -11,7 +11,7 @@ use crate::backup::progress::{Event, Step};
 use crate::config::Config;
 use crate::git::checkout_cache;
 use crate::git::object::ObjectId;
-use crate::git::signing;
+use crate::git::ssh_key;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, RemoteState};
 use crate::model::{BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names};
@@ -344,7 +344,7 @@ impl RunContext<'_> {
         let path = lock_path(self.env.config, &self.request.backup_id());
         path.parent().map_or(Ok(()), files::create_folder)?;
         let deadline = Deadline::after(self.env.config.sync_timeout, self.env.cancel);
-        self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, &mut || (self.env.progress)(Event::Waits))?))
+        self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, &mut || (self.env.progress)(Event::Waits))??))
     }
 
     /// Waits for the lock of this run's backup, and prepares the environment of its programs.
@@ -415,7 +415,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if the disk fails, or the key cannot sign.
     pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
         let request = self.request;
-        let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(run_env, key)).transpose();
+        let signing_key = request.signing_key.as_ref().map(|key| ssh_key::prepare_signing(run_env, key)).transpose();
         let signing_key = signing_key.map_err(|error| self.in_step(Step::Fetch, error.into()))?;
         let site = git::RepositoryPaths {
             signing_key: signing_key.as_deref(),

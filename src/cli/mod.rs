@@ -24,7 +24,7 @@ use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
 use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
-use crate::git::{OPTIONS_ENVIRONMENT, push_journal, ssh_helper};
+use crate::git::{LINE_PREFIX, OPTIONS_ENVIRONMENT, PUSH_ENVIRONMENT, ssh_helper};
 use crate::model::{Code, run_result};
 #[cfg(unix)]
 use crate::process::confine;
@@ -39,8 +39,8 @@ pub fn main() -> ExitCode {
     #[cfg(unix)]
     #[expect(clippy::disallowed_methods, reason = "git started us as its ssh, and tells by the environment")]
     if let Some(options) = std::env::var_os(OPTIONS_ENVIRONMENT) {
-        let push = std::env::var_os(push_journal::PUSH_ENVIRONMENT);
-        let mut report = |line: String| eprint_line(&[push_journal::LINE_PREFIX, &line].concat());
+        let push = std::env::var_os(PUSH_ENVIRONMENT);
+        let mut report = |line: String| eprint_line(&[LINE_PREFIX, &line].concat());
         let error = ssh_helper::become_ssh(&options, push.as_deref(), arguments, &mut report);
         eprint_line(&format!("{PROGRAM}: cannot start ssh: {error}"));
         return ExitCode::from(255);

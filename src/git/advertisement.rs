@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, Response};
 use crate::git::{Git, GitError};
 use crate::model::{Code, RemoteScheme, RemoteUrl};
 use crate::net::http_client;
-use crate::util::Deadline;
+use crate::process::run_env::RunEnv;
 
 /// How long one request may take. A sync can do without the answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
@@ -18,15 +18,10 @@ const MEDIA_TYPE: &str = "application/x-git-upload-pack-advertisement";
 const BEGINNING: &[u8] = b"001e# service=git-upload-pack";
 
 /// Returns the remote's answer, and whether it comes from a git server.
-fn ask(
-    remote: &RemoteUrl,
-    authorization: Option<&str>,
-    deadline: &Deadline,
-    environment: &[(String, String)],
-) -> Option<(Response<Body>, bool)> {
+fn ask(remote: &RemoteUrl, authorization: Option<&str>, run_env: &RunEnv) -> Option<(Response<Body>, bool)> {
     let url = format!("{}/info/refs?service=git-upload-pack", remote.as_str().trim_end_matches('/'));
-    let time_max = deadline.remaining().ok()?.min(ANSWER_TIME_MAX);
-    let mut request = http_client::client(&url, time_max, HeaderMap::new(), environment).get(&url);
+    let time_max = run_env.deadline.remaining().ok()?.min(ANSWER_TIME_MAX);
+    let mut request = http_client::client(&url, time_max, HeaderMap::new(), &run_env.environment).get(&url);
     if let Some(value) = authorization {
         request = request.header("Authorization", value);
     }
@@ -42,38 +37,31 @@ fn header<'a>(answer: &'a Response<Body>, name: &str) -> &'a str {
 }
 
 /// Returns whether everyone can read an https repository. It counts as not public if there is no answer.
-pub fn is_public(remote: &RemoteUrl, deadline: &Deadline, environment: &[(String, String)]) -> bool {
-    remote.scheme() == RemoteScheme::Https && ask(remote, None, deadline, environment).is_some_and(|(_, is_git)| is_git)
+pub fn is_public(remote: &RemoteUrl, run_env: &RunEnv) -> bool {
+    remote.scheme() == RemoteScheme::Https && ask(remote, None, run_env).is_some_and(|(_, is_git)| is_git)
 }
 
 impl Git<'_> {
     /// Returns an error if a web server answers everything with a page. git reads a page as the list of refs of an old
     /// server, finds no ref in it, and treats the repository as empty.
     pub(super) fn refuse_a_page(&self) -> Result<(), GitError> {
-        if !self.remote.is_http() {
-            return Ok(());
-        }
-        let credentials = self.access.iter().find(|(name, _)| name == "GIT_CONFIG_VALUE_0");
+        let credentials = self.access.iter().find(|(name, _)| *name == "GIT_CONFIG_VALUE_0");
         let authorization = credentials.and_then(|(_, value)| value.strip_prefix("Authorization: "));
-        match ask(self.remote, authorization, &self.run_env.deadline, &self.run_env.environment) {
-            Some((answer, false)) if answer.status() == 200 => Err(GitError::Remote {
-                code: Code::GitFailed,
-                message: format!(
-                    "cannot read {} (branch `{}`): the answer is not git's ({}): a sign-in page stands in front of it, \
-                     or GIT_REMOTE_URL is not the address of a repository on a git server",
-                    self.remote,
-                    self.branch,
-                    self.run_env.redactor.redact(header(&answer, "content-type"))
-                ),
-                is_passing: false,
-            }),
-            _ => Ok(()),
-        }
+        let answer = self.remote.is_http().then(|| ask(self.remote, authorization, self.run_env)).flatten();
+        let Some((page, false)) = answer.filter(|(answer, _)| answer.status() == 200) else { return Ok(()) };
+        let message = format!(
+            "cannot read {} (branch `{}`): the answer is not git's ({}): a sign-in page stands in front of it, or \
+             GIT_REMOTE_URL is not the address of a repository on a git server",
+            self.remote,
+            self.branch,
+            self.run_env.redactor.redact(header(&page, "content-type"))
+        );
+        Err(GitError::Remote { code: Code::GitFailed, message, is_passing: false })
     }
 
     /// Returns the target of the remote's redirect as the end of a message. The request has no credentials.
     pub(super) fn redirect_target(&self) -> String {
-        let answer = ask(self.remote, None, &self.run_env.deadline, &self.run_env.environment);
+        let answer = ask(self.remote, None, self.run_env);
         let location = answer.and_then(|(answer, _)| {
             RemoteUrl::parse(header(&answer, "location").split("/info/refs").next().unwrap_or_default()).ok()
         });

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::GitError;
+use super::object::ObjectId;
 use crate::model::git_credentials::basic_credentials;
 use crate::model::{GitCredentials, RemoteScheme, RemoteUrl};
 use crate::process::run_env::RunEnv;
@@ -25,9 +26,16 @@ ServerAliveCountMax=4";
 /// The variable that our own program reads when git starts it as `ssh`. It holds the options for the real ssh, one per
 /// line, or says that the repository is on this machine.
 pub const OPTIONS_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
+/// How the URL of a repository on this machine begins.
+const FILE: &str = "file://";
 /// The value in place of options if the repository is on this machine.
 pub(super) const THIS_MACHINE: &str = "this machine";
 
+/// The variable from which our own program, started by git as `ssh`, reads the line of its push for the
+/// [journal](crate::git::push_journal). It is empty if there is none.
+pub const PUSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_PUSH";
+/// The start of each line that our own program prints on git's standard error.
+pub const LINE_PREFIX: &str = "windmill-git-sync: ";
 /// The paths of a checkout and of the files that git needs to talk to its remote.
 pub struct RepositoryPaths<'a> {
     /// The folder that holds all files of the checkout.
@@ -36,27 +44,28 @@ pub struct RepositoryPaths<'a> {
     pub own_program: &'a Path,
     /// The file of the host keys that were accepted on the first connection.
     pub accepted_hosts: &'a Path,
-    /// The file of the key that signs commits, from [`signing::prepare`](crate::git::signing::prepare).
+    /// The file of the key that signs commits, from [`prepare_signing`](crate::git::ssh_key::prepare_signing).
     pub signing_key: Option<&'a Path>,
 }
 
 /// Returns the URL that git gets. A repository on a volume gets an `ssh:` URL, with our own program as `ssh`: git
 /// starts the other side of a `file:` remote with a shell, and our image has no shell.
 pub(super) fn address(remote: &RemoteUrl) -> String {
-    match encoded_path(remote) {
+    match remote.as_str().strip_prefix(FILE) {
         Some(path) => ["ssh://this-machine", path].concat(),
         None => remote.as_str().to_owned(),
     }
 }
 
+/// Returns the journal's line for a push of `commit` to the ref with this full name.
+pub(super) fn push_line(commit: &ObjectId, full_ref: &str) -> String {
+    format!("{commit} {full_ref}")
+}
+
 /// Returns the path of a repository on this machine, decoded as git does it.
 #[cfg(unix)]
 pub(super) fn path_on_this_machine(remote: &RemoteUrl) -> Option<PathBuf> {
-    percent::decode(encoded_path(remote)?).map(PathBuf::from)
-}
-
-fn encoded_path(remote: &RemoteUrl) -> Option<&str> {
-    remote.as_str().strip_prefix("file://").filter(|_| remote.scheme() == RemoteScheme::File)
+    percent::decode(remote.as_str().strip_prefix(FILE)?).map(PathBuf::from)
 }
 
 /// Returns the environment variables that pass the credentials to git and ssh.
@@ -65,14 +74,13 @@ pub(super) fn environment(
     site: &RepositoryPaths<'_>,
     remote: &RemoteUrl,
     credentials: &GitCredentials,
-) -> Result<Vec<(String, String)>, GitError> {
-    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+) -> Result<Vec<(&'static str, String)>, GitError> {
     let own_program_as_ssh = |options: &str| {
         vec![
             // A command with options would need a shell, and our image has no shell.
-            pair("GIT_SSH", &site.own_program.to_string_lossy()),
-            pair("GIT_SSH_VARIANT", "ssh"),
-            pair(OPTIONS_ENVIRONMENT, options),
+            ("GIT_SSH", site.own_program.to_string_lossy().into_owned()),
+            ("GIT_SSH_VARIANT", "ssh".to_owned()),
+            (OPTIONS_ENVIRONMENT, options.to_owned()),
         ]
     };
     match credentials {
@@ -82,9 +90,9 @@ pub(super) fn environment(
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
             let basic = basic_credentials(username, token);
             Ok(vec![
-                pair("GIT_CONFIG_COUNT", "1"),
-                pair("GIT_CONFIG_KEY_0", &format!("http.{origin}.extraHeader")),
-                pair("GIT_CONFIG_VALUE_0", &format!("Authorization: Basic {}", basic.expose())),
+                ("GIT_CONFIG_COUNT", "1".to_owned()),
+                ("GIT_CONFIG_KEY_0", format!("http.{origin}.extraHeader")),
+                ("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {}", basic.expose())),
             ])
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {

@@ -17,13 +17,9 @@ pub(super) const TREE: &str = "tree";
 const OTHERS_MAX: usize = 16;
 /// The file that marks a checkout made by a request. Its modification time is the time of the last use.
 const MARK: &str = "made-by-a-request";
-/// After this time without a run, the checkout of a configured backup is removed, if another backup of its workspace is
+/// After this time without a success, the checkout of a configured backup is removed, if another backup of its workspace is
 /// made. A weekly backup to a second branch keeps its checkout, also if it fails once.
 const UNUSED_MAX: Duration = Duration::from_secs(15 * 24 * 60 * 60);
-/// The file that each run of a configured backup replaces in the folder of its checkout. So the folder's modification
-/// time is the time of the last use.
-const USED: &str = "used";
-
 /// Creates the folder of a checkout if it is missing, and marks it as kept (configured backup) or as limited in number
 /// (other runs). Removes the oldest of the limited ones if their lock is free or is the caller's own; `lock` returns
 /// the path of the lock for a folder's name. A checkout that a run is using stays. A checkout that cannot be removed is
@@ -34,10 +30,6 @@ const USED: &str = "used";
 pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) -> io::Result<()> {
     files::create_folder(used)?;
     if is_configured {
-        // On a full disk, a run that has nothing to write still works.
-        if let Err(error) = files::replace_file(&used.join(USED), b"") {
-            log::debug!("cannot record the use of a checkout: {error}");
-        }
         return files::remove_file(&used.join(MARK));
     }
     files::replace_file(&used.join(MARK), b"")?;
@@ -50,19 +42,16 @@ pub fn open(used: &Path, is_configured: bool, lock: &dyn Fn(&str) -> PathBuf) ->
 /// the lock of all of them. A checkout that cannot be removed is logged.
 pub fn remove_unused(used: &Path, now: SystemTime) {
     let workspace = |folder: &Path| Some(folder.file_name()?.to_str()?.split_once('@')?.0.to_owned());
-    for folder in checkouts_beside(used) {
-        let is_other = folder != used && workspace(&folder).is_some() && workspace(&folder) == workspace(used);
-        if !is_other || fs::symlink_metadata(folder.join(MARK)).is_ok() {
-            continue;
-        }
-        // Each run replaces a file in the folder.
-        let last = fs::metadata(&folder).and_then(|about| about.modified());
-        if last.is_ok_and(|last| now.duration_since(last).is_ok_and(|unused| unused > UNUSED_MAX)) {
-            match files::remove_folder(&folder) {
-                Ok(()) => log::info!("removed the checkout `{}`, which was not used any more", folder.display()),
-                Err(error) => log::warn!("a checkout that is not used any more stays: {error}"),
-            }
-        }
+    let is_unused = |folder: &PathBuf| {
+        let is_other = folder != used && workspace(folder).is_some() && workspace(folder) == workspace(used);
+        // Each success replaces the file of the last success in the folder.
+        let last = fs::metadata(folder).and_then(|about| about.modified());
+        is_other
+            && fs::symlink_metadata(folder.join(MARK)).is_err()
+            && last.is_ok_and(|last| now.duration_since(last).is_ok_and(|unused| unused > UNUSED_MAX))
+    };
+    for folder in checkouts_beside(used).filter(is_unused) {
+        remove(&folder);
     }
 }
 
@@ -75,24 +64,26 @@ pub fn discard(folder: &Path) -> io::Result<()> {
 }
 
 fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
+    let lock_of = |folder: &Path| Some(lock(folder.file_name()?.to_str()?));
+    // The caller holds the lock of `used`.
+    let remove_if_free = |folder: &Path| {
+        let path = lock_of(folder)?;
+        let _held = if lock_of(used).as_ref() == Some(&path) { None } else { Some(Lock::acquire_if_free(&path)?) };
+        remove(folder)
+    };
     let marked = |folder: PathBuf| Some((fs::metadata(folder.join(MARK)).ok()?.modified().ok()?, folder));
     let mut others: Vec<_> = checkouts_beside(used).filter_map(marked).collect();
-    let mut excess = others.len().saturating_sub(OTHERS_MAX);
+    let excess = others.len().saturating_sub(OTHERS_MAX);
     others.sort();
-    for (_, folder) in others {
-        if excess > 0 && folder != used && remove(&folder, used, lock).is_some() {
-            excess -= 1;
-        }
-    }
+    let others = others.iter().filter(|(_, folder)| folder != used);
+    others.filter_map(|(_, folder)| remove_if_free(folder)).take(excess).for_each(drop);
 }
 
-/// Removes a checkout if its lock is free or is the lock of `used`, which the caller holds. Returns `None` if it was
-/// not removed.
-fn remove(folder: &Path, used: &Path, lock: &dyn Fn(&str) -> PathBuf) -> Option<()> {
-    let lock_of = |folder: &Path| Some(lock(folder.file_name()?.to_str()?));
-    let path = lock_of(folder)?;
-    let _held = if lock_of(used).as_ref() == Some(&path) { None } else { Some(Lock::acquire_if_free(&path)?) };
-    files::remove_folder(folder).inspect_err(|error| log::warn!("a checkout of a request stays: {error}")).ok()
+/// Removes a checkout. Returns `None` if that fails.
+fn remove(folder: &Path) -> Option<()> {
+    let removed = files::remove_folder(folder);
+    log::info!("removing the checkout `{}`, which is not used any more", folder.display());
+    removed.inspect_err(|error| log::warn!("a checkout that is not used any more stays: {error}")).ok()
 }
 
 /// Returns the folders of all checkouts, with `used`.

@@ -6,30 +6,30 @@
 /// `working-tree-encoding` is only unset.
 pub(super) const ATTRIBUTES: &str = "* -text !eol -ident !filter !working-tree-encoding\n";
 
-/// Configuration that replaces the user's and the system's.
+/// Configuration that replaces the user's and the system's. The reasons of some settings:
+///
+/// - `safe.directory`: a bare repository on a volume may have any owner. git ignores this setting in the environment.
+/// - `protectNTFS`, `protectHFS`: names that Windows does not allow are valid here.
+/// - `fetch.unpackLimit`: a fetch keeps its pack, since loose objects of an interrupted fetch cannot be distinguished
+///   from others.
+/// - `gc`, `maintenance`: no process in the background that outlives the run.
+/// - `http.followRedirects`: on a redirect, git would send the token to the new address.
 pub(super) const CONFIGURATION: &str = "\
-# Written for one run.
 [safe]
-\t# A bare repository on a volume may have any owner. git ignores this setting in the environment.
 \tdirectory = *
 [core]
 \tattributesFile = /dev/null
 \texcludesFile = /dev/null
 \tlogAllRefUpdates = false
-\t# Names that Windows does not allow are valid here.
 \tprotectNTFS = false
 \tprotectHFS = false
 [fetch]
-\t# A fetch keeps its pack: loose objects of an interrupted fetch cannot be distinguished from others.
 \tunpackLimit = 1
 [gc]
-\t# No process in the background that outlives the run.
 \tauto = 0
-\tautoDetach = false
 [maintenance]
 \tauto = false
 [http]
-\t# On a redirect, git would send the token to the new address.
 \tfollowRedirects = false
 \tlowSpeedLimit = 1
 \tlowSpeedTime = 60

@@ -5,6 +5,7 @@ use std::fs;
 use crate::git::object::{ObjectFormat, ObjectId};
 use crate::git::output::{self, RemoteState};
 use crate::git::{Git, GitError, checkout_cache, config, leftovers};
+use crate::model::Code;
 use crate::process::orphans;
 use crate::util::files;
 
@@ -15,6 +16,9 @@ const PACK_FILES_MAX: usize = 120;
 const LOOSE_OBJECTS_SAMPLE_MAX: usize = 32;
 /// How much is read of a checkout's configuration. Ours has a few hundred bytes.
 const CONFIG_BYTES_MAX: u64 = 64 << 10;
+/// The filter of a fetch without the contents of files. A server that cannot leave them out sends them too.
+pub const WITHOUT_CONTENTS: &str = "--filter=blob:none";
+
 /// The ref of the commit that the checkout is at. It keeps git from removing the commit's objects.
 pub(super) const TIP_REF: &str = "refs/sync/tip";
 
@@ -53,14 +57,15 @@ impl Git<'_> {
     /// Removes what a killed git left: locks, which stop every later git, and unfinished files.
     ///
     /// # Errors
-    /// [`GitError::Machine`] if a git that does not belong to this run works in the checkout: its locks are in use.
+    /// [`GitError::Remote`] if a git that does not belong to this run works in the checkout: its locks are in use.
     /// [`GitError::Checkout`] if it left something that cannot be distinguished from what is needed.
     pub fn remove_leftovers(&self) -> Result<(), GitError> {
         let found = leftovers::find(&self.git_folder).map_err(GitError::Checkout)?;
         let Some(first) = found.first() else { return Ok(()) };
         if let Some(id) = orphans::git_at_work_in(&self.git_folder) {
             let lock = first.display();
-            return Err(GitError::Machine(format!("`{lock}` is held by a git that we did not start (process {id})")));
+            let message = format!("`{lock}` is held by a git that we did not start (process {id})");
+            return Err(GitError::Remote { code: Code::GitFailed, message, is_passing: false });
         }
         for path in found {
             log::warn!("removing `{}`, which a killed git left", path.display());
@@ -91,13 +96,13 @@ impl Git<'_> {
         match format {
             None => {
                 let clone = ["clone", "--quiet", "--bare", "--no-tags", "--depth=1", "--single-branch", "--template="];
-                let clone = command.arguments(clone).argument("--").argument(&self.address).argument(folder);
+                let clone = command.arguments(clone).arguments(["--", &self.address]).arguments([folder]);
                 self.over_the_network("cannot clone", clone)?;
             }
             Some(format) => {
                 let name = if format == ObjectFormat::Sha256 { "sha256" } else { "sha1" };
                 let init = ["init", "--quiet", "--bare", "--template=", &format!("--object-format={name}"), "--"];
-                self.locally(command.arguments(init).argument(folder))?;
+                self.locally(command.arguments(init).arguments([folder]))?;
             }
         }
         self.configure(self.format())
@@ -126,25 +131,19 @@ impl Git<'_> {
         Ok(())
     }
 
-    /// Fetches the branch's tip without its history. Returns the tip, or `None` if the branch does not exist.
+    /// Fetches the newest `depth` commits of the branch, or all if it is `None`, with what passes the filter. Returns the
+    /// tip, or `None` if the branch does not exist.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn fetch_tip(&self) -> Result<Option<ObjectId>, GitError> {
-        self.fetch_branch(&["--depth=1"])
-    }
-
-    /// Fetches the branch with all its history. Returns the tip, or `None` if the branch does not exist.
-    ///
-    /// # Errors
-    /// [`GitError`].
-    pub fn fetch_history(&self) -> Result<Option<ObjectId>, GitError> {
-        self.fetch_branch(&[])
-    }
-
-    pub(super) fn fetch_branch(&self, options: &[&str]) -> Result<Option<ObjectId>, GitError> {
-        match self.fetch(TIP_REF, options) {
-            Ok(()) => self.resolve(TIP_REF).map(Some),
+    pub fn fetch_branch(&self, depth: Option<u32>, filter: Option<&str>) -> Result<Option<ObjectId>, GitError> {
+        // git refuses --unshallow if the history is complete, and reads this depth as the whole history.
+        let depth = format!("--depth={}", depth.unwrap_or(2_147_483_647));
+        match self.fetch(TIP_REF, filter.into_iter().chain([&*depth])) {
+            Ok(()) => match self.commit_named(TIP_REF)? {
+                None => Err(GitError::Checkout(format!("`{TIP_REF}` does not name a commit"))),
+                tip => Ok(tip),
+            },
             Err(GitError::Checkout(message)) if message.contains("couldn't find remote ref") => Ok(None),
             Err(error) => Err(error),
         }
@@ -158,8 +157,7 @@ impl Git<'_> {
         Ok(self.commit_named(TIP_REF)?.as_ref() == Some(commit))
     }
 
-    pub(super) fn fetch(&self, into: &str, options: &[&str]) -> Result<(), GitError> {
-        let before = leftovers::pack_files(&self.git_folder);
+    pub(super) fn fetch<'o>(&self, into: &str, options: impl IntoIterator<Item = &'o str>) -> Result<(), GitError> {
         let refspec = format!("+{}:{into}", self.branch.full_ref());
         let command = self
             .command()?
@@ -170,16 +168,10 @@ impl Git<'_> {
             .arguments(["--", &self.address, &refspec]);
         let fetched = self.over_the_network("cannot fetch", command);
         if fetched.is_err() {
-            // Files that did not exist before belong to this fetch.
-            for file in leftovers::pack_files(&self.git_folder).difference(&before) {
-                files::remove_file(file).unwrap_or_else(|error| log::warn!("a part of a fetch stays for now: {error}"));
-            }
+            // What this cannot remove is found before the next fetch.
+            let _ = self.remove_leftovers();
         }
         fetched.map(drop)
-    }
-
-    pub(super) fn resolve(&self, name: &str) -> Result<ObjectId, GitError> {
-        self.commit_named(name)?.ok_or_else(|| GitError::Checkout(format!("`{name}` does not name a commit")))
     }
 
     /// Records the commit that the checkout is at.

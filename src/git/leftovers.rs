@@ -16,8 +16,8 @@ pub(super) fn find(git_folder: &Path) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
     for entry in files::entries_below(git_folder) {
         let (path, kind) = (entry.path(), entry.file_type());
-        let folder = path.parent().and_then(|folder| folder.strip_prefix(git_folder).ok()).unwrap_or(Path::new(""));
-        if is_unfinished(&folder.to_string_lossy(), &entry.file_name().to_string_lossy()) {
+        let is_object = path.strip_prefix(git_folder).is_ok_and(|path| path.starts_with("objects"));
+        if is_unfinished(is_object, &entry.file_name().to_string_lossy()) {
             found.push(path);
         } else if !kind.is_ok_and(|kind| kind.is_dir() || kind.is_file()) {
             // git would wait for the other end of a FIFO, and a link leads elsewhere.
@@ -36,15 +36,11 @@ pub(super) fn find(git_folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-/// Returns whether git uses this name, in this folder of a repository, for something that it has not finished.
-fn is_unfinished(folder: &str, name: &str) -> bool {
-    let is_lock = Path::new(name).extension().is_some_and(|ending| ending == "lock");
-    match folder.strip_prefix("objects") {
-        None => is_lock || name.starts_with("shallow_") || name.starts_with("fast_import_crash_"),
-        // The objects of a received push are in their own folder until git accepts them.
-        Some("") => name.starts_with("tmp_") || name.starts_with("incoming-"),
-        Some(_) => is_lock || name.starts_with("tmp_") || name.starts_with(".tmp-"),
-    }
+/// Returns whether git uses this name, below `objects` or elsewhere, for something that it has not finished.
+fn is_unfinished(is_object: bool, name: &str) -> bool {
+    // The objects of a received push are in a folder `incoming-…` until git accepts them.
+    let starts: &[&str] = if is_object { &["tmp_", ".tmp-", "incoming-"] } else { &["shallow_", "fast_import_crash_"] };
+    starts.iter().any(|start| name.starts_with(start)) || Path::new(name).extension().is_some_and(|end| end == "lock")
 }
 
 /// Returns the files of the packs.
@@ -68,7 +64,7 @@ mod tests {
             ("objects/pack", ".tmp-1-pack-x"),
             ("objects/17", "tmp_obj_x1"),
         ] {
-            assert!(is_unfinished(folder, name), "{folder}/{name}");
+            assert!(is_unfinished(folder.starts_with("objects"), name), "{folder}/{name}");
         }
         for (folder, name) in [
             ("", "shallow"),
@@ -78,7 +74,7 @@ mod tests {
             ("objects/17", "0123456789"),
             ("refs/heads", "tmp_branch"),
         ] {
-            assert!(!is_unfinished(folder, name), "{folder}/{name}");
+            assert!(!is_unfinished(folder.starts_with("objects"), name), "{folder}/{name}");
         }
     }
 

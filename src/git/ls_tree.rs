@@ -27,18 +27,13 @@ const LINE_BYTES_MAX: u64 = 1 << 20;
 /// the TAB if it was asked for. The type is not used, not even by `git update-index`.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    path: PathBuf,
+    pub(super) path: PathBuf,
 }
 
 impl Listing {
     /// Returns the listing at `path`, which git wrote.
     pub fn at(path: PathBuf) -> Self {
         Self { path }
-    }
-
-    /// Returns the path of the listing.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Writes a listing with these entries to `path`.

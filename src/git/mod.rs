@@ -6,31 +6,27 @@
 mod advertisement;
 mod auth;
 pub mod checkout_cache;
-mod commit;
+mod commits;
 mod config;
 mod fetch;
-mod history;
 mod leftovers;
 pub mod ls_tree;
 pub mod object;
 mod output;
 mod push;
 #[cfg(unix)]
-pub mod push_journal;
-pub mod signing;
+mod push_journal;
 #[cfg(unix)]
 pub mod ssh_helper;
 pub mod ssh_key;
 mod tree;
 pub mod tree_diff;
-pub mod verify_index;
 
 pub use advertisement::is_public;
-pub use auth::{OPTIONS_ENVIRONMENT, RepositoryPaths};
-pub use commit::ItemCommit;
-pub use history::LoggedCommit;
-pub use output::{CommitText, Pushed, RemoteState, refused_paths};
-pub use tree::{BlobContent, FolderAt};
+pub use auth::{LINE_PREFIX, OPTIONS_ENVIRONMENT, PUSH_ENVIRONMENT, RepositoryPaths};
+pub use commits::{CommitText, ItemCommit, LoggedCommit};
+pub use fetch::WITHOUT_CONTENTS;
+pub use output::{Pushed, RemoteState, refused_paths};
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,26 +53,25 @@ pub enum GitError {
         /// Whether a retry may succeed: there is no connection, or the server is overloaded or being replaced.
         is_passing: bool,
     },
-    /// The checkout cannot be used; a new one may help.
+    /// The checkout cannot be used, or git cannot work; a new checkout may help.
     Checkout(String),
     /// The deadline passed, or the service is shutting down.
     Expired(Expired),
-    /// git cannot be started, or the file system refuses an operation.
-    Machine(String),
 }
 
 impl From<io::Error> for GitError {
+    /// A new checkout repairs what is damaged, has the wrong type or cannot be accessed. It is also smaller, which helps
+    /// on a full disk. For the rest, such as a missing git, it is tried in vain.
     fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{
-            AlreadyExists, DirectoryNotEmpty, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied,
-            QuotaExceeded, StorageFull,
-        };
-        // A new checkout repairs a file in the place of a folder, a folder in the place of a file, a missing file, and
-        // a folder without access rights. It is also smaller, which helps on a full disk.
-        match error.kind() {
-            AlreadyExists | DirectoryNotEmpty | InvalidData | IsADirectory | NotADirectory | NotFound
-            | PermissionDenied | QuotaExceeded | StorageFull => Self::Checkout(error.to_string()),
-            _ => Self::Machine(error.to_string()),
+        Self::Checkout(error.to_string())
+    }
+}
+
+impl From<Failure> for GitError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Expired(expired) => Self::Expired(expired),
+            Failure::Io(error) => error.into(),
         }
     }
 }
@@ -92,9 +87,9 @@ pub struct Git<'a> {
     /// The remote's URL in the form that git gets.
     address: String,
     signing_key: Option<PathBuf>,
-    access: Vec<(String, String)>,
-    /// What is wrong with the SSH key. It is added to the message if the remote refuses the key.
-    key_fault: Option<String>,
+    credentials: &'a GitCredentials,
+    /// The variables that pass the credentials.
+    access: Vec<(&'static str, String)>,
 }
 
 impl<'a> Git<'a> {
@@ -107,7 +102,7 @@ impl<'a> Git<'a> {
         site: &RepositoryPaths<'_>,
         remote: &'a RemoteUrl,
         branch: &'a BranchName,
-        credentials: &GitCredentials,
+        credentials: &'a GitCredentials,
     ) -> Result<Self, GitError> {
         let configuration = run_env.run_dir.write("gitconfig", config::CONFIGURATION.as_bytes())?;
         Ok(Self {
@@ -119,11 +114,8 @@ impl<'a> Git<'a> {
             configuration,
             address: auth::address(remote),
             signing_key: site.signing_key.map(Path::to_owned),
+            credentials,
             access: auth::environment(run_env, site, remote, credentials)?,
-            key_fault: match credentials {
-                GitCredentials::Ssh { key, .. } => ssh_key::fault_of("GIT_SSH_KEY", key),
-                _ => None,
-            },
         })
     }
 
@@ -144,9 +136,8 @@ impl<'a> Git<'a> {
         let invocation = self.environment(self.run_env.invocation("git", folder)?);
         // Passed as an argument, so that it applies only to this git. The git that receives a push into a `file:`
         // remote reads the same configuration file, and the hooks of that remote have to run.
-        let invocation = invocation.arguments(["-c", "core.hooksPath=/dev/null"]);
-        let invocation = invocation.argument("--git-dir").argument(&self.git_folder);
-        Ok(invocation.argument("--work-tree").argument(&self.tree_folder))
+        let invocation = invocation.arguments(["-c", "core.hooksPath=/dev/null", "--git-dir"]);
+        Ok(invocation.arguments([&self.git_folder, Path::new("--work-tree"), &self.tree_folder]))
     }
 
     fn command_without_repository(&self) -> Result<Invocation, GitError> {
@@ -179,7 +170,7 @@ impl<'a> Git<'a> {
     }
 
     fn run(&self, command: Invocation) -> Result<Finished, GitError> {
-        self.run_env.run(command, &mut |_| {}).map_err(from_failure)
+        Ok(self.run_env.run(command, &mut |_| true)?)
     }
 
     /// Runs a command that needs only the checkout.
@@ -213,36 +204,28 @@ impl<'a> Git<'a> {
 
     fn remote_error(&self, tried: &str, finished: &Finished) -> GitError {
         let printed = finished.tail_text();
-        let local = finished.tail.iter().filter(|line| !line.starts_with("remote:"));
-        if let Some(error) = local.filter_map(|line| output::disk_error(line)).next() {
-            return error(format!("{tried} {} (branch `{}`): {printed}", self.remote, self.branch));
-        }
         let found = output::classify(&printed);
-        let code = found.as_ref().map(|found| found.code);
-        let is_refused = matches!(code, Some(Code::GitUnauthorized | Code::ConfigInvalid));
-        let key_fault = self.key_fault.as_deref().filter(|_| is_refused);
-        let is_killed = matches!(finished.ending, Ending::Signal(_));
-        let why = match key_fault.or(found.as_ref().and_then(|found| found.why)) {
-            _ if is_killed && printed.is_empty() => format!("git was {}", finished.ending),
-            _ if is_killed => format!("git was {}: {printed}", finished.ending),
-            Some(why) => format!("{why}: {printed}"),
-            None if printed.is_empty() => finished.ending.to_string(),
-            None => printed.clone(),
+        let key_fault = match (&found, self.credentials) {
+            (Some((Code::GitUnauthorized | Code::ConfigInvalid, _)), GitCredentials::Ssh { key, .. }) => {
+                ssh_key::fault_of("GIT_SSH_KEY", key)
+            }
+            _ => None,
         };
-        let redirect = if printed.contains(output::REDIRECT) { self.redirect_target() } else { String::new() };
-        let message = format!("{tried} {} (branch `{}`): {why}{redirect}", self.remote, self.branch);
-        let Some(found) = found else { return GitError::Checkout(message) };
-        let code = if key_fault.is_some() { Code::ConfigInvalid } else { found.code };
-        GitError::Remote { code, message, is_passing: found.is_passing }
-    }
-}
-
-fn from_failure(failure: Failure) -> GitError {
-    match failure {
-        Failure::Expired(expired) => GitError::Expired(expired),
-        Failure::Machine(why) => GitError::Machine(why),
-        Failure::TooMuchOutput(why) => GitError::Checkout(why),
-        Failure::Disk(error) => error.into(),
+        let mut message = format!("{tried} {} (branch `{}`)", self.remote, self.branch);
+        if printed.is_empty() || matches!(finished.ending, Ending::Signal(_)) {
+            message += &format!(": git ended with {}", finished.ending);
+        } else if let Some(why) = key_fault.as_deref().or(found.and_then(|(_, why)| why)) {
+            message += &format!(": {why}");
+        }
+        if !printed.is_empty() {
+            message += &format!(": {printed}");
+        }
+        if printed.contains(output::REDIRECT) {
+            message += &self.redirect_target();
+        }
+        let Some((code, why)) = found else { return GitError::Checkout(message) };
+        let is_passing = code == Code::GitUnreachable && why.is_none() && output::is_passing(&printed);
+        GitError::Remote { code: if key_fault.is_some() { Code::ConfigInvalid } else { code }, message, is_passing }
     }
 }
 
@@ -255,6 +238,6 @@ fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>, GitErro
     if finished.is_success() {
         return Ok(finished.stdout);
     }
-    let text = format!("`{command_line}` ended with {}: {}", finished.ending, finished.tail_text());
-    Err(output::disk_error(&text).unwrap_or(GitError::Checkout)(text))
+    let Finished { ending, .. } = finished;
+    Err(GitError::Checkout(format!("`{command_line}` ended with {ending}: {}", finished.tail_text())))
 }

@@ -1,8 +1,5 @@
 //! Parses what git prints. `LC_ALL=C` keeps its messages in English.
 
-use std::time::SystemTime;
-
-use crate::git::GitError;
 use crate::git::object::{ObjectFormat, ObjectId};
 use crate::model::Code;
 use crate::net::http_client;
@@ -16,22 +13,6 @@ pub struct RemoteState {
     pub format: Option<ObjectFormat>,
     /// Whether the branch that the remote's HEAD names exists. A clone checks out that branch.
     pub has_head: bool,
-}
-
-/// The time and the message of a commit.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct CommitText {
-    /// The committer time, if it is known.
-    pub time: Option<SystemTime>,
-    /// Subject, body and trailers.
-    pub message: String,
-}
-
-impl CommitText {
-    /// Returns the value of the last trailer with this name.
-    pub fn trailer(&self, name: &str) -> Option<&str> {
-        self.message.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
-    }
 }
 
 /// The result of a push.
@@ -82,24 +63,18 @@ pub(super) fn pushed(printed: &str, full_ref: &str, tail: &[String]) -> Option<P
 /// Returns the files for which a host refuses a push, from its message: GitHub's GH001 (a file is too large) and GH013
 /// (a file contains a secret).
 pub fn refused_paths(said: &str) -> Vec<String> {
-    let mut paths = Vec::new();
-    for line in said.lines().map(str::trim) {
-        let too_large = || {
-            // git's own text precedes the first line.
-            let (_, line) = line.split_once("error: File ")?;
-            let (named, _) = line.split_once("; this exceeds")?;
-            Some(named.rsplit_once(" is ")?.0)
-        };
-        let with_secret = || {
-            let (path, number) = line.strip_prefix("path: ")?.rsplit_once(':')?;
-            (!number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(path)
-        };
-        if let Some(path) = too_large().or_else(with_secret)
-            && !paths.iter().any(|known| known == path)
-        {
-            paths.push(path.to_owned());
-        }
-    }
+    let too_large = |line: &'_ str| {
+        // git's own text precedes the first line.
+        let (named, _) = line.split_once("error: File ")?.1.split_once("; this exceeds")?;
+        Some(named.rsplit_once(" is ")?.0.to_owned())
+    };
+    let with_secret = |line: &str| {
+        let (path, number) = line.strip_prefix("path: ")?.rsplit_once(':')?;
+        number.parse::<u32>().is_ok().then(|| path.to_owned())
+    };
+    let mut paths: Vec<_> =
+        said.lines().map(str::trim).filter_map(|line| too_large(line).or_else(|| with_secret(line))).collect();
+    paths.dedup();
     paths
 }
 
@@ -118,13 +93,6 @@ fn is_race(summary: &str) -> bool {
         "reference already exists",
     ];
     summary.starts_with("[rejected]") || SIGNS.iter().any(|sign| summary.contains(sign))
-}
-
-/// What is known about a failure of a command that talks to the remote.
-pub(super) struct Classified {
-    pub(super) code: Code,
-    pub(super) why: Option<&'static str>,
-    pub(super) is_passing: bool,
 }
 
 /// What git prints if the remote answers with a redirect: the status begins with these digits.
@@ -186,38 +154,36 @@ const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
     ),
 ];
 
-/// Classifies what git printed on stderr. Returns `None` if our checkout is taken as the cause (its objects, refs or
-/// list of shallow commits): no known text matches, or our own git cannot read an object that it has to send. The
-/// server then hangs up too.
-pub(super) fn classify(printed: &str) -> Option<Classified> {
-    let has = |signs: &[&str]| signs.iter().any(|sign| printed.contains(sign));
-    if has(&["error: Could not read ", "error: could not parse commit "]) {
+/// Texts of our own git about the checkout or the disk: it cannot read an object that it has to send, or cannot write.
+const OWN_SIGNS: [&str; 5] = [
+    "error: Could not read ",
+    "error: could not parse commit ",
+    "No space left on device",
+    "Disk quota exceeded",
+    "Read-only file system",
+];
+
+/// Classifies what git printed on stderr: the result code, and the explanation if there is one. Returns `None` if our
+/// checkout is taken as the cause (its objects, refs, list of shallow commits or disk): no known text matches, or our
+/// own git failed at it. The server then hangs up too.
+pub(super) fn classify(printed: &str) -> Option<(Code, Option<&'static str>)> {
+    let mut own = printed.lines().filter(|line| !line.starts_with("remote:"));
+    if own.any(|line| OWN_SIGNS.iter().any(|sign| line.contains(sign))) {
         return None;
     }
-    let (_, code, why) = *SIGNS.iter().find(|(signs, ..)| has(signs))?;
-    let is_passing = code == Code::GitUnreachable && why.is_none() && is_passing(printed);
-    Some(Classified { code, why, is_passing })
+    let (_, code, why) = *SIGNS.iter().find(|(signs, ..)| signs.iter().any(|sign| printed.contains(sign)))?;
+    Some((code, why))
 }
 
-/// Returns whether a retry may reach the remote. A bad certificate or a missing ssh does not change by itself, and only
-/// some HTTP statuses are temporary.
-fn is_passing(printed: &str) -> bool {
+/// Returns whether a retry may reach the remote after this output. A bad certificate or a missing ssh does not change
+/// by itself, and only some HTTP statuses are temporary.
+pub(super) fn is_passing(printed: &str) -> bool {
     let status = ["returned error: ", "HTTP "].iter().find_map(|sign| {
         let digits = printed.split(sign).nth(1)?.get(..3)?;
         digits.parse().ok()
     });
     let permanent = ["certificate", "CAfile", "cannot start ssh", "No user exists for uid"];
     status.map_or(!permanent.iter().any(|sign| printed.contains(sign)), http_client::is_passing)
-}
-
-/// Returns the error for a write that the disk refused. On a full disk a new checkout may help, because it is smaller;
-/// on a read-only disk it does not help.
-pub(super) fn disk_error(printed: &str) -> Option<fn(String) -> GitError> {
-    let has = |sign: &str| printed.contains(sign);
-    if has("No space left on device") || has("Disk quota exceeded") {
-        return Some(GitError::Checkout);
-    }
-    has("Read-only file system").then_some(GitError::Machine)
 }
 
 #[cfg(test)]
@@ -280,7 +246,7 @@ mod tests {
 
     #[track_caller]
     fn check_class(printed: &str, expected: Code) {
-        assert_eq!(classify(printed).map_or(Code::GitFailed, |found| found.code), expected, "{printed}");
+        assert_eq!(classify(printed).map_or(Code::GitFailed, |(code, _)| code), expected, "{printed}");
     }
 
     #[test]
@@ -317,7 +283,8 @@ mod tests {
 
     #[track_caller]
     fn check_passing(printed: &str, expected: bool) {
-        assert_eq!(classify(printed).is_some_and(|found| found.is_passing), expected, "{printed}");
+        let is_unexplained = classify(printed) == Some((Code::GitUnreachable, None));
+        assert_eq!(is_unexplained && is_passing(printed), expected, "{printed}");
     }
 
     #[test]

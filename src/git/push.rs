@@ -2,10 +2,9 @@
 
 use crate::git::object::ObjectId;
 use crate::git::output::{self, Pushed};
-use crate::git::{Git, GitError};
 #[cfg(unix)]
-use crate::git::{auth, push_journal};
-use crate::process::command::Invocation;
+use crate::git::push_journal;
+use crate::git::{Git, GitError, auth};
 
 /// The ref for a tip that was pushed after our push.
 const SEEN_REF: &str = "refs/sync/seen";
@@ -14,46 +13,35 @@ impl Git<'_> {
     /// Pushes a commit to the branch, never by force. In a repository on this machine, one push runs at a time, and the
     /// locks of killed pushes are removed if they stay unchanged for some seconds.
     ///
-    /// # Errors
-    /// [`GitError`] if there was no answer for our ref. A refusal is not an error but a [`Pushed`].
-    pub fn push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
-        let command = self.command()?;
-        #[cfg(unix)]
-        if let Some(path) = auth::path_on_this_machine(self.remote) {
-            let push = push_journal::line_for(commit, &self.branch.full_ref());
-            let pushed = self.push_with(command.environment(push_journal::PUSH_ENVIRONMENT, &push), commit, None)?;
-            if let Err(error) = push_journal::end(&path, &push) {
-                log::warn!("cannot record that a push was answered: {error}");
-            }
-            return Ok(pushed);
-        }
-        self.push_with(command, commit, None)
-    }
-
-    /// Asks the remote whether it would accept a push, and pushes nothing. It does not show the rules that a server
-    /// checks only when it gets the commit, such as branch protection.
+    /// A dry run only asks the remote whether it would accept the push. It does not show the rules that a server checks
+    /// only when it gets the commit, such as branch protection.
     ///
     /// # Errors
-    /// As [`Git::push`].
-    pub fn try_push(&self, commit: &ObjectId) -> Result<Pushed, GitError> {
-        self.push_with(self.command()?, commit, Some("--dry-run"))
-    }
-
-    fn push_with(&self, command: Invocation, commit: &ObjectId, option: Option<&str>) -> Result<Pushed, GitError> {
+    /// [`GitError`] if there was no answer for our ref. A refusal is not an error but a [`Pushed`].
+    pub fn push(&self, commit: &ObjectId, is_dry_run: bool) -> Result<Pushed, GitError> {
         let full_ref = self.branch.full_ref();
-        let command = command
+        let line = auth::push_line(commit, &full_ref);
+        let command = self
+            .command()?
+            .environment(auth::PUSH_ENVIRONMENT, if is_dry_run { "" } else { &line })
             .arguments(["push", "--porcelain", "--no-verify", "--no-signed", "--no-follow-tags"])
-            .arguments(option)
+            .arguments(is_dry_run.then_some("--dry-run"))
             .arguments(["--recurse-submodules=no", "--", &self.address])
-            .argument(format!("{commit}:{full_ref}"));
+            .arguments([format!("{commit}:{full_ref}")]);
         let finished = self.run(self.with_access(command))?;
-        #[cfg(unix)]
-        for line in finished.tail.iter().filter_map(|line| line.strip_prefix(push_journal::LINE_PREFIX)) {
+        for line in finished.tail.iter().filter_map(|line| line.strip_prefix(auth::LINE_PREFIX)) {
             log::warn!("{line}");
         }
         let printed = self.run_env.redactor.redact(&String::from_utf8_lossy(&finished.stdout));
-        output::pushed(&printed, &full_ref, &finished.tail)
-            .ok_or_else(|| self.remote_error("cannot push to", &finished))
+        let pushed = output::pushed(&printed, &full_ref, &finished.tail)
+            .ok_or_else(|| self.remote_error("cannot push to", &finished))?;
+        #[cfg(unix)]
+        if let Some(path) = auth::path_on_this_machine(self.remote).filter(|_| !is_dry_run)
+            && let Err(error) = push_journal::end(&path, &line)
+        {
+            log::warn!("cannot record that a push was answered: {error}");
+        }
+        Ok(pushed)
     }
 
     /// Returns whether the branch's tip, which is `tip` now, is `commit` or descends from it.
@@ -65,7 +53,7 @@ impl Git<'_> {
             return Ok(tip.is_some());
         }
         // Another writer pushed right after us. Without a depth, the fetch brings all commits after ours.
-        self.fetch(SEEN_REF, &[])?;
+        self.fetch(SEEN_REF, [])?;
         let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), SEEN_REF]);
         Ok(self.run(command)?.is_success())
     }

@@ -7,7 +7,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -18,77 +17,59 @@ use crate::model::BranchName;
 use crate::util::deadline::wait_while;
 use crate::util::files;
 
-/// The variable from which our own program, started by git as `ssh`, reads the journal's line for its push.
-pub const PUSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_PUSH";
-/// The start of each line that our own program prints on git's standard error.
-pub const LINE_PREFIX: &str = "windmill-git-sync: ";
-/// The journal's file, beside git's own files in the repository. It has a line for each push that was not answered yet.
-const NOTE_FILE: &str = "windmill-git-sync.pushes";
-/// How many pushes the journal keeps. It has more than one only if the lock of another program prevented the cleanup of
-/// a push.
-const REMEMBERED_MAX: usize = 16;
+/// The journal's file, beside git's own files in the repository. It has the line of a push that was not answered yet.
+const JOURNAL_FILE: &str = "windmill-git-sync.pushes";
 /// How much is read of the journal, and of a git lock.
 const BYTES_MAX: u64 = 8192;
 /// How long git's locks have to stay unchanged before they are removed. A lock that was not written yet does not show
 /// its owner, and others may hold one while their hook runs.
 const WATCH: Duration = Duration::from_secs(5);
 
-/// Returns the journal's line for a push of `commit` to the ref with this full name.
-pub fn line_for(commit: &ObjectId, full_ref: &str) -> String {
-    format!("{commit} {full_ref}")
-}
-
-/// Returns the commit and the ref of a line; an earlier version wrote a time between them. Others can write into the
-/// journal, so only the ref of a valid branch name is accepted.
+/// Returns the commit and the ref of a line. There may be a word between them; an earlier version wrote a time there.
+/// Others can write into the journal, so only the ref of a valid branch name is accepted.
 fn parse(line: &str) -> Option<(ObjectId, &str)> {
     let ((commit, _), (_, full_ref)) = (line.split_once(' ')?, line.rsplit_once(' ')?);
     BranchName::parse(full_ref.strip_prefix("refs/heads/")?).ok()?;
     Some((ObjectId::parse(commit)?, full_ref))
 }
 
-/// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what killed
-/// pushes left, and records this push. Passes a message to `report` for each removed lock, and for each failure to
-/// check the locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file
-/// is closed.
+/// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what a killed
+/// push left, and records this push. Passes a message to `report` for each removed lock, and for a failure to check the
+/// locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file is closed.
+///
+/// If other programs keep the locks of a killed push, that push stays in the journal in place of this one.
 ///
 /// # Errors
 /// Fails on an I/O error, for example if the file system has no locks.
-pub fn begin(path: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Result<File> {
+pub(super) fn begin(path: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Result<File> {
     let repository = repository_at(path)?;
-    let mut note = open(&repository)?;
-    fcntl_lock(&note, FlockOperation::LockExclusive)?;
-    fcntl_setfd(&note, FdFlags::empty())?;
-    let mut pushes = read(&mut note)?;
-    pushes.retain(|before| {
-        let is_finished = finish_push(&repository, before, report);
-        !is_finished.unwrap_or_else(|error| {
+    let mut journal = open(&repository)?;
+    fcntl_lock(&journal, FlockOperation::LockExclusive)?;
+    fcntl_setfd(&journal, FdFlags::empty())?;
+    let mut line = push.to_owned();
+    if let Some((commit, full_ref)) = parse(&read(&mut journal)?) {
+        let is_finished = finish_push(&repository, &commit, full_ref, report).unwrap_or_else(|error| {
             report(format!("cannot look at the locks in {}: {error}", repository.display()));
             false
-        })
-    });
-    pushes.push(push.to_owned());
-    write(&mut note, &pushes)?;
-    Ok(note)
+        });
+        if !is_finished {
+            // It differs from the line of this push even if the commit is the same, so that `end` does not remove it.
+            line = format!("{commit} kept {full_ref}");
+        }
+    }
+    write(&mut journal, &line)?;
+    Ok(journal)
 }
 
-/// Removes a push from the journal after its answer, because none of its locks is left. An earlier push of the same
-/// commit stays there. Does nothing if another push is in progress: that one has already checked the locks of this one.
+/// Removes a push from the journal after its answer, because none of its locks is left. Does nothing if another push is
+/// in progress: that one has already checked the locks of this one.
 ///
 /// # Errors
 /// Fails on an I/O error.
-pub fn end(path: &Path, push: &str) -> io::Result<()> {
-    /// The kernel's lock belongs to the whole process: a thread that closes the file would free another thread's lock.
-    static ENDING: Mutex<()> = Mutex::new(());
-    let _alone = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut note = open(&repository_at(path)?)?;
-    if fcntl_lock(&note, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return Ok(());
-    }
-    let mut pushes = read(&mut note)?;
-    if let Some(last) = pushes.iter().rposition(|earlier| earlier == push) {
-        pushes.remove(last);
-    }
-    write(&mut note, &pushes)
+pub(super) fn end(path: &Path, push: &str) -> io::Result<()> {
+    let mut journal = open(&repository_at(path)?)?;
+    let is_free = fcntl_lock(&journal, FlockOperation::NonBlockingLockExclusive).is_ok();
+    if is_free && read(&mut journal)? == push { journal.set_len(0) } else { Ok(()) }
 }
 
 /// Returns the folder that git uses as the repository at `path`.
@@ -103,25 +84,24 @@ fn repository_at(path: &Path) -> io::Result<PathBuf> {
 }
 
 fn open(repository: &Path) -> io::Result<File> {
-    let path = repository.join(NOTE_FILE);
+    let path = repository.join(JOURNAL_FILE);
     files::open_regular(OpenOptions::new().read(true).write(true).create(true).truncate(false), &path)
 }
 
-fn read(note: &mut File) -> io::Result<Vec<String>> {
+/// Reads the first line of the journal. What follows is of an earlier version, or of a write that was cut off.
+fn read(journal: &mut File) -> io::Result<String> {
     let mut text = Vec::new();
-    note.seek(SeekFrom::Start(0))?;
-    note.take(BYTES_MAX).read_to_end(&mut text)?;
-    Ok(String::from_utf8_lossy(&text).lines().filter(|line| parse(line).is_some()).map(str::to_owned).collect())
+    journal.seek(SeekFrom::Start(0))?;
+    journal.take(BYTES_MAX).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned())
 }
 
-/// Writes the journal. A kill during this leaves old lines, or the end of one, after the new ones; they do no harm.
-fn write(note: &mut File, pushes: &[String]) -> io::Result<()> {
-    let newest = pushes.len().saturating_sub(REMEMBERED_MAX);
-    let lines: String = pushes[newest..].iter().map(|push| format!("{push}\n")).collect();
-    note.seek(SeekFrom::Start(0))?;
-    note.write_all(lines.as_bytes())?;
-    note.set_len(lines.len() as u64)?;
-    note.sync_all()
+fn write(journal: &mut File, push: &str) -> io::Result<()> {
+    let line = format!("{push}\n");
+    journal.seek(SeekFrom::Start(0))?;
+    journal.write_all(line.as_bytes())?;
+    journal.set_len(line.len() as u64)?;
+    journal.sync_all()
 }
 
 /// Reads the locks that a push holds until it has moved its ref. The first is the lock of the ref: git writes the
@@ -143,21 +123,21 @@ fn locks(repository: &Path, full_ref: &str) -> io::Result<Vec<(PathBuf, SystemTi
 
 /// Removes the locks of a push that is not in progress any more. Returns whether no lock is left that may belong to
 /// that push.
-fn finish_push(repository: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Result<bool> {
-    let Some((commit, full_ref)) = parse(push) else { return Ok(true) };
+fn finish_push(
+    repository: &Path,
+    commit: &ObjectId,
+    full_ref: &str,
+    report: &mut dyn FnMut(String),
+) -> io::Result<bool> {
     let held = locks(repository, full_ref)?;
-    if held.is_empty() {
-        return Ok(true);
-    }
-    let is_of_others = |(path, _, content): &(PathBuf, _, Vec<u8>)| {
-        let is_written_by_us = !path.ends_with("HEAD.lock") && content.trim_ascii_end() == commit.as_str().as_bytes();
-        !content.is_empty() && !is_written_by_us
-    };
-    if held.iter().any(is_of_others) {
+    let may_be_ours = |content: &[u8]| content.is_empty() || content.trim_ascii_end() == commit.as_str().as_bytes();
+    if !held.iter().all(|(.., content)| may_be_ours(content)) {
         return Ok(false);
     }
-    // The locks of a killed push do not change during this time.
-    wait_while(WATCH, || locks(repository, full_ref).is_ok_and(|now| now == held));
+    if !held.is_empty() {
+        // The locks of a killed push do not change during this time.
+        wait_while(WATCH, || locks(repository, full_ref).is_ok_and(|now| now == held));
+    }
     if locks(repository, full_ref)? != held {
         return Ok(false);
     }
@@ -209,18 +189,17 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_a_longer_note_is_ignored() -> io::Result<()> {
-        let scratch = RunDir::for_test("pushes-note")?;
-        let mut note = open(scratch.path())?;
-        let pushes: Vec<_> = (10..30).map(|number| format!("{A} refs/heads/{number}")).collect();
-        write(&mut note, &pushes)?;
-        assert!(read(&mut note)? == pushes[4..]);
-        // The process was killed before it truncated the file.
-        note.seek(SeekFrom::Start(0))?;
-        note.write_all(b"x\n")?;
-        assert!(read(&mut note)? == pushes[5..]);
-        write(&mut note, &[])?;
-        assert!(read(&mut note)?.is_empty());
+    fn the_rest_of_a_longer_journal_is_ignored() -> io::Result<()> {
+        let scratch = RunDir::for_test("pushes-journal")?;
+        let mut journal = open(scratch.path())?;
+        let push = format!("{A} refs/heads/main");
+        // An earlier version, or a write that was cut off, leaves more lines.
+        journal.write_all(format!("{push}\n{A} refs/heads/other\nx\n").as_bytes())?;
+        assert_eq!(read(&mut journal)?, push);
+        write(&mut journal, &push)?;
+        assert_eq!(journal.metadata()?.len(), push.len() as u64 + 1);
+        journal.set_len(0)?;
+        assert_eq!(read(&mut journal)?, "");
         Ok(())
     }
 }

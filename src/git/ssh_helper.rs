@@ -27,7 +27,7 @@ pub fn become_ssh(
     let Some((verb, path)) = arguments.last().and_then(|command| parse_remote_command(&command)) else {
         return io::Error::other("git asked for something else than a repository");
     };
-    let push = push.filter(|_| verb == "receive-pack").and_then(OsStr::to_str);
+    let push = push.filter(|push| verb == "receive-pack" && !push.is_empty()).and_then(OsStr::to_str);
     // The file stays open in the program that we become.
     let _noted = push.map(|push| {
         let noted = push_journal::begin(Path::new(&path), push, report);

@@ -1,15 +1,46 @@
-//! Explains what is wrong with a text that should be an SSH private key. `ssh` itself prints an error of its library.
+//! Explains what is wrong with a text that should be an SSH private key, and prepares the key that signs commits.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::path::PathBuf;
 
+use crate::git::{ANSWER_BYTES_MAX, GitError};
+use crate::model::Code;
+use crate::process::run::Failure;
+use crate::process::run_env::RunEnv;
 use crate::util::Secret;
 
-/// The start of a decoded key in OpenSSH's own format. The length of the cipher's name and that name follow.
-const OPENSSH_MAGIC: &[u8] = b"openssh-key-v1\0";
+/// The setting of the key that signs commits.
+const SETTING: &str = "GIT_SIGNING_KEY";
+/// How a key in OpenSSH's own format begins in Base64. The length of the cipher's name and that name follow.
+const OPENSSH: &str = "b3BlbnNzaC1rZXktdjEAAAAA";
+/// How the rest of it begins if the name of the cipher is `none`.
+const NO_CIPHER: &str = "BG5vbm";
+
+/// Writes the key and its public half into the folder of the run. Returns the path of the key.
+///
+/// # Errors
+/// [`GitError`], for example if the key cannot be read or has a passphrase. The text names the setting.
+pub fn prepare_signing(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, GitError> {
+    let refused = |message| GitError::Remote { code: Code::ConfigInvalid, message, is_passing: false };
+    let path = run_env.run_dir.write("signing_key", key.expose().as_bytes())?;
+    let invocation = run_env.invocation("ssh-keygen", run_env.run_dir.path())?;
+    // With an empty passphrase, `ssh-keygen` does not ask for one.
+    let invocation = invocation.arguments(["-y", "-P", "", "-f"]).arguments([&path]).capture(ANSWER_BYTES_MAX);
+    let finished = run_env.run(invocation, &mut |_| true).map_err(|failure| match failure {
+        Failure::Expired(expired) => GitError::Expired(expired),
+        failure => refused(format!("{SETTING} is set, and commits cannot be signed: {failure}")),
+    })?;
+    if !finished.is_success() {
+        return Err(refused(fault_of(SETTING, key).unwrap_or_else(|| {
+            let printed = finished.tail_text();
+            format!("{SETTING} is not a private key without a passphrase that ssh-keygen can read: {printed}")
+        })));
+    }
+    run_env.run_dir.write("signing_key.pub", &finished.stdout)?;
+    Ok(path)
+}
 
 /// Returns why `ssh` cannot use a key, in a text that names its setting, or `None` if no reason is visible. It returns
-/// only the first reason that applies.
+/// only the first reason that applies. `ssh` itself prints an error of its library.
 pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
     const PUBLIC: [&str; 6] =
         ["ssh-", "ecdsa-", "sk-", "-----BEGIN PUBLIC", "-----BEGIN SSH2 PUBLIC", "---- BEGIN SSH2"];
@@ -36,24 +67,23 @@ pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
 }
 
 fn has_passphrase(text: &str) -> bool {
-    if text.contains("BEGIN ENCRYPTED ") || text.contains("Proc-Type: 4,ENCRYPTED") {
-        return true;
-    }
-    let body: String = text.lines().map(str::trim).filter(|line| !line.starts_with('-')).collect();
-    let content = STANDARD.decode(body).unwrap_or_default();
-    // The name of the cipher follows its length of four bytes.
-    let cipher = content.strip_prefix(OPENSSH_MAGIC).and_then(|rest| rest.get(4..));
-    cipher.is_some_and(|cipher| !cipher.starts_with(b"none"))
+    let cipher = text.lines().find_map(|line| line.trim().strip_prefix(OPENSSH));
+    text.contains("BEGIN ENCRYPTED ")
+        || text.contains("Proc-Type: 4,ENCRYPTED")
+        || cipher.is_some_and(|cipher| !cipher.starts_with(NO_CIPHER))
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     /// Returns a key in OpenSSH's format that is complete up to its cipher.
     fn key(cipher: &str) -> String {
         let length = u8::try_from(cipher.len()).unwrap();
-        let content = [OPENSSH_MAGIC, &[0, 0, 0, length], cipher.as_bytes(), b"the rest"].concat();
+        let content = [&b"openssh-key-v1\0"[..], &[0, 0, 0, length], cipher.as_bytes(), b"the rest"].concat();
         let body = STANDARD.encode(content);
         format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{body}\n-----END OPENSSH PRIVATE KEY-----\n")
     }

@@ -1,14 +1,14 @@
-//! Lists, checks out, stages and composes trees.
+//! Lists, checks out, stages, verifies and composes trees.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::iter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::git::ls_tree::{GitPath, Listing};
+use crate::git::ls_tree::{GitPath, Listing, join, walk};
 use crate::git::object::{self, Entry, ObjectId};
 use crate::git::tree_diff::printable;
-use crate::git::{Git, GitError, from_failure, successful};
+use crate::git::{Git, GitError, successful};
 use crate::process::command::Invocation;
 use crate::process::run::Failure;
 use crate::util::files;
@@ -17,23 +17,6 @@ use crate::util::files;
 const LISTING_BYTES_MAX: usize = 128 << 20;
 /// How many further entries with the name of our folder are removed. Each costs a copy of the parent folder.
 const SAME_NAME_MAX: usize = 16;
-
-/// The content of a file in a repository that others write to.
-pub enum BlobContent {
-    /// The whole content.
-    Whole(Vec<u8>),
-    /// The content cannot be used, for this reason.
-    Strange(&'static str),
-}
-
-/// What a commit has at the path of a folder.
-#[derive(Default)]
-pub struct FolderAt {
-    /// The folder's tree, if the folder exists.
-    pub tree: Option<ObjectId>,
-    /// A file, link or submodule at this path or at the path of a parent folder, with its path.
-    pub conflict: Option<(GitPath, Entry)>,
-}
 
 impl Git<'_> {
     /// Returns the tree at a path of a commit or tree. The path has no slashes at its ends; an empty path is the root.
@@ -45,30 +28,31 @@ impl Git<'_> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))
     }
 
-    /// Returns what a commit or tree has at the path of a folder; an empty path is the root.
+    /// Returns what a commit or tree has at the path of a folder, of which an empty one is the root: the folder's tree, or
+    /// the path of a file, link or submodule that is there, or in the place of a parent folder.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn folder_at(&self, tree: &ObjectId, path: &str) -> Result<FolderAt, GitError> {
+    pub fn folder_at(&self, tree: &ObjectId, path: &str) -> Result<(Option<ObjectId>, Option<GitPath>), GitError> {
         if path.is_empty() {
-            return Ok(FolderAt { tree: Some(self.tree_at(tree, path)?), conflict: None });
+            return Ok((Some(self.tree_at(tree, path)?), None));
         }
         let folders = with_ancestors(path);
         let command = self.command()?.arguments(["ls-tree", "-t", "-z", "--full-tree", "--", tree.as_str()]);
-        let listed = self.listing("folders.listing", command.arguments(&folders))?;
-        let mut found = FolderAt::default();
-        for entry in listed.entries()? {
+        let mut found = None;
+        for entry in self.listing("folders.listing", command.arguments(&folders))?.entries()? {
             let (name, entry) = entry?;
-            if found.conflict.is_some() || !folders.iter().any(|folder| folder.as_bytes() == name) {
+            if !folders.iter().any(|folder| folder.as_bytes() == name) {
                 continue;
             }
             if entry.mode != object::FOLDER {
-                found = FolderAt { tree: None, conflict: Some((name, entry)) };
-            } else if name == path.as_bytes() {
-                found.tree = Some(entry.object);
+                return Ok((None, Some(name)));
+            }
+            if name == path.as_bytes() {
+                found = Some(entry.object);
             }
         }
-        Ok(found)
+        Ok((found, None))
     }
 
     /// Returns the tree of a commit with another folder at this path, or without one if the new folder is empty. Reads
@@ -91,7 +75,7 @@ impl Git<'_> {
             others = self.listing("siblings.listing", command)?.entries()?.count().saturating_sub(1);
         }
         let deletions = iter::repeat_n(order(path, None), others.min(SAME_NAME_MAX));
-        let groups = deletions.chain([order(path, entry)]).map(|order| iter::once(Ok(order)));
+        let groups = deletions.chain([order(path, entry)]).map(iter::once);
         let tree = self.make_trees(commit, groups)?.pop();
         tree.ok_or_else(|| GitError::Checkout("`git fast-import` made no tree".to_owned()))
     }
@@ -113,16 +97,16 @@ impl Git<'_> {
         Ok(Listing::at(path))
     }
 
-    /// Returns the content of a file that another writer may have made.
+    /// Returns the content of a file that another writer may have made, or `None` if it is longer than `bytes_max`.
     ///
     /// # Errors
-    /// [`GitError`]. It is not an error if the content is longer than `bytes_max`.
-    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<BlobContent, GitError> {
+    /// [`GitError`].
+    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<Option<Vec<u8>>, GitError> {
         let command = self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max);
         let command_line = command.to_string();
-        match self.run_env.run(command, &mut |_| {}) {
-            Err(Failure::TooMuchOutput(_)) => Ok(BlobContent::Strange("it is too large")),
-            finished => successful(&command_line, finished.map_err(from_failure)?).map(BlobContent::Whole),
+        match self.run_env.run(command, &mut |_| true) {
+            Err(Failure::Io(error)) if error.kind() == io::ErrorKind::FileTooLarge => Ok(None),
+            finished => successful(&command_line, finished?).map(Some),
         }
     }
 
@@ -154,25 +138,20 @@ impl Git<'_> {
                 largest = (size, path);
             }
         }
-        if total <= left {
-            return Ok(());
-        }
         // Files that are already checked out are replaced.
         let room = left.saturating_add(files::bytes_in(&self.tree_folder));
         if total <= room {
             return Ok(());
         }
-        let message = format!(
+        // A new checkout helps if old objects take the space.
+        Err(GitError::Checkout(format!(
             "there is no room to check out the repository's folder: its files have {} KiB, and a run may write {} KiB to \
              the volume of DATA_DIR; the largest is `{}` with {} KiB",
             total >> 10,
             room >> 10,
             printable(&largest.1),
             largest.0 >> 10
-        );
-        // A new checkout helps if old objects take the space.
-        let helps = total <= room.saturating_add(files::bytes_in(&self.git_folder));
-        Err(if helps { GitError::Checkout(message) } else { GitError::Machine(message) })
+        )))
     }
 
     /// Returns the id of the empty tree, which it writes.
@@ -197,6 +176,33 @@ impl Git<'_> {
         self.list(&tree, "staged.listing")
     }
 
+    /// Stages the files as [`Git::stage`] does, and verifies that git staged the files that are in the folder: the same
+    /// paths, only regular files, each with its content. It walks the folder and computes the object ids itself, so that
+    /// no setting of git can interfere. A file that has the same content in `known` is not read again: git checked it
+    /// out, and wmill did not change it.
+    ///
+    /// # Errors
+    /// [`GitError`], which names the first file that differs.
+    pub fn stage_verified(&self, known: &Listing) -> Result<Listing, GitError> {
+        let staged = self.stage()?;
+        for found in join(join(staged.entries()?, walk(&self.tree_folder)?), known.entries()?) {
+            let (path, (pulled, before)) = found?;
+            let is_known = |entry: &Entry| before.as_ref().is_some_and(|before| before.object == entry.object);
+            let why = match pulled {
+                None => continue,
+                Some((None, _)) => "it was pulled and not staged",
+                Some((_, None)) => "it was staged and not pulled",
+                Some((Some(entry), _)) if !entry.is_file() => "it was not staged as a regular file",
+                Some((Some(entry), Some(file))) if is_known(&entry) || is_of_file(&entry.object, &file)? => continue,
+                Some(_) => "the content differs",
+            };
+            let path = printable(&path);
+            let message = format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed");
+            return Err(GitError::Checkout(message));
+        }
+        Ok(staged)
+    }
+
     /// Makes a tree of these files with a separate index, and returns its id. `git fast-import` would search a whole
     /// folder for each file that it puts there: 100,000 files in one folder would take a minute.
     ///
@@ -206,17 +212,17 @@ impl Git<'_> {
         let index = self.listing_place("compose.index");
         let with_index = || self.command().map(|command| command.environment("GIT_INDEX_FILE", &index));
         self.locally(with_index()?.arguments(["read-tree", "--empty"]))?;
-        let lines = File::open(files.path())?;
+        let lines = File::open(&files.path)?;
         self.locally(with_index()?.arguments(["update-index", "-z", "--index-info"]).stdin(lines))?;
         self.object_id(with_index()?.arguments(["write-tree"]))
     }
 
     /// Makes a tree from each group of orders. The first group changes the tree of the commit, or the empty tree. Each
     /// other group changes the tree before it.
-    pub(super) fn make_trees<O: Iterator<Item = Order>>(
+    pub(super) fn make_trees(
         &self,
         commit: Option<&ObjectId>,
-        groups: impl Iterator<Item = O>,
+        groups: impl Iterator<Item = impl Iterator<Item = Vec<u8>>>,
     ) -> Result<Vec<ObjectId>, GitError> {
         let place = self.listing_place("trees.orders");
         let mut input = BufWriter::new(files::open_file(&place, true)?);
@@ -225,7 +231,7 @@ impl Git<'_> {
             // `git fast-import` makes trees only for commits. Nothing uses these commits.
             let from = from.take().unwrap_or_default();
             write!(input, "commit refs/sync/made\nmark :{mark}\ncommitter <> 0 +0000\ndata 0\n\n{from}")?;
-            orders.into_iter().try_for_each(|order| input.write_all(&order?))?;
+            orders.into_iter().try_for_each(|order| input.write_all(&order))?;
             write!(input, "\nls :{mark} \"\"\n")?;
         }
         input.flush()?;
@@ -240,10 +246,7 @@ impl Git<'_> {
     }
 }
 
-/// A line of the input of `git fast-import`.
-pub(super) type Order = io::Result<Vec<u8>>;
-
-/// Returns the order to put an entry at a path, or to delete what is there. The path is in quotes and escaped as in C.
+/// Returns the order for `git fast-import` to put an entry at a path, or to delete what is there. The path is in quotes and escaped as in C.
 pub(super) fn order(path: impl AsRef<[u8]>, entry: Option<&Entry>) -> Vec<u8> {
     let verb = entry.map_or_else(|| "D".to_owned(), |entry| format!("M {:06o} {}", entry.mode, entry.object));
     let mut order = [verb.as_bytes(), b" \""].concat();
@@ -256,6 +259,14 @@ pub(super) fn order(path: impl AsRef<[u8]>, entry: Option<&Entry>) -> Vec<u8> {
     }
     order.extend_from_slice(b"\"\n");
     order
+}
+
+/// Returns whether this is the id that git gives to the content of a file.
+fn is_of_file(blob: &ObjectId, path: &Path) -> io::Result<bool> {
+    let file = files::open_regular(File::options().read(true), path)?;
+    let in_file = |error: io::Error| files::at(path, &error);
+    let length = file.metadata().map_err(in_file)?.len();
+    Ok(ObjectId::of_blob(file, length, blob.format()).map_err(in_file)? == *blob)
 }
 
 /// Returns the path and all its parent folders: `a`, `a/b` and `a/b/c` for `a/b/c`.

@@ -53,8 +53,10 @@ pub struct Change {
 /// The files of a folder before and after a change of it.
 pub struct TreeDiff {
     before: Listing,
-    after: Listing,
-    changed: Changed,
+    /// The files after the change.
+    pub after: Listing,
+    /// How many files differ.
+    pub changed: Changed,
 }
 
 impl TreeDiff {
@@ -68,16 +70,6 @@ impl TreeDiff {
             change?.mark.count_in(&mut diff.changed);
         }
         Ok(diff)
-    }
-
-    /// Returns the files after the change.
-    pub fn after(&self) -> &Listing {
-        &self.after
-    }
-
-    /// Returns how many files differ.
-    pub fn changed(&self) -> Changed {
-        self.changed
     }
 
     /// Returns each file with its old and its new entry.
@@ -200,7 +192,7 @@ mod tests {
             Listing::write(scratch.path().join(name), entries)
         };
         let comparison = TreeDiff::of(listing("before", &["a", "b\nc"])?, listing("after", &["a", "d", "e"])?)?;
-        assert_eq!(comparison.changed(), Changed { added: 2, modified: 0, deleted: 1 });
+        assert_eq!(comparison.changed, Changed { added: 2, modified: 0, deleted: 1 });
         assert_eq!(comparison.summary(2)?, "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
         assert!(comparison.summary(9)?.ends_with("\nD b\u{fffd}c"));
         let marks: Vec<_> =

@@ -11,19 +11,12 @@ use std::process::{Command, Stdio};
 /// `Display` gives the command as one would type it. The environment is never shown: it holds secrets.
 pub struct Invocation {
     pub(super) command: Command,
-    /// How its standard output is captured; `None` if it is read as lines, like standard error.
-    pub(super) content: Option<Content>,
-    /// The start of the line after which it may end.
-    pub(super) wanted: Option<String>,
+    /// How many bytes of its standard output are captured; `None` if it is read as lines, like standard error.
+    pub(super) bytes_max: Option<usize>,
+    /// The file to which the bytes are written. Without one, they are kept in memory.
+    pub(super) file: Option<File>,
     /// The folders below which it may write. If there are none, it may write everywhere.
     pub(super) confined_to: Vec<PathBuf>,
-}
-
-/// Standard output that is captured as bytes.
-pub(super) struct Content {
-    pub(super) bytes_max: usize,
-    /// The file to which it is written. Without one, it is kept in memory.
-    pub(super) file: Option<File>,
 }
 
 impl Invocation {
@@ -33,16 +26,10 @@ impl Invocation {
         #[expect(clippy::disallowed_methods, reason = "the one place that makes commands")]
         let mut command = Command::new(program);
         command.env_clear().current_dir(folder).stdin(Stdio::null());
-        Self { command, content: None, wanted: None, confined_to: Vec::new() }
+        Self { command, bytes_max: None, file: None, confined_to: Vec::new() }
     }
 
-    /// Adds one argument. It must not be a secret: every process can read arguments.
-    pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
-        self.command.arg(argument);
-        self
-    }
-
-    /// Adds arguments.
+    /// Adds arguments. They must not be secrets: every process can read arguments.
     pub fn arguments<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
         self.command.args(arguments);
         self
@@ -66,22 +53,14 @@ impl Invocation {
         self
     }
 
-    /// Ends it as soon as it has printed a line that begins with this text.
-    pub fn until(mut self, start: &str) -> Self {
-        self.wanted = Some(start.to_owned());
-        self
-    }
-
     /// Captures its standard output as bytes, at most `bytes_max`, instead of as lines.
-    pub fn capture(mut self, bytes_max: usize) -> Self {
-        self.content = Some(Content { bytes_max, file: None });
-        self
+    pub fn capture(self, bytes_max: usize) -> Self {
+        Self { bytes_max: Some(bytes_max), ..self }
     }
 
     /// Writes its standard output to a file, at most `bytes_max` bytes.
-    pub fn write_to(mut self, file: File, bytes_max: usize) -> Self {
-        self.content = Some(Content { bytes_max, file: Some(file) });
-        self
+    pub fn write_to(self, file: File, bytes_max: usize) -> Self {
+        Self { bytes_max: Some(bytes_max), file: Some(file), ..self }
     }
 }
 

@@ -27,7 +27,7 @@ pub fn become_program(program: &str, arguments: impl IntoIterator<Item = OsStrin
 }
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{prefer_for_oom, spawn_confined};
+pub(super) use linux::spawn;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -47,23 +47,31 @@ mod linux {
     /// they know. Later versions add only `ioctl` on devices to them.
     const VERSION: ABI = ABI::V3;
 
-    /// Starts a program that may write only below these folders.
-    ///
-    /// A restriction is permanent. It applies to the thread that sets it, and to what this thread starts. So a separate
-    /// thread starts the program.
-    pub(crate) fn spawn_confined(command: &mut Command, folders: &[PathBuf]) -> io::Result<Child> {
-        let spawn = || {
-            let status = restrict_thread(folders).map_err(|error| io::Error::other(error.to_string()))?;
-            Ok((command.spawn()?, status))
-        };
-        let (child, status) = thread::scope(|scope| {
-            let thread = thread::Builder::new().name("confined".to_owned()).spawn_scoped(scope, spawn)?;
-            thread.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
-        })?;
-        if status == RulesetStatus::NotEnforced {
-            log::debug!("this kernel has no Landlock, so nothing confines {}", command.get_program().display());
+    /// Starts a program. If there are `folders`, it may write only below them.
+    pub(crate) fn spawn(command: &mut Command, folders: &[PathBuf]) -> io::Result<Child> {
+        let child = if folders.is_empty() { command.spawn()? } else { spawn_confined(command, folders)? };
+        // The kernel kills it and the programs that it starts first when memory is low. A run that fails is reported; a
+        // service that was killed cannot report anything.
+        if let Err(error) = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "1000") {
+            log::debug!("if memory is short, the kernel may end the service instead of its programs: {error}");
         }
         Ok(child)
+    }
+
+    /// A restriction is permanent. It applies to the thread that sets it, and to what this thread starts. So a separate
+    /// thread starts the program.
+    fn spawn_confined(command: &mut Command, folders: &[PathBuf]) -> io::Result<Child> {
+        let spawn = || {
+            let status = restrict_thread(folders).map_err(|error| io::Error::other(error.to_string()))?;
+            if status == RulesetStatus::NotEnforced {
+                log::debug!("this kernel has no Landlock, so nothing confines {}", command.get_program().display());
+            }
+            command.spawn()
+        };
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("confined".to_owned()).spawn_scoped(scope, spawn)?;
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("its thread panicked")))
+        })
     }
 
     fn restrict_thread(folders: &[PathBuf]) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
@@ -74,13 +82,5 @@ mod linux {
         }
         rules = rules.add_rule(PathBeneath::new(PathFd::new(NULL)?, writes & AccessFs::from_file(VERSION)))?;
         Ok(rules.restrict_self()?.ruleset)
-    }
-
-    /// Makes a process and the programs that it starts the first that the kernel kills when memory is low. A run that
-    /// fails is reported; a service that was killed cannot report anything.
-    pub(crate) fn prefer_for_oom(process: u32) {
-        if let Err(error) = std::fs::write(format!("/proc/{process}/oom_score_adj"), "1000") {
-            log::debug!("if memory is short, the kernel may end the service instead of its programs: {error}");
-        }
     }
 }

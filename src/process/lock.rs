@@ -18,30 +18,24 @@ const TRIES_PER_ORPHAN_SEARCH: u32 = 20;
 
 /// The lock of a workspace, held until it is dropped and the last program that got it as its input has ended.
 pub struct Lock {
-    file: File,
-    /// The marker that the run's programs have in their environment. It is empty where `/proc` cannot be read.
-    marker: String,
-}
-
-/// Why the lock was not acquired.
-#[derive(Debug)]
-pub enum LockError {
-    /// Another sync held it for too long, or the process is ending.
-    Expired(Expired),
-    /// The file cannot be opened or locked.
-    Io(io::Error),
+    /// The standard input of the run's programs, at its end. The lock is held as long as one of them lives.
+    pub(super) file: File,
+    /// The [`MARKER`](crate::process::orphans::MARKER) that the run's programs have in their environment. It is empty
+    /// where `/proc` cannot be read.
+    pub(super) marker: String,
 }
 
 impl Lock {
     /// Waits for the lock at `path`. Calls `on_busy` once if another run holds the lock.
     ///
     /// # Errors
-    /// [`LockError`].
-    pub fn acquire(path: &Path, deadline: &Deadline, on_busy: &mut dyn FnMut()) -> Result<Self, LockError> {
+    /// Fails if the file cannot be opened or locked. The inner error means that another run held the lock for too long,
+    /// or that the process is ending.
+    pub fn acquire(path: &Path, deadline: &Deadline, on_busy: &mut dyn FnMut()) -> io::Result<Result<Self, Expired>> {
         // An empty folder may be in its place; it contains nothing to keep.
         let _ = std::fs::remove_dir(path);
-        let mut file = files::open_file(path, false).map_err(LockError::Io)?;
-        let path = path.canonicalize().map_err(|error| LockError::Io(files::at(path, &error)))?;
+        let mut file = files::open_file(path, false)?;
+        let path = path.canonicalize().map_err(|error| files::at(path, &error))?;
         for attempt in 0_u32.. {
             // Computed before the try, so that the last try comes after the deadline: it may pass while orphans are
             // ended.
@@ -55,9 +49,12 @@ impl Lock {
                     if attempt.is_multiple_of(TRIES_PER_ORPHAN_SEARCH) {
                         end_orphans(&path);
                     }
-                    std::thread::sleep(wait.map_err(LockError::Expired)?.min(RETRY_INTERVAL));
+                    match wait {
+                        Ok(wait) => std::thread::sleep(wait.min(RETRY_INTERVAL)),
+                        Err(expired) => return Ok(Err(expired)),
+                    }
                 }
-                Err(TryLockError::Error(error)) => return Err(LockError::Io(files::at(&path, &error))),
+                Err(TryLockError::Error(error)) => return Err(files::at(&path, &error)),
             }
         }
         // The file is the standard input of every program. At its end, there is nothing to read.
@@ -65,7 +62,7 @@ impl Lock {
         // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
         end_orphans(&path);
         let marker = own_marker(&path).unwrap_or_default();
-        Ok(Self { file, marker })
+        Ok(Ok(Self { file, marker }))
     }
 
     /// Acquires the lock at `path` if no run holds it. Ends programs that a killed run left behind.
@@ -74,21 +71,7 @@ impl Lock {
         if let Ok(path) = path.canonicalize() {
             end_orphans(&path);
         }
-        Self::acquire(path, &Deadline::after(Duration::ZERO, &CancelToken::default()), &mut || {}).ok()
-    }
-
-    /// Returns the lock as the standard input of a program, at the end of the file. The lock is held as long as that
-    /// program lives.
-    ///
-    /// # Errors
-    /// Fails if the process has no free file descriptor.
-    pub fn as_input(&self) -> io::Result<File> {
-        self.file.try_clone()
-    }
-
-    /// Returns the value of [`MARKER`](crate::process::orphans::MARKER) for the programs of this run.
-    pub fn marker(&self) -> &str {
-        &self.marker
+        Self::acquire(path, &Deadline::after(Duration::ZERO, &CancelToken::default()), &mut || {}).ok()?.ok()
     }
 
     /// Kills the programs that this run left behind. A descendant that moved to another process group is not killed
@@ -113,12 +96,15 @@ mod tests {
         let folder = std::env::current_dir().expect("a working folder").join("target/tmp/lock-test");
         files::create_folder(&folder).expect("a folder");
         let path = folder.join(format!("{}.lock", std::process::id()));
-        let first = Lock::acquire(&path, &soon(), &mut || {}).expect("the first gets it");
-        assert!(matches!(Lock::acquire(&path, &soon(), &mut || {}), Err(LockError::Expired(Expired::TimedOut))));
-        let held_by_a_program = first.as_input().expect("a descriptor");
+        let first = Lock::acquire(&path, &soon(), &mut || {}).expect("a file").expect("the first gets it");
+        assert!(matches!(Lock::acquire(&path, &soon(), &mut || {}), Ok(Err(Expired::TimedOut))));
+        let held_by_a_program = first.file.try_clone().expect("a descriptor");
         drop(first);
-        assert!(Lock::acquire(&path, &soon(), &mut || {}).is_err(), "a program that lives on holds it");
+        assert!(
+            Lock::acquire(&path, &soon(), &mut || {}).is_ok_and(|lock| lock.is_err()),
+            "a program that lives on holds it"
+        );
         drop(held_by_a_program);
-        assert!(Lock::acquire(&path, &soon(), &mut || {}).is_ok());
+        assert!(Lock::acquire(&path, &soon(), &mut || {}).is_ok_and(|lock| lock.is_ok()));
     }
 }

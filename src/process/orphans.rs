@@ -55,12 +55,10 @@ pub fn git_at_work_in(folder: &Path) -> Option<u32> {
     let is_inside = |link: PathBuf| std::fs::read_link(link).is_ok_and(|target| target.starts_with(&folder));
     processes().find(|id| {
         let process = PathBuf::from(format!("/proc/{id}"));
-        let command = std::fs::read(process.join("cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command);
-        let program = Path::new(command.split('\0').next().unwrap_or_default()).file_name();
-        let is_git = program.is_some_and(|name| name.to_string_lossy().starts_with("git"));
-        is_git
-            && (command.contains(&*folder.to_string_lossy())
+        let read =
+            |name: &str| String::from_utf8_lossy(&std::fs::read(process.join(name)).unwrap_or_default()).into_owned();
+        read("comm").starts_with("git")
+            && (read("cmdline").contains(&*folder.to_string_lossy())
                 || is_inside(process.join("cwd"))
                 || std::fs::read_dir(process.join("fd")).into_iter().flatten().flatten().any(|fd| is_inside(fd.path())))
     })
@@ -77,17 +75,12 @@ pub fn end_all_programs() {
     end_programs(Duration::ZERO, |marker| marker.starts_with(&own));
 }
 
-/// Returns the processes with a marker for which `accepts` is true, without this process.
-fn programs(accepts: impl Fn(&str) -> bool) -> Vec<u32> {
-    let accepts = |id: &u32| *id != std::process::id() && marker_of(*id).is_some_and(|marker| accepts(&marker));
-    processes().filter(accepts).collect()
-}
-
 /// Kills the programs with a marker for which `accepts` is true, including those that they start in the meantime. With
 /// a `grace`, they are first asked to end in that time.
 pub(super) fn end_programs(grace: Duration, accepts: impl Fn(&str) -> bool) {
     for search in 0..SEARCHES_MAX {
-        let found = programs(&accepts);
+        let is_accepted = |id: &u32| *id != std::process::id() && marker_of(*id).is_some_and(|marker| accepts(&marker));
+        let found: Vec<_> = processes().filter(is_accepted).collect();
         if found.is_empty() {
             return;
         }

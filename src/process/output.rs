@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::mem;
 
-use crate::process::command::{Content, Invocation};
+use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::util::{Redactor, redact};
 
@@ -29,22 +29,19 @@ pub fn clean_line(bytes: &[u8]) -> String {
                 while characters.next_if(|next| !('@'..='~').contains(next)).is_some() {}
             }
             characters.next();
-        } else if redact::is_invisible(character) {
-            clean.push(if character == '\t' { ' ' } else { '\u{fffd}' });
         } else {
             clean.push(character);
         }
     }
-    clean.trim_end().to_owned()
+    redact::visible(&clean.replace(['\t', '\n'], " ")).trim_end().to_owned()
 }
 
 /// What a program printed until now. Its lines are cleaned for logs: no colours, no control characters, no secrets, no
 /// endless line.
 pub(super) struct Output<'a> {
-    pub(super) command: String,
-    content: Option<Content>,
-    /// The start of the line after which the program may end.
-    wanted: Option<String>,
+    pub(super) invocation: &'a Invocation,
+    redactor: &'a Redactor,
+    on_line: &'a mut dyn FnMut(&str) -> bool,
     /// How many lines it printed.
     lines: usize,
     /// How many bytes came on standard output.
@@ -53,52 +50,37 @@ pub(super) struct Output<'a> {
     /// The line of each stream that has not ended yet.
     pending: [Vec<u8>; 2],
     tail: VecDeque<String>,
-    redactor: &'a Redactor,
-    on_line: &'a mut dyn FnMut(&str),
-    /// Whether the wanted line was printed.
+    /// Whether the caller needs no further line.
     pub(super) is_enough: bool,
 }
 
 impl<'a> Output<'a> {
-    pub(super) fn new(invocation: &mut Invocation, redactor: &'a Redactor, on_line: &'a mut dyn FnMut(&str)) -> Self {
-        Self {
-            command: invocation.to_string(),
-            content: invocation.content.take(),
-            wanted: invocation.wanted.take(),
-            lines: 0,
-            length: 0,
-            stdout: Vec::new(),
-            pending: Default::default(),
-            tail: VecDeque::new(),
-            redactor,
-            on_line,
-            is_enough: false,
-        }
-    }
-
-    /// Returns whether its standard output is captured as bytes, which are of no use without their end.
-    pub(super) fn is_content(&self) -> bool {
-        self.content.is_some()
+    pub(super) fn new(
+        invocation: &'a Invocation,
+        redactor: &'a Redactor,
+        on_line: &'a mut dyn FnMut(&str) -> bool,
+    ) -> Self {
+        let (stdout, pending, tail) = Default::default();
+        Self { invocation, redactor, on_line, lines: 0, length: 0, stdout, pending, tail, is_enough: false }
     }
 
     /// Takes bytes from standard output, which is stream 0, or from standard error.
     pub(super) fn take(&mut self, stream: usize, bytes: &[u8]) -> Result<(), Failure> {
-        let Some(Content { bytes_max, file }) = self.content.as_mut().filter(|_| stream == 0) else {
+        let Some(bytes_max) = self.invocation.bytes_max.filter(|_| stream == 0) else {
             self.take_lines(stream, bytes);
             return Ok(());
         };
         self.length += bytes.len();
-        let command = &self.command;
-        if self.length > *bytes_max {
-            return Err(Failure::TooMuchOutput(format!("`{command}` printed more than {bytes_max} bytes")));
-        }
-        let Some(file) = file else {
+        let (kind, why) = if self.length > bytes_max {
+            (io::ErrorKind::FileTooLarge, format!("printed more than {bytes_max} bytes"))
+        } else if let Some(mut file) = self.invocation.file.as_ref() {
+            let Err(error) = file.write_all(bytes) else { return Ok(()) };
+            (error.kind(), format!("printed what cannot be written: {error}"))
+        } else {
             self.stdout.extend_from_slice(bytes);
             return Ok(());
         };
-        file.write_all(bytes).map_err(|error| {
-            Failure::Disk(io::Error::new(error.kind(), format!("cannot write what `{command}` printed: {error}")))
-        })
+        Err(Failure::Io(io::Error::new(kind, format!("`{}` {why}", self.invocation))))
     }
 
     fn take_lines(&mut self, stream: usize, bytes: &[u8]) {
@@ -123,21 +105,15 @@ impl<'a> Output<'a> {
         let line = if is_cut { self.redactor.scrub_cut(&line) } else { self.redactor.redact(&line) };
         self.lines += 1;
         if self.lines <= LOGGED_LINES_MAX {
-            log::debug!("{}: {line}", self.command.split(' ').next().unwrap_or_default());
+            log::debug!("{}: {line}", self.invocation.command.get_program().display());
         } else if self.lines == LOGGED_LINES_MAX + 1 {
-            log::debug!("`{}` prints more than {LOGGED_LINES_MAX} lines; the rest is not logged", self.command);
+            log::debug!("`{}` prints more than {LOGGED_LINES_MAX} lines; the rest is not logged", self.invocation);
         }
-        (self.on_line)(&line);
-        self.is_enough |= self.wanted.as_ref().is_some_and(|start| line.starts_with(start));
+        self.is_enough |= !(self.on_line)(&line);
         if self.tail.len() == TAIL_LINES_MAX {
             self.tail.pop_front();
         }
         self.tail.push_back(line);
-    }
-
-    /// Returns the failure of a program that ended before its output did.
-    pub(super) fn cut_off(&self) -> Failure {
-        Failure::Machine(format!("`{}` ended, but a program that it started holds its output open", self.command))
     }
 
     pub(super) fn finish(mut self, ending: Ending) -> Finished {

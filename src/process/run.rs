@@ -1,18 +1,12 @@
 //! Runs one program under a deadline: with its own process group, a clean environment, bounded and redacted output,
 //! and no process of its group left at the end.
 
-use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-#[cfg(not(unix))]
 use crate::process::command::Invocation;
-#[cfg(not(unix))]
-use crate::process::run_env::RunEnv;
 use crate::util::Expired;
-#[cfg(not(unix))]
-use crate::util::deadline::Deadline;
 
 /// Whether programs can be started here. Only Unix has the process groups that are needed to enforce a deadline; WASI
 /// has no processes at all.
@@ -66,34 +60,33 @@ impl Finished {
 /// Why a program did not end by itself. The texts name the command.
 #[derive(Debug)]
 pub enum Failure {
-    /// It could not be started, or it ended but its output did not: another process holds the stream open.
-    Machine(String),
+    /// It could not be started, what it printed could not be written to its file, or it ended but its output did not.
+    /// `StorageFull`: it was ended because it left too little free space. `FileTooLarge`: it printed more than the limit
+    /// and was killed.
+    Io(io::Error),
     /// The deadline passed, or the process is ending; the program's group was killed.
     Expired(Expired),
-    /// It printed more than the limit and was killed.
-    TooMuchOutput(String),
-    /// It left too little free space, or what it printed could not be written to its file, and it was ended.
-    Disk(io::Error),
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Machine(why) | Self::TooMuchOutput(why) => formatter.write_str(why),
+            Self::Io(error) => error.fmt(formatter),
             Self::Expired(Expired::TimedOut) => formatter.write_str("the time limit passed"),
             Self::Expired(Expired::Cancelled) => formatter.write_str("the service is shutting down"),
-            Self::Disk(error) => error.fmt(formatter),
         }
     }
 }
 
-/// Returns a text that says why a program could not be started.
-pub(super) fn cannot_start(program: &OsStr, error: &io::Error) -> String {
-    let program = program.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => format!("cannot start `{program}`: it is not installed, or not on the PATH"),
-        _ => format!("cannot start `{program}`: {error}"),
-    }
+/// Returns why a program could not be started.
+pub(super) fn cannot_start(invocation: &Invocation, error: &io::Error) -> Failure {
+    let program = invocation.command.get_program().display();
+    Failure::Io(match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::other(format!("cannot start `{program}`: it is not installed, or not on the PATH"))
+        }
+        kind => io::Error::new(kind, format!("cannot start `{program}`: {error}")),
+    })
 }
 
 #[cfg(unix)]
@@ -103,18 +96,16 @@ pub(super) use platform::run;
 #[cfg(not(unix))]
 pub(super) fn run(
     invocation: Invocation,
-    _: &RunEnv,
-    _: &Deadline,
-    _: &mut dyn FnMut(&str),
+    _: &crate::process::run_env::RunEnv,
+    _: &crate::util::Deadline,
+    _: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Finished, Failure> {
-    let Invocation { command, .. } = invocation;
-    Err(Failure::Machine(cannot_start(command.get_program(), &io::ErrorKind::Unsupported.into())))
+    Err(cannot_start(&invocation, &io::ErrorKind::Unsupported.into()))
 }
 
 #[cfg(unix)]
 mod platform {
-    use std::fs::File;
-    use std::io::{self, Read as _};
+    use std::io;
     use std::os::fd::OwnedFd;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::{Child, Stdio};
@@ -132,10 +123,9 @@ mod platform {
     use crate::util::deadline::wait_while;
     use crate::util::{Deadline, Volume};
 
-    /// How long to wait for the end of captured content after the program's end, on a busy machine.
-    const CONTENT_WAIT: Duration = Duration::from_secs(10);
-    /// The same for lines. A descendant that left the group may hold the pipe open for ever.
-    const LINES_WAIT: Duration = Duration::from_secs(1);
+    /// How long to wait for the end of the output after the program's end, on a busy machine. A descendant that left the
+    /// group may hold the pipe open for ever.
+    const OUTPUT_WAIT: Duration = Duration::from_secs(3);
     /// How long to wait for the processes that were killed with a program.
     const GROUP_END_TIME_MAX: Duration = Duration::from_millis(500);
     /// How often to check whether a program has ended that closed its output.
@@ -148,8 +138,8 @@ mod platform {
 
     /// Runs `invocation` until it ends, the deadline passes, or it leaves too little free space on the volume.
     ///
-    /// Passes every line that it prints to `on_line` immediately, and ends it after the wanted line. When this returns,
-    /// no process of its group is left.
+    /// Passes every line that it prints to `on_line` immediately, and ends it if that returns `false`. When this
+    /// returns, no process of its group is left.
     ///
     /// # Errors
     /// [`Failure`] if the program did not end by itself. Another exit code than 0 is not an error here: the caller
@@ -158,17 +148,20 @@ mod platform {
         mut invocation: Invocation,
         run_env: &RunEnv,
         deadline: &Deadline,
-        on_line: &mut dyn FnMut(&str),
+        on_line: &mut dyn FnMut(&str) -> bool,
     ) -> Result<Finished, Failure> {
         log::debug!("running {invocation}");
         deadline.remaining().map_err(Failure::Expired)?;
-        let mut child = spawn(&mut invocation)?;
+        let mut child = spawn(&mut invocation).map_err(|error| cannot_start(&invocation, &error))?;
         let group = Pid::from_child(&child);
-        let mut pipes = Pipes::new(&mut child);
-        let mut output = Output::new(&mut invocation, &run_env.redactor, on_line);
+        let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
+        let mut pipes = Pipes([stdout, stderr]);
+        let mut output = Output::new(&invocation, &run_env.redactor, on_line);
         let followed = follow(group, deadline, &run_env.run_dir.volume, &mut pipes, &mut output);
         if followed.is_err() {
-            end_early(group, &mut pipes, &mut output);
+            // It has a moment to remove its lock files.
+            let _ = kill_process_group(group, Signal::TERM);
+            wait_while(TERM_GRACE, || !has_ended(group));
         }
         // Descendants that outlive the program must not continue to write. Until the program is reaped, no other group
         // can have its id. It fails if no process of the group is left.
@@ -179,9 +172,17 @@ mod platform {
             // processes may stay as zombies.
             wait_while(GROUP_END_TIME_MAX, || test_kill_process_group(group).is_ok());
         }
-        followed.and_then(|()| drain(&mut pipes, &mut output))?;
-        let status =
-            status.map_err(|error| Failure::Machine(cannot_start(invocation.command.get_program(), &error)))?;
+        followed?;
+        let begun = Instant::now();
+        while pipes.are_open() && begun.elapsed() < OUTPUT_WAIT {
+            pipes.read(OUTPUT_WAIT.saturating_sub(begun.elapsed()), &mut output)?;
+        }
+        // Lines may be incomplete; captured bytes may not.
+        if pipes.0[0].is_some() && invocation.bytes_max.is_some() {
+            let why = format!("`{invocation}` ended, but a program that it started holds its output open");
+            return Err(Failure::Io(io::Error::other(why)));
+        }
+        let status = status.map_err(Failure::Io)?;
         Ok(output.finish(match (status.code(), status.signal()) {
             // Shells use this code for a program that was killed.
             (Some(137), _) => Ending::Signal(9),
@@ -190,58 +191,40 @@ mod platform {
         }))
     }
 
-    fn spawn(invocation: &mut Invocation) -> Result<Child, Failure> {
+    fn spawn(invocation: &mut Invocation) -> io::Result<Child> {
         let command = invocation.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         #[cfg(target_os = "linux")]
-        let child = match &*invocation.confined_to {
-            [] => command.spawn(),
-            folders => confine::spawn_confined(command, folders),
-        };
+        return confine::spawn(command, &invocation.confined_to);
         #[cfg(not(target_os = "linux"))]
-        let child = command.spawn();
-        let child = child.map_err(|error| Failure::Machine(cannot_start(command.get_program(), &error)))?;
-        #[cfg(target_os = "linux")]
-        confine::prefer_for_oom(child.id());
-        Ok(child)
+        command.spawn()
     }
 
     /// The pipes of standard output and standard error, as long as they are open.
-    struct Pipes([Option<File>; 2]);
+    struct Pipes([Option<OwnedFd>; 2]);
 
     impl Pipes {
-        fn new(child: &mut Child) -> Self {
-            let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
-            Self([stdout, stderr].map(|pipe| pipe.map(File::from)))
-        }
-
         fn are_open(&self) -> bool {
             self.0.iter().any(Option::is_some)
         }
 
-        /// Waits at most `patience` for output, and passes it to `output`. Returns whether there was output or the end
-        /// of a stream.
-        fn read(&mut self, patience: Duration, output: &mut Output<'_>) -> Result<bool, Failure> {
+        /// Waits at most `patience` for output, and passes it to `output`.
+        fn read(&mut self, patience: Duration, output: &mut Output<'_>) -> Result<(), Failure> {
             let patience = if self.are_open() { patience } else { patience.min(END_WAIT) };
             let mut polled: Vec<_> = self.0.iter().flatten().map(|pipe| PollFd::new(pipe, PollFlags::IN)).collect();
-            if poll(&mut polled, Timespec::try_from(patience).ok().as_ref()).is_err() {
-                // A signal came, so it is not known whether there is more.
-                return Ok(true);
-            }
+            // It fails if a signal comes. Then no pipe is ready.
+            let _ = poll(&mut polled, Timespec::try_from(patience).ok().as_ref());
             let ready: Vec<_> = polled.iter().map(|pipe| !pipe.revents().is_empty()).collect();
             let open = self.0.iter_mut().enumerate().filter(|(_, pipe)| pipe.is_some());
             for ((stream, pipe), _) in open.zip(&ready).filter(|(_, is_ready)| **is_ready) {
                 let mut chunk = [0; CHUNK_BYTES];
-                match pipe.as_mut().map_or(Ok(0), |pipe| pipe.read(&mut chunk)) {
+                match pipe.as_ref().map_or(Ok(0), |pipe| rustix::io::read(pipe, &mut chunk)) {
                     Ok(0) => *pipe = None,
                     Ok(length) => output.take(stream, &chunk[..length])?,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => {
-                        *pipe = None;
-                        return Err(output.cut_off());
-                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(Failure::Io(error.into())),
                 }
             }
-            Ok(ready.contains(&true))
+            Ok(())
         }
     }
 
@@ -266,36 +249,12 @@ mod platform {
             let wait = deadline.next_wait().map_err(Failure::Expired)?;
             if next_check <= Instant::now() {
                 volume.check().map_err(|error| {
-                    Failure::Disk(io::Error::new(error.kind(), format!("`{}` was ended: {error}", output.command)))
+                    Failure::Io(io::Error::new(error.kind(), format!("`{}` was ended: {error}", output.invocation)))
                 })?;
                 let until_full = volume.bytes_left().unwrap_or(u64::MAX) / DISK_BYTES_PER_MS;
                 next_check = Instant::now() + VOLUME_POLL_INTERVAL.min(Duration::from_millis(until_full.max(1)));
             }
             pipes.read(wait.min(next_check.saturating_duration_since(Instant::now())), output)?;
-        }
-        Ok(())
-    }
-
-    /// Asks the group to end, and gives it a moment to remove its lock files. The caller kills what is left.
-    fn end_early(group: Pid, pipes: &mut Pipes, output: &mut Output<'_>) {
-        let _ = kill_process_group(group, Signal::TERM);
-        let patience = Instant::now() + TERM_GRACE;
-        while !has_ended(group) && Instant::now() < patience {
-            let _ = pipes.read(VOLUME_POLL_INTERVAL, output);
-        }
-    }
-
-    /// Reads the rest of the pipes. A descendant that left the group could hold them open forever, so the wait is
-    /// limited. Lines may then be incomplete; captured content may not.
-    fn drain(pipes: &mut Pipes, output: &mut Output<'_>) -> Result<(), Failure> {
-        let begun = Instant::now();
-        while pipes.are_open() {
-            let lacks_content = pipes.0[0].is_some() && output.is_content();
-            let left = if lacks_content { CONTENT_WAIT } else { LINES_WAIT }.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                return if lacks_content { Err(output.cut_off()) } else { Ok(()) };
-            }
-            pipes.read(left, output)?;
         }
         Ok(())
     }

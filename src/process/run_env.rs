@@ -50,8 +50,8 @@ impl RunEnv {
             .environment("XDG_CONFIG_HOME", home)
             .environment("TMPDIR", home)
             .environment("LC_ALL", "C")
-            .environment(MARKER, self.lock.marker())
-            .stdin(self.lock.as_input()?);
+            .environment(MARKER, &self.lock.marker)
+            .stdin(self.lock.file.try_clone()?);
         Ok(self.environment.iter().fold(invocation, |all, (name, value)| all.environment(name, value)))
     }
 
@@ -68,11 +68,12 @@ impl RunEnv {
         Ok(invocation)
     }
 
-    /// Runs an invocation to its end, within the deadline of the run. Passes each line that it prints to `on_line`.
+    /// Runs an invocation to its end, within the deadline of the run. Passes each line that it prints to `on_line`,
+    /// and ends it if that returns `false`.
     ///
     /// # Errors
     /// [`Failure`].
-    pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str)) -> Result<Finished, Failure> {
+    pub fn run(&self, invocation: Invocation, on_line: &mut dyn FnMut(&str) -> bool) -> Result<Finished, Failure> {
         run::run(invocation, self, &self.deadline, on_line)
     }
 
@@ -82,14 +83,13 @@ impl RunEnv {
     /// # Errors
     /// A text that says why the program could not be started or did not print its version.
     pub fn version(&self, program: &str, option: &str, prefix: &str) -> Result<(String, Vec<String>), String> {
-        let run_program = || {
-            let left = self.deadline.remaining().map_err(Failure::Expired)?;
-            let deadline = Deadline::after(left.min(VERSION_TIME_MAX), self.deadline.cancel_token());
-            let invocation = self.invocation(program, self.run_dir.path()).map_err(Failure::Disk)?;
-            let invocation = invocation.argument(option).confine(&[self.run_dir.path()]).until(prefix);
-            run::run(invocation, self, &deadline, &mut |_| {})
-        };
-        let Finished { ending, tail, .. } = run_program().map_err(|failure: Failure| failure.to_string())?;
+        // If no time is left, the program is not started.
+        let time_max = self.deadline.remaining().unwrap_or_default().min(VERSION_TIME_MAX);
+        let deadline = Deadline::after(time_max, self.deadline.cancel_token());
+        let invocation = self.invocation(program, self.run_dir.path()).map_err(|error| error.to_string())?;
+        let invocation = invocation.arguments([option]).confine(&[self.run_dir.path()]);
+        let finished = run::run(invocation, self, &deadline, &mut |line| !line.starts_with(prefix));
+        let Finished { ending, tail, .. } = finished.map_err(|failure| failure.to_string())?;
         match tail.iter().find_map(|line| line.strip_prefix(prefix)) {
             Some(version) => Ok((version.chars().take(VERSION_CHARS_MAX).collect(), tail)),
             None => Err(format!("`{program} {option}` ended with {ending}: {}", tail.join("\n"))),

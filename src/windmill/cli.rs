@@ -46,7 +46,10 @@ pub fn pull(
 ) -> Result<(), WindmillError> {
     let mut words = Words::default();
     let options = |invocation: Invocation| invocation.arguments(["pull", "--yes", "--skip-branch-validation"]);
-    let take = &mut |line: &str| words.take(line);
+    let take = &mut |line: &str| {
+        words.take(line);
+        true
+    };
     let finished = sync(workspace, run_env, folder, server.server(), options, take)?;
     let is_done = words.say_done();
     // The server's reason comes first. wmill does not name the reason, because it treats a missing answer as an answer
@@ -93,7 +96,7 @@ pub fn push(
         let invocation = invocation.arguments(["push", "--yes", "--skip-branch-validation", "--json-output"]);
         invocation.arguments((deletions == Deletions::Skip).then_some("--keep-deleted")).capture(CHANGES_BYTES_MAX)
     };
-    let finished = sync(windmill.workspace, run_env, folder, &server, options, &mut |_| {})?;
+    let finished = sync(windmill.workspace, run_env, folder, &server, options, &mut |_| true)?;
     let refusal = relay.refusal().clone();
     let (is_success, failed) = result_of_push(&finished).unwrap_or_default();
     if finished.is_success() && is_success {
@@ -161,7 +164,7 @@ fn sync(
     folder: &Path,
     server: &LoopbackServer,
     options: impl FnOnce(Invocation) -> Invocation,
-    on_line: &mut dyn FnMut(&str),
+    on_line: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Finished, WindmillError> {
     let configuration = run_env.run_dir.path().join("wmill");
     write_profile(server, workspace, &configuration)?;
@@ -178,10 +181,10 @@ fn sync(
     files::remove_folder(&configuration)?;
     finished.or_else(|failure| match failure {
         Failure::Expired(expired) => Err(expired.into()),
-        Failure::Disk(_) => {
+        Failure::Io(error) if error.kind() == std::io::ErrorKind::StorageFull => {
             // The files that wmill wrote are useless, and occupy disk space.
             files::remove_folder(folder).and_then(|()| files::create_folder(folder))?;
-            let (code, message) = (Code::PullFailed, failure.to_string());
+            let (code, message) = (Code::PullFailed, error.to_string());
             Err(WindmillError { code, message, retry: Retry::NewCheckout })
         }
         _ => Err(api::failed(Code::PullFailed, failure.to_string())),

@@ -27,7 +27,7 @@ use crate::backup::verify::{self, LISTED_MAX};
 use crate::git::ls_tree::Listing;
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::{self, Mark, Sample, printable};
-use crate::git::{BlobContent, Git, GitError};
+use crate::git::{Git, GitError};
 use crate::model::{Changed, Code, Difference, SyncResult, Warnings, WorkspaceId, names};
 use crate::request::SyncRequest;
 use crate::util::{Node, Redactor, Secret, files, logging, retry, time, yaml};
@@ -158,7 +158,7 @@ fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Res
     let (remote, branch) = (&source.request.remote, &source.request.branch);
     let state = git.remote_state()?;
     git.create(state.format)?;
-    let Some(tip) = git.fetch_history()? else {
+    let Some(tip) = git.fetch_branch(None, None)? else {
         return Err(BackupError::new(Code::GitFailed, format!("{remote} has no branch `{branch}` to restore from")));
     };
     match (&options.commit, options.at) {
@@ -375,8 +375,7 @@ impl RestoreRun<'_> {
 
     /// Returns the name in the file of a user of the workspace. The file of the commit may name another user.
     fn username(&self, entry: &Entry) -> Result<Option<String>, BackupError> {
-        let content = self.git.read_blob(&entry.object, USER_BYTES_MAX)?;
-        let BlobContent::Whole(content) = content else { return Ok(None) };
+        let Some(content) = self.git.read_blob(&entry.object, USER_BYTES_MAX)? else { return Ok(None) };
         let fields = yaml::fields(&content, USER_BYTES_MAX, |name| name == "username").unwrap_or_default();
         Ok(match Node::Fields(fields).field("username") {
             Some(Node::Text(name)) => Some(name.clone()),

@@ -4,7 +4,6 @@
 use crate::backup::error::BackupError;
 use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::{Choice, Items, Tree};
-use crate::git::BlobContent;
 use crate::git::object::Entry;
 use crate::model::Code;
 use crate::util::Secret;
@@ -30,7 +29,7 @@ impl RestoreRun<'_> {
         // Only the last commit of the workspace is used, even if it names no key: an earlier commit may name the
         // previous key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
-        let last = self.git.last_with(self.commit, &of_workspace)?;
+        let last = self.git.commit_text(self.commit, Some(&of_workspace))?;
         let wanted = last.as_ref().and_then(|commit| commit.trailer(KEY_TRAILER)).map(str::to_owned);
         let has = self.target.key(self.git.run_env())?.map(|key| api::fingerprint(&key));
         let Some(key) = &self.options.key else {
@@ -100,8 +99,7 @@ impl RestoreRun<'_> {
         }
         let mut is_secret = false;
         for (path, entry) in files {
-            let content = self.git.read_blob(&entry.object, VARIABLE_BYTES_MAX)?;
-            let BlobContent::Whole(content) = content else { return Ok(Some(false)) };
+            let Some(content) = self.git.read_blob(&entry.object, VARIABLE_BYTES_MAX)? else { return Ok(Some(false)) };
             if content.is_empty() || secret_files::is_plaintext_secret(path, &content) {
                 return Ok(Some(false));
             }

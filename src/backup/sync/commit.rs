@@ -82,7 +82,7 @@ fn wanted_tree(
     tip: &RemoteTip,
     comparison: &TreeDiff,
 ) -> Result<ObjectId, GitError> {
-    let wanted = comparison.after();
+    let wanted = &comparison.after;
     let folder = git.compose(wanted)?;
     for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
         let (_, (wanted, committed)) = file?;
@@ -101,7 +101,7 @@ fn item_of(change: &Change) -> Option<ItemId> {
 /// Returns the items that differ, at most `ITEMS_MAX`, and whether these are all items and at most `FILES_MAX` files
 /// changed.
 fn changed_items(comparison: &TreeDiff) -> io::Result<(BTreeSet<ItemId>, bool)> {
-    let (Changed { added, modified, deleted }, mut first) = (comparison.changed(), BTreeSet::new());
+    let (Changed { added, modified, deleted }, mut first) = (comparison.changed, BTreeSet::new());
     for change in comparison.changes()? {
         let Some(item) = item_of(&change?) else { continue };
         if first.len() == ITEMS_MAX && !first.contains(&item) {

@@ -76,7 +76,7 @@ pub fn refuse_a_public_repository(
     warnings: &mut Warnings,
 ) -> Result<(), BackupError> {
     let SyncRequest { remote, workspace, .. } = target.request;
-    if target.env.config.allow_public_repository || !git::is_public(remote, &run_env.deadline, &run_env.environment) {
+    if target.env.config.allow_public_repository || !git::is_public(remote, run_env) {
         return Ok(());
     }
     let what = format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`");
@@ -118,7 +118,7 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
             return Err(BackupError::new(Code::PlaintextSecrets, message));
         }
     }
-    if run.request.flags.allow_mass_deletion || comparison.changed().deleted == 0 {
+    if run.request.flags.allow_mass_deletion || comparison.changed.deleted == 0 {
         return Ok(());
     }
     let deletions = deletions(comparison, kinds).map_err(GitError::from)?;

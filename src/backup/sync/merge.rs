@@ -8,7 +8,6 @@ use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::tip::{RemoteTip, is_shared_ui};
 use crate::git::ls_tree::{GitPath, Listing, join, walk};
 use crate::git::tree_diff::{Sample, TreeDiff, printable};
-use crate::git::verify_index;
 use crate::git::{Git, GitError};
 use crate::model::{Warnings, WorkspaceId};
 use crate::util::files;
@@ -84,15 +83,12 @@ pub fn compose(
     warnings: &mut Warnings,
 ) -> Result<TreeDiff, GitError> {
     remove_superseded(git.tree_folder(), &pulled.snapshot.sides.own_items(), &tip.workspace)?;
-    let staged = git.stage()?;
-    if let Some(message) = verify_index::verify(git.tree_folder(), &staged, &tip.folder)? {
-        return Err(GitError::Checkout(message));
-    }
+    let staged = git.stage_verified(&tip.folder)?;
     let (comparison, replaced) = merge(git, tip, pulled, &staged)?;
     if !replaced.is_empty() {
         warnings.add(format!("the workspace's files replaced these of the repository: {replaced}"));
     }
-    if let Some((path, _)) = &tip.path_conflict {
+    if let Some(path) = &tip.path_conflict {
         warnings.add(format!(
             "`{}` in the repository is not a folder and was replaced by the folder of this backup; the history has it",
             printable(path)

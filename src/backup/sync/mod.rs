@@ -160,7 +160,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         let base = run.step(Step::Pull, || self.steps.pull())?;
         self.warn_about_pull_base(base);
         let (comparison, commit) = run.step(Step::Commit, || self.prepare(base))?;
-        let changed = comparison.changed();
+        let changed = comparison.changed;
         if let Some(commit) = commit {
             if let Some(not_pushed) = run.step(Step::Push, || self.steps.push(&commit))? {
                 return Ok(Err(not_pushed));
@@ -188,7 +188,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         if self.steps.is_first() {
             self.warn_about_removed_files(&comparison).map_err(GitError::from)?;
         }
-        let is_committed = comparison.changed() != Changed::default() && !self.run.request.flags.dry_run;
+        let is_committed = comparison.changed != Changed::default() && !self.run.request.flags.dry_run;
         let commit = if is_committed { Some(self.steps.commit(&comparison, self.warnings)?) } else { None };
         Ok((comparison, commit))
     }

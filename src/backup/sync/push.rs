@@ -31,7 +31,7 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
         if std::mem::replace(&mut may_be_pushed, true) && is_on_branch(run, git, commit)? {
             return Ok(None);
         }
-        match git.push(commit)? {
+        match git.push(commit, false)? {
             Pushed::Accepted if is_on_branch(run, git, commit)? => Ok(None),
             Pushed::Accepted => {
                 let why = "the server accepted the commit, but the branch does not have it now";

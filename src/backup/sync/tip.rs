@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::git::ls_tree::{EntryCheck, Listing};
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::Sample;
-use crate::git::{BlobContent, FolderAt, Git, GitError, RemoteState};
+use crate::git::{Git, GitError, RemoteState};
 use crate::model::{Code, WorkspaceId};
 use crate::request::Purpose;
 use crate::util::files;
@@ -35,8 +35,9 @@ pub struct RemoteTip {
     pub folder: Listing,
     /// Paths in our folder that no checkout can hold.
     pub invalid_entries: Sample,
-    /// The file, link or submodule in the repository at the path of our folder or of a parent folder. It cannot stay.
-    pub path_conflict: Option<(Vec<u8>, Entry)>,
+    /// The path of a file, link or submodule in the repository in the place of our folder or of a parent folder. It
+    /// cannot stay.
+    pub path_conflict: Option<Vec<u8>>,
     /// What this run exports, according to the settings and the repository's `wmill.yaml`.
     pub plan: Plan,
     /// The workspace. Its id is part of the names of workspace-specific files.
@@ -108,7 +109,7 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
     match &state.tip {
         None => Ok(None),
         Some(tip) if git.is_at(tip)? => Ok(Some(tip.clone())),
-        Some(expected) => match git.fetch_tip()? {
+        Some(expected) => match git.fetch_branch(Some(1), None)? {
             // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought
             // something else.
             Some(tip) if tip != *expected && git.remote_state()?.tip.as_ref() != Some(&tip) => {
@@ -126,9 +127,9 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
 /// [`GitError`].
 pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip, GitError> {
     let path = run.request.subdir.as_str();
-    let FolderAt { tree, conflict: path_conflict } = match &commit {
+    let (tree, path_conflict) = match &commit {
         Some(commit) => git.folder_at(commit, path)?,
-        None => FolderAt::default(),
+        None => (None, None),
     };
     let listing = match &tree {
         Some(tree) => git.list(tree, TIP_LISTING)?,
@@ -214,8 +215,8 @@ fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan,
     let (content, why_ignored) = match own {
         None => (None, None),
         Some(entry) if entry.is_file() => match git.read_blob(&entry.object, wmill_yaml::FILE_BYTES_MAX)? {
-            BlobContent::Whole(content) => (Some(content), None),
-            BlobContent::Strange(why) => (None, Some(why)),
+            Some(content) => (Some(content), None),
+            None => (None, Some("it is too large")),
         },
         Some(_) => (None, Some("it is a link or a submodule")),
     };

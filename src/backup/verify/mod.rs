@@ -84,7 +84,8 @@ impl Found {
 /// # Errors
 /// [`GitError`].
 pub(super) fn with_time(git: &Git<'_>, commit: &ObjectId) -> Result<String, GitError> {
-    let time = git.commit_message(commit)?.time.map(|time| format!(" of {}", time::to_text(time)));
+    let time = git.commit_text(commit, None)?.and_then(|commit| commit.time);
+    let time = time.map(|time| format!(" of {}", time::to_text(time)));
     Ok(format!("{commit:.10}{}", time.unwrap_or_default()))
 }
 

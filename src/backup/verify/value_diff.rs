@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::git::object::Entry;
 use crate::git::tree_diff::printable;
-use crate::git::{BlobContent, Git, GitError};
+use crate::git::{Git, GitError};
 use crate::request::Purpose;
 use crate::util::redact::first_chars;
 use crate::util::{Node, yaml};
@@ -43,8 +43,8 @@ pub fn of_entries(
     }
     let read = |entry: &Entry| git.read_blob(&entry.object, FILE_BYTES_MAX);
     Ok(match (read(backup)?, read(workspace)?) {
-        (BlobContent::Whole(backup), BlobContent::Whole(workspace)) => differences(path, &backup, &workspace, purpose),
-        (BlobContent::Strange(why), _) | (_, BlobContent::Strange(why)) => vec![why.to_owned()],
+        (Some(backup), Some(workspace)) => differences(path, &backup, &workspace, purpose),
+        _ => vec!["it is too large".to_owned()],
     })
 }
 

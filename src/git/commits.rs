@@ -1,16 +1,46 @@
-//! Fetches the history of the branch without the contents of files, and reads it commit by commit.
+//! Makes, finds and reads commits.
 
 use std::io::{self, BufReader};
 use std::time::{Duration, SystemTime};
 
 use crate::git::fetch::TIP_REF;
 use crate::git::object::ObjectId;
-use crate::git::tree_diff::Mark;
+use crate::git::tree::order;
+use crate::git::tree_diff::{Change, Mark};
 use crate::git::{Git, GitError};
+use crate::model::Identity;
 use crate::util::files;
 
 /// Size limit for the log: a million changed files at about 150 bytes each.
 const LOG_BYTES_MAX: usize = 256 << 20;
+
+/// One commit of a chain.
+pub struct ItemCommit<'a> {
+    /// Who made the change.
+    pub author: &'a Identity,
+    /// When the change was made; `None` means now.
+    pub time: Option<SystemTime>,
+    /// The whole message.
+    pub message: String,
+    /// The changed files.
+    pub changes: &'a [Change],
+}
+
+/// The time and the message of a commit.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct CommitText {
+    /// The committer time, if it is known.
+    pub time: Option<SystemTime>,
+    /// Subject, body and trailers.
+    pub message: String,
+}
+
+impl CommitText {
+    /// Returns the value of the last trailer with this name.
+    pub fn trailer(&self, name: &str) -> Option<&str> {
+        self.message.lines().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim)
+    }
+}
 
 /// A commit of the branch's first-parent line, compared with its first parent.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,16 +56,101 @@ pub struct LoggedCommit {
 }
 
 impl Git<'_> {
-    /// Fetches the newest `depth` commits of the branch, or all if it is `None`, with their trees and without the
-    /// contents of files. A server that cannot leave the contents out sends them too. Returns the tip, or `None` if the
-    /// branch does not exist.
+    /// Makes a commit of `tree` with this parent.
     ///
     /// # Errors
     /// [`GitError`].
-    pub fn fetch_commits(&self, depth: Option<u32>) -> Result<Option<ObjectId>, GitError> {
-        // git refuses --unshallow if the history is complete, and reads this depth as the whole history.
-        let depth = depth.unwrap_or(2_147_483_647);
-        self.fetch_branch(&["--filter=blob:none", &format!("--depth={depth}")])
+    pub fn commit(
+        &self,
+        tree: &ObjectId,
+        parent: Option<&ObjectId>,
+        author: &Identity,
+        message: &str,
+    ) -> Result<ObjectId, GitError> {
+        let commit = ItemCommit { author, time: None, message: message.to_owned(), changes: &[] };
+        self.commit_item(tree, parent, author, &commit)
+    }
+
+    fn commit_item(
+        &self,
+        tree: &ObjectId,
+        parent: Option<&ObjectId>,
+        committer: &Identity,
+        ItemCommit { author, time, message, .. }: &ItemCommit<'_>,
+    ) -> Result<ObjectId, GitError> {
+        let message = self.run_env.run_dir.write("message", message.as_bytes())?;
+        let mut command = self
+            .command()?
+            .environment("GIT_AUTHOR_NAME", author.name())
+            .environment("GIT_AUTHOR_EMAIL", author.email())
+            .environment("GIT_COMMITTER_NAME", committer.name())
+            .environment("GIT_COMMITTER_EMAIL", committer.email())
+            .arguments(["commit-tree", "-F"])
+            .arguments([message])
+            .arguments(self.signing_key.as_ref().map(|key| format!("--gpg-sign={}", key.display())))
+            .arguments(parent.map(|parent| format!("-p{parent}")))
+            .arguments([tree.as_str()]);
+        // git has no times before 1970.
+        if let Some(since) = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()) {
+            command = command.environment("GIT_AUTHOR_DATE", format!("@{} +0000", since.as_secs()));
+        }
+        self.object_id(command)
+    }
+
+    /// Returns the commit of the fetched history whose id begins with these hexadecimal digits, at least four.
+    ///
+    /// # Errors
+    /// [`GitError`]. It is not an error if there is no such commit or more than one.
+    pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>, GitError> {
+        let Some(commit) = self.commit_named(digits)? else { return Ok(None) };
+        let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), TIP_REF]);
+        Ok(self.run(command)?.is_success().then_some(commit))
+    }
+
+    /// Returns the time and the message of a commit. With a `line`, it is the newest commit from this one on whose
+    /// message has a line that begins with a match of it; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`GitError`], for example if the commit was not fetched.
+    pub fn commit_text(&self, commit: &ObjectId, line: Option<&str>) -> Result<Option<CommitText>, GitError> {
+        let command = self.command()?.arguments(["log", "-1", "--no-show-signature", "--format=%ct%n%B"]);
+        let command = command.arguments(line.map(|line| format!("--grep=^{line}")));
+        let printed = self.locally(command.arguments([commit.as_str(), "--"]))?;
+        Ok(String::from_utf8_lossy(&printed)
+            .split_once('\n')
+            .map(|(seconds, message)| CommitText { time: time_of(seconds), message: message.to_owned() }))
+    }
+
+    /// Makes a chain of commits on top of `parent`, which change the folder at `path`. Returns the last commit, or
+    /// `None` if its tree would be another one than `tree`.
+    ///
+    /// # Errors
+    /// [`GitError`].
+    pub fn commit_chain(
+        &self,
+        parent: Option<&ObjectId>,
+        path: &str,
+        committer: &Identity,
+        commits: &[ItemCommit<'_>],
+        tree: &ObjectId,
+    ) -> Result<Option<ObjectId>, GitError> {
+        let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
+        // The changes are in the order of their paths: if a file becomes a folder, its deletion comes before the files
+        // below it.
+        let order_for = |change: &Change| {
+            let entry = Some(&change.entry).filter(|_| change.mark != Mark::Deleted);
+            order([folder.as_bytes(), &change.path].concat(), entry)
+        };
+        let groups = commits.iter().map(|commit| commit.changes.iter().map(order_for));
+        let trees = self.make_trees(parent, groups)?;
+        if trees.last() != Some(tree) {
+            return Ok(None);
+        }
+        let mut last = parent.cloned();
+        for (commit, tree) in commits.iter().zip(&trees) {
+            last = Some(self.commit_item(tree, last.as_ref(), committer, commit)?);
+        }
+        Ok(last)
     }
 
     /// Returns the newest commit on the first-parent line of `tip` whose committer time is not later than `time`. The
@@ -98,6 +213,12 @@ impl Git<'_> {
     }
 }
 
+/// Returns the time of a commit. git prints what it finds in the commit: nothing for a negative number, and a number of
+/// any size.
+fn time_of(seconds: &str) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds.parse().ok()?))
+}
+
 /// Reads the output of `git log` until `take` returns `false`.
 fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
     let malformed = || GitError::Checkout("malformed output of `git log`".to_owned());
@@ -108,10 +229,7 @@ fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -
     while let Some(word) = next()? {
         if let Some(id) = word.strip_prefix('\x01') {
             let id = ObjectId::parse(id).ok_or_else(malformed)?;
-            // git prints what it finds in the commit: nothing for a negative number, and a number of any size.
-            let seconds = next()?.ok_or_else(malformed)?.parse().unwrap_or(0);
-            let time =
-                SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH);
+            let time = time_of(&next()?.ok_or_else(malformed)?).unwrap_or(SystemTime::UNIX_EPOCH);
             let author = next()?.ok_or_else(malformed)?;
             if let Some(done) = commit.replace(LoggedCommit { id, time, author, files: Vec::new() })
                 && !take(done)
