@@ -190,7 +190,7 @@ impl App {
         self.check_sender(route, head)?;
         if route.is_sync() {
             check_query(head)?;
-            head.require_json().map_err(|refusal| Response::from(&refusal))?;
+            head.require_json()?;
         }
         Ok(())
     }
