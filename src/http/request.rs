@@ -221,18 +221,7 @@ fn build_head((method, target, minor_version): (Method, &str, u8), lines: &[u8])
         None if minor_version == 0 => None,
         None => return Err(bad("an HTTP/1.1 request needs `Host`")),
     };
-    let body_bytes = match (single("Transfer-Encoding")?, single("Content-Length")?) {
-        (None, None) => 0,
-        (None, Some(digits)) => parse_length(digits)?,
-        // RFC 9112, 6.1 and 6.3: with both headers, or in HTTP/1.0, the sender may want two parsers to disagree.
-        (Some(_), length) if length.is_some() || minor_version == 0 => {
-            return Err(bad("`Transfer-Encoding` beside `Content-Length`, or in HTTP/1.0"));
-        }
-        (Some(coding), _) if coding.eq_ignore_ascii_case(b"chunked") => {
-            return Err(refused(411, "a chunked body is not taken, send `Content-Length`"));
-        }
-        _ => return Err(refused(501, "this transfer coding is not known, send `Content-Length`")),
-    };
+    let body_bytes = body_length(single("Transfer-Encoding")?, single("Content-Length")?, minor_version)?;
     if body_bytes > 0 && matches!(method, Method::GET | Method::HEAD) {
         // Such a body has no meaning, and a proxy may take it for the next request.
         return Err(bad("a GET or HEAD request with a body"));
@@ -281,8 +270,19 @@ fn parse_host(host: &[u8]) -> Result<String, Response> {
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// Returns the value of `Content-Length`.
-fn parse_length(digits: &[u8]) -> Result<usize, Response> {
+/// Returns the length of the body that follows: 0, or the value of `Content-Length`. Transfer codings are refused.
+fn body_length(coding: Option<&[u8]>, length: Option<&[u8]>, minor_version: u8) -> Result<usize, Response> {
+    if let Some(coding) = coding {
+        // RFC 9112, 6.1 and 6.3: with both headers, or in HTTP/1.0, the sender may want two parsers to disagree.
+        if length.is_some() || minor_version == 0 {
+            return Err(bad("`Transfer-Encoding` beside `Content-Length`, or in HTTP/1.0"));
+        }
+        if coding.eq_ignore_ascii_case(b"chunked") {
+            return Err(refused(411, "a chunked body is not taken, send `Content-Length`"));
+        }
+        return Err(refused(501, "this transfer coding is not known, send `Content-Length`"));
+    }
+    let digits = length.unwrap_or(b"0");
     // `str::parse` would accept a `+`.
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(bad("`Content-Length` is not a number"));
