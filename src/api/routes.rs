@@ -16,8 +16,8 @@ use crate::request::{Draft, RequestError};
 use crate::service::Service;
 use crate::service::metrics;
 use crate::service::queue::Run;
-use crate::service::status::{self, StatusReport};
-use crate::service::token_check::TokenCheck;
+use crate::service::status;
+use crate::service::token_check::{self, TokenCheck};
 
 /// The service behind the listener.
 pub struct App {
@@ -44,7 +44,12 @@ const BEARER: Option<&str> = Some("Bearer realm=\"windmill-git-sync\"");
 const ROUTES: [Route; 6] = [
     Route { path: "/health", methods: GET, challenge: None, answer: |app, _, _| app.health() },
     Route { path: "/ready", methods: GET, challenge: None, answer: |app, _, _| app.ready() },
-    Route { path: "/status", methods: GET, challenge: BASIC, answer: |app, _, _| app.status() },
+    Route {
+        path: "/status",
+        methods: GET,
+        challenge: BASIC,
+        answer: |app, _, _| Response::json(200, status::report(&app.service)),
+    },
     Route { path: "/metrics", methods: GET, challenge: BEARER, answer: |app, _, _| app.metrics() },
     Route { path: "/", methods: GET, challenge: BASIC, answer: |_, _, _| status_page::response() },
     Route { path: "/sync", methods: "POST", challenge: BEARER, answer: App::answer_sync },
@@ -79,16 +84,6 @@ impl App {
             None => Response::json(200, r#"{"status":"ready"}"#.to_owned()),
             Some((code, message)) => Response::error(503, code, &message),
         }
-    }
-
-    /// Answers `/status`. Only one report is made at a time, which limits the memory if there are many requests at
-    /// once.
-    fn status(&self) -> Response {
-        let runs = self.service.queue.overview();
-        let history = &self.service.recorder.history;
-        let report =
-            history.read(|saved| json::to_string(&StatusReport { service: &self.service, saved, runs: &runs }));
-        Response::json(200, report)
     }
 
     fn metrics(&self) -> Response {
@@ -134,8 +129,8 @@ impl App {
         let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
         let Service { config, recorder, cancel, .. } = &*self.service;
         let mut asked = recorder.requests(draft, config, cancel)?;
-        if let Some(question) = question {
-            asked.list.iter_mut().try_for_each(|request| question.admit(request, &self.service))?;
+        if question.is_some() {
+            asked.list.iter_mut().try_for_each(|request| token_check::admit(request, &self.service))?;
         }
         Ok(asked)
     }
@@ -190,7 +185,7 @@ impl App {
         self.check_sender(route, head)?;
         if route.is_sync() {
             check_query(head)?;
-            head.require_json().map_err(|refusal| Response::from(&refusal))?;
+            head.require_json()?;
         }
         Ok(())
     }

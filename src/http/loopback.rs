@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ureq::http;
 
-use super::sockets;
+use super::sockets::{self, TimedSocket};
 use crate::util::deadline::wait_while;
 use crate::util::{Secret, hash};
 
@@ -64,30 +64,24 @@ impl<'a> Answer<'a> {
     fn send(mut self, stream: &TcpStream) -> io::Result<()> {
         // A client that closes after the head must not miss a short body.
         let mut stream = BufWriter::with_capacity(CHUNK_BYTES, stream);
-        let mut head = format!("HTTP/1.1 {} \r\nConnection: close\r\n", self.status);
+        write!(stream, "HTTP/1.1 {} \r\nConnection: close\r\n", self.status)?;
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(stream, "{name}: {value}\r\n")?;
         }
-        head.push_str(&match self.length {
-            Some(length) => format!("Content-Length: {length}\r\n\r\n"),
-            None => "Transfer-Encoding: chunked\r\n\r\n".to_owned(),
-        });
-        stream.write_all(head.as_bytes())?;
         if let Some(length) = self.length {
+            write!(stream, "Content-Length: {length}\r\n\r\n")?;
             if io::copy(&mut self.body.take(length), &mut stream)? < length {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         } else {
+            stream.write_all(b"Transfer-Encoding: chunked\r\n\r\n")?;
             let mut chunk = vec![0; CHUNK_BYTES];
-            loop {
-                let count = self.body.read(&mut chunk)?;
+            while let count @ 1.. = self.body.read(&mut chunk)? {
                 write!(stream, "{count:x}\r\n")?;
                 stream.write_all(&chunk[..count])?;
                 stream.write_all(b"\r\n")?;
-                if count == 0 {
-                    break;
-                }
             }
+            stream.write_all(b"0\r\n\r\n")?;
         }
         // The connection is not read any more after that: a client of this server sends one request.
         stream.flush()?;
@@ -137,8 +131,14 @@ impl LoopbackServer {
         let counted = Arc::downgrade(&connections);
         let accept = move || {
             sockets::accept_until_stopped(&listener, &stopped, |stream, _| {
-                if counted.strong_count() <= CONNECTIONS_MAX {
-                    serve_aside((stream, counted.upgrade()), &served);
+                if counted.strong_count() > CONNECTIONS_MAX {
+                    return;
+                }
+                let connection = Arc::new((stream, counted.upgrade()));
+                let (aside, by_thread) = (Arc::clone(&connection), Arc::clone(&served));
+                let thread = thread::Builder::new().name("loopback".to_owned());
+                if thread.spawn(move || by_thread.serve(&aside.0)).is_err() {
+                    served.serve(&connection.0);
                 }
             });
         };
@@ -179,14 +179,6 @@ impl Drop for LoopbackServer {
     }
 }
 
-fn serve_aside(connection: (TcpStream, Option<Arc<()>>), shared: &Arc<Shared>) {
-    let connection = Arc::new(connection);
-    let (of_thread, served) = (Arc::clone(&connection), Arc::clone(shared));
-    if thread::Builder::new().name("loopback".to_owned()).spawn(move || served.serve(&of_thread.0)).is_err() {
-        shared.serve(&connection.0);
-    }
-}
-
 impl Shared {
     fn serve(&self, stream: &TcpStream) {
         if let Err(error) = self.answer(stream) {
@@ -210,34 +202,32 @@ impl Shared {
 }
 
 /// Reads the head of a request, and returns it with the bytes that came after it; `None` if it is malformed.
-fn read_head(mut stream: &TcpStream) -> io::Result<Option<(http::Request<()>, Vec<u8>)>> {
-    let deadline = Instant::now() + HEAD_TIME_MAX;
+fn read_head(stream: &TcpStream) -> io::Result<Option<(http::Request<()>, Vec<u8>)>> {
+    let mut socket = TimedSocket { stream, deadline: Instant::now() + HEAD_TIME_MAX };
     let (mut received, mut chunk) = (Vec::new(), vec![0; CHUNK_BYTES]);
     while received.len() <= HEAD_BYTES_MAX {
-        // A timeout of zero is an error.
-        stream.set_read_timeout(Some(deadline.saturating_duration_since(Instant::now())))?;
-        match stream.read(&mut chunk)? {
+        match socket.read(&mut chunk)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             length => received.extend_from_slice(&chunk[..length]),
         }
-        match parse_head(&received) {
-            Some(Some((head, bytes))) => return Ok(Some((head, received.split_off(bytes)))),
-            Some(None) => {}
-            None => return Ok(None),
+        let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+        let mut parsed = httparse::Request::new(&mut headers);
+        match parsed.parse(&received) {
+            Ok(httparse::Status::Partial) => {}
+            Ok(httparse::Status::Complete(bytes)) => {
+                return Ok(head_of(&parsed).map(|head| (head, received.split_off(bytes))));
+            }
+            Err(_) => break,
         }
     }
     Ok(None)
 }
 
-/// Returns the head, and its length. Returns `Some(None)` if the head is incomplete, and `None` if it is malformed.
-fn parse_head(received: &[u8]) -> Option<Option<(http::Request<()>, usize)>> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut parsed = httparse::Request::new(&mut headers);
-    let httparse::Status::Complete(length) = parsed.parse(received).ok()? else { return Some(None) };
+fn head_of(parsed: &httparse::Request<'_, '_>) -> Option<http::Request<()>> {
     let target = parsed.path.filter(|target| target.starts_with('/'))?;
     let head = http::Request::builder().method(parsed.method?).uri(target);
     let head = parsed.headers.iter().fold(head, |head, header| head.header(header.name, header.value));
-    Some(Some((head.body(()).ok()?, length)))
+    head.body(()).ok()
 }
 
 /// Reads the rest of the body, which begins with `body`.

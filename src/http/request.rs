@@ -4,6 +4,8 @@
 
 pub use ureq::http::Method;
 
+use super::response::Response;
+use crate::model::Code;
 use crate::util::{Secret, percent};
 
 /// The largest size of a request line, its headers and the blank line. Our requests need 300 bytes; proxies allow
@@ -26,8 +28,8 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// The largest size of a DNS host name.
 const HOST_BYTES_MAX: usize = 255;
 
-/// The longest request line: method, target, version, two spaces.
-const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + TARGET_BYTES_MAX + " HTTP/1.1 ".len();
+/// The longest request line, with its end: method, target, version, two spaces.
+const REQUEST_LINE_BYTES_MAX: usize = METHOD_BYTES_MAX + TARGET_BYTES_MAX + " HTTP/1.1 \r\n".len();
 
 /// A request without its body. Every field is checked.
 #[derive(Debug)]
@@ -53,58 +55,61 @@ pub struct Head {
     pub authorization: Option<Secret>,
 }
 
-/// Why a request is refused. It contains no text of the request.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The HTTP status of the answer.
-    pub status: u16,
-    /// What is wrong, for the client.
-    pub message: &'static str,
+/// Returns the answer to a request that is refused. It contains no text of the request.
+fn refused(status: u16, message: &str) -> Response {
+    Response::error(status, Code::RequestInvalid, message)
 }
 
-impl Refusal {
-    /// A refusal with this status.
-    pub const fn new(status: u16, message: &'static str) -> Self {
-        Self { status, message }
-    }
-}
-
-const fn bad(message: &'static str) -> Refusal {
-    Refusal::new(400, message)
+fn bad(message: &str) -> Response {
+    refused(400, message)
 }
 
 /// Parses a head at the beginning of `received`, and returns it with its length. The body follows it. Returns `None` if
 /// the head is not complete; the function can be called again with more bytes at the end.
 ///
 /// An error that is already certain is returned before the head is complete, so that a peer that speaks TLS or HTTP/0.9
-/// is answered at once.
+/// is answered at once. Errors are found in the order of the bytes, so that the answer does not depend on how the bytes
+/// were split.
 ///
 /// # Errors
 ///
-/// The first rule that is broken, with its status: 400, 411, 413, 414, 415, 417, 431, 501 or 505.
-pub fn parse_head(received: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
+/// The answer to the first rule that is broken, with its status: 400, 411, 413, 414, 415, 417, 431, 501 or 505.
+pub fn parse_head(received: &[u8]) -> Result<Option<(Head, usize)>, Response> {
     // RFC 9112, 2.2: old clients may leave one empty line before the request line. A second one is an error.
-    let skipped = if received.starts_with(b"\r\n") { 2 } else { 0 };
-    let bytes = &received[skipped..];
-    let (mut line, mut line_begin, mut previous) = (None, 0, 0);
-    // Errors are found in the order of the bytes, so that the answer does not depend on how the bytes were split.
-    for (at, byte) in bytes.iter().enumerate() {
-        check_byte(previous, *byte)?;
-        check_length(at + 1, line.is_some())?;
-        if *byte == b'\n' {
-            line = match line {
-                None => Some((parse_request_line(&bytes[..at - 1])?, at + 1)),
-                Some((line, fields_begin)) if line_begin + 1 == at => {
-                    let head = build_head(line, &bytes[fields_begin..=at])?;
-                    return Ok(Some((head, skipped + at + 1)));
-                }
-                more => more,
-            };
-            line_begin = at + 1;
+    let bytes = received.strip_prefix(b"\r\n").unwrap_or(received);
+    let Some(line_end) = find(b"\r\n", bytes, REQUEST_LINE_BYTES_MAX)? else {
+        let is_too_long = bytes.len() > REQUEST_LINE_BYTES_MAX;
+        return if is_too_long { Err(refused(414, "the request line is too long")) } else { Ok(None) };
+    };
+    let (line, rest) = bytes.split_at(line_end);
+    let line = parse_request_line(line)?;
+    // Without header lines, the end of the request line is the first part of this mark.
+    let Some(fields_end) = find(b"\r\n\r\n", rest, HEAD_BYTES_MAX - line_end)? else {
+        let is_too_long = bytes.len() > HEAD_BYTES_MAX;
+        return if is_too_long { Err(refused(431, "the head is longer than 8 KiB")) } else { Ok(None) };
+    };
+    let (fields, body) = rest.split_at(fields_end + b"\r\n\r\n".len());
+    Ok(Some((build_head(line, &fields[b"\r\n".len()..])?, received.len() - body.len())))
+}
+
+/// Returns where `mark` begins, if all of it is within the first `bytes_max` bytes. Checks the bytes up to its end, or
+/// all of these: each line has to end in CR LF, and the tab is the only other control character. Parsers differ on all
+/// the others.
+fn find(mark: &[u8], bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, Response> {
+    let bytes = &bytes[..bytes.len().min(bytes_max)];
+    let begin = bytes.windows(mark.len()).position(|window| window == mark);
+    let mut previous = 0;
+    for byte in &bytes[..begin.map_or(bytes.len(), |begin| begin + mark.len())] {
+        match (previous, *byte) {
+            (b'\r', b'\n') => {}
+            (_, b'\n') => return Err(bad("a line ends in a bare LF")),
+            (b'\r', _) => return Err(bad("a CR without its LF")),
+            (_, b'\r' | b'\t' | b' '..=b'~' | 0x80..) => {}
+            _ => return Err(bad("a control character in the head")),
         }
         previous = *byte;
     }
-    Ok(None)
+    Ok(begin)
 }
 
 /// Whether these bytes begin a `HEAD` request. The answer to a refused `HEAD` request has no body either.
@@ -119,18 +124,17 @@ impl Head {
     ///
     /// 415 if it is not. A form or a page of another site can send other types without asking the server, so none of
     /// them is taken for JSON.
-    pub fn require_json(&self) -> Result<(), Refusal> {
+    pub fn require_json(&self) -> Result<(), Response> {
         if self.body_bytes == 0 {
             return Ok(());
         }
-        const REFUSAL: Refusal = Refusal::new(415, "a body must come with `Content-Type: application/json`");
         let mut parts = self.content_type.as_deref().unwrap_or_default().split(';').map(str::trim);
         if !parts.next().is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/json")) {
-            return Err(REFUSAL);
+            return Err(refused(415, "a body must come with `Content-Type: application/json`"));
         }
         for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
             if name.eq_ignore_ascii_case("charset") && !value.trim_matches('"').eq_ignore_ascii_case("utf-8") {
-                return Err(Refusal::new(415, "a body must be UTF-8"));
+                return Err(refused(415, "a body must be UTF-8"));
             }
         }
         Ok(())
@@ -155,148 +159,102 @@ impl Head {
     }
 }
 
-/// The first line of a request, split and checked.
-struct RequestLine<'a> {
-    method: Method,
-    target: &'a str,
-    minor_version: u8,
-}
-
-/// Checks that each line ends in CR LF, and that the tab is the only other control character. Parsers differ on all the
-/// others.
-fn check_byte(previous: u8, byte: u8) -> Result<(), Refusal> {
-    match (previous, byte) {
-        (b'\r', b'\n') => Ok(()),
-        (_, b'\n') => Err(bad("a line ends in a bare LF")),
-        (b'\r', _) => Err(bad("a CR without its LF")),
-        (_, b'\r' | b'\t' | b' '..=b'~' | 0x80..) => Ok(()),
-        _ => Err(bad("a control character in the head")),
-    }
-}
-
-/// Checks that the request is not too long so far.
-fn check_length(bytes: usize, has_request_line: bool) -> Result<(), Refusal> {
-    if !has_request_line && bytes > REQUEST_LINE_BYTES_MAX + b"\r\n".len() {
-        return Err(Refusal::new(414, "the request line is too long"));
-    }
-    if bytes > HEAD_BYTES_MAX {
-        return Err(Refusal::new(431, "the head is longer than 8 KiB"));
-    }
-    Ok(())
-}
-
-fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
-    let mut words = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
-    else {
+/// Returns the method, the target and the minor version of HTTP.
+fn parse_request_line(line: &[u8]) -> Result<(Method, &str, u8), Response> {
+    let words: Vec<_> = line.split(|byte| *byte == b' ').collect();
+    let [method, target, version] = words[..] else {
         return Err(bad("the request line is not `method target version`, with one space between"));
     };
     // The version is checked first, because the rest may mean something else in another version.
-    let minor_version = parse_version(version)?;
-    Ok(RequestLine { method: parse_method(method)?, target: check_target(target)?, minor_version })
-}
-
-fn parse_version(version: &[u8]) -> Result<u8, Refusal> {
-    match version.strip_prefix(b"HTTP/") {
+    let minor_version = match version.strip_prefix(b"HTTP/") {
         // A higher minor version is treated as the highest that is known (RFC 9110, 2.5).
-        Some([b'1', b'.', minor @ b'0'..=b'9']) => Ok((minor - b'0').min(1)),
-        Some([b'0'..=b'9', b'.', b'0'..=b'9']) => Err(Refusal::new(505, "this speaks HTTP/1.1 and HTTP/1.0")),
-        _ => Err(bad("the request line does not end in an HTTP version")),
-    }
-}
-
-fn parse_method(method: &[u8]) -> Result<Method, Refusal> {
+        Some([b'1', b'.', minor @ b'0'..=b'9']) => (minor - b'0').min(1),
+        Some([b'0'..=b'9', b'.', b'0'..=b'9']) => return Err(refused(505, "this speaks HTTP/1.1 and HTTP/1.0")),
+        _ => return Err(bad("the request line does not end in an HTTP version")),
+    };
     if method.len() > METHOD_BYTES_MAX {
-        return Err(Refusal::new(501, "no method has such a long name"));
+        return Err(refused(501, "no method has such a long name"));
     }
-    Method::from_bytes(method).map_err(|_| bad("the method is not a token"))
+    let method = Method::from_bytes(method).map_err(|_| bad("the method is not a token"))?;
+    Ok((method, check_target(target)?, minor_version))
 }
 
 /// Accepts only the origin form, with the characters that RFC 3986 permits in a path and a query.
-fn check_target(target: &[u8]) -> Result<&str, Refusal> {
+fn check_target(target: &[u8]) -> Result<&str, Response> {
     if target.len() > TARGET_BYTES_MAX {
-        return Err(Refusal::new(414, "the request target is longer than 2 KiB"));
+        return Err(refused(414, "the request target is longer than 2 KiB"));
     }
     if target.first() != Some(&b'/') {
         return Err(bad("the request target does not begin with `/`"));
     }
-    let permitted = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&byte);
-    if !target.iter().all(|byte| permitted(*byte)) {
-        return Err(bad("the request target has characters that must be percent-encoded"));
-    }
-    let text = str::from_utf8(target).map_err(|_| bad("the request target is not ASCII"))?;
+    let permitted = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(byte);
+    let text = str::from_utf8(target).ok().filter(|_| target.iter().all(permitted));
+    let text = text.ok_or_else(|| bad("the request target has characters that must be percent-encoded"))?;
     if !percent::is_well_formed(text) {
         return Err(bad("a malformed percent-escape in the request target"));
     }
     Ok(text)
 }
 
-/// The header lines of one head.
-struct Fields<'a>(&'a [httparse::Header<'a>]);
-
-impl<'a> Fields<'a> {
-    /// Returns the value of a header that may be sent at most once: with two, parsers differ on which one counts.
-    fn single(&self, name: &str) -> Result<Option<&'a [u8]>, Refusal> {
-        let mut values = self.0.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
+/// Builds the head from the parts of its first line and the lines that follow it.
+fn build_head((method, target, minor_version): (Method, &str, u8), lines: &[u8]) -> Result<Head, Response> {
+    let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let fields = match httparse::parse_headers(lines, &mut storage) {
+        // If the parser found another end than this code, a part of the head would be read as a body.
+        Ok(httparse::Status::Complete((used, headers))) if used == lines.len() => headers,
+        Err(httparse::Error::TooManyHeaders) => return Err(refused(431, "more than 64 header lines")),
+        Err(httparse::Error::HeaderValue) => return Err(bad("a malformed header value")),
+        _ => return Err(bad("a malformed header line")),
+    };
+    // Returns the value of a header that may be sent at most once: with two, parsers differ on which one counts.
+    let single = |name: &str| {
+        let mut values = fields.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
             _ => Err(bad("a header that may come once at most came twice")),
         }
-    }
-
-    fn is_from_page(&self) -> bool {
-        self.0.iter().any(|field| {
-            field.name.eq_ignore_ascii_case("Origin")
-                || field.name.eq_ignore_ascii_case("Sec-Fetch-Site") && !field.value.eq_ignore_ascii_case(b"none")
-        })
-    }
-
-    /// Returns the value of [`Fields::single`] as text.
-    fn single_text(&self, name: &str) -> Result<Option<&'a str>, Refusal> {
-        let Some(value) = self.single(name)? else { return Ok(None) };
-        str::from_utf8(value).map(Some).map_err(|_| bad("a header value is not UTF-8"))
-    }
-}
-
-/// Builds the head from its first line and the lines that follow it.
-fn build_head(line: RequestLine<'_>, lines: &[u8]) -> Result<Head, Refusal> {
-    let mut storage = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let fields = match httparse::parse_headers(lines, &mut storage) {
-        // If the parser found another end than this code, a part of the head would be read as a body.
-        Ok(httparse::Status::Complete((used, headers))) if used == lines.len() => &Fields(headers),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::new(431, "more than 64 header lines")),
-        Err(httparse::Error::HeaderValue) => return Err(bad("a malformed header value")),
-        _ => return Err(bad("a malformed header line")),
     };
-    let host_name = host_name(fields.single("Host")?, line.minor_version)?;
-    let body_bytes = body_length(fields, line.minor_version)?;
-    if body_bytes > 0 {
-        check_body_is_wanted(&line.method, fields)?;
-    }
-    let expects_continue = expectation(fields, line.minor_version)? && body_bytes > 0;
-    let (path, query) = match line.target.split_once('?') {
-        Some((path, query)) => (path, Some(query.to_owned())),
-        None => (line.target, None),
+    let text =
+        |name: &str| single(name)?.map(str::from_utf8).transpose().map_err(|_| bad("a header value is not UTF-8"));
+    let host_name = match single("Host")? {
+        Some(host) => Some(parse_host(host)?),
+        None if minor_version == 0 => None,
+        None => return Err(bad("an HTTP/1.1 request needs `Host`")),
     };
+    let body_bytes = body_length(single("Transfer-Encoding")?, single("Content-Length")?, minor_version)?;
+    if body_bytes > 0 && matches!(method, Method::GET | Method::HEAD) {
+        // Such a body has no meaning, and a proxy may take it for the next request.
+        return Err(bad("a GET or HEAD request with a body"));
+    }
+    if body_bytes > 0 && single("Content-Encoding")?.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        return Err(refused(415, "a body must not be compressed"));
+    }
+    // HTTP/1.0 does not know `Expect`, so it is ignored there.
+    let expectation = single("Expect")?.filter(|_| minor_version > 0);
+    if expectation.is_some_and(|value| !value.eq_ignore_ascii_case(b"100-continue")) {
+        return Err(refused(417, "no expectation but `100-continue` is known"));
+    }
+    let is_of_page = |field: &httparse::Header<'_>| {
+        field.name.eq_ignore_ascii_case("Origin")
+            || field.name.eq_ignore_ascii_case("Sec-Fetch-Site") && !field.value.eq_ignore_ascii_case(b"none")
+    };
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query.to_owned())));
     Ok(Head {
-        method: line.method,
+        method,
         path: path.to_owned(),
         query,
         body_bytes,
-        expects_continue,
+        expects_continue: expectation.is_some() && body_bytes > 0,
         host_name,
-        is_from_page: fields.is_from_page(),
-        content_type: fields.single_text("Content-Type")?.map(str::to_owned),
-        authorization: fields.single_text("Authorization")?.map(Secret::new),
+        is_from_page: fields.iter().any(is_of_page),
+        content_type: text("Content-Type")?.map(str::to_owned),
+        authorization: text("Authorization")?.map(Secret::new),
     })
 }
 
 /// Returns the host without the port and the brackets. Accepts host names, addresses, and addresses in brackets, with
 /// or without a port. No other host is a DNS name.
-fn host_name(host: Option<&[u8]>, minor_version: u8) -> Result<Option<String>, Refusal> {
-    let Some(host) = host else {
-        return if minor_version == 0 { Ok(None) } else { Err(bad("an HTTP/1.1 request needs `Host`")) };
-    };
+fn parse_host(host: &[u8]) -> Result<String, Response> {
     let (name, port) = match host.iter().rposition(|byte| *byte == b':') {
         Some(colon) if !host.ends_with(b"]") => (&host[..colon], &host[colon + 1..]),
         _ => (host, &b""[..]),
@@ -309,52 +267,28 @@ fn host_name(host: Option<&[u8]>, minor_version: u8) -> Result<Option<String>, R
     if name.is_empty() || name.len() > HOST_BYTES_MAX || !name.iter().all(is_permitted) || !port_is_sound {
         return Err(bad("a malformed `Host`"));
     }
-    Ok(Some(String::from_utf8_lossy(name).into_owned()))
+    Ok(String::from_utf8_lossy(name).into_owned())
 }
 
 /// Returns the length of the body that follows: 0, or the value of `Content-Length`. Transfer codings are refused.
-fn body_length(fields: &Fields<'_>, minor_version: u8) -> Result<usize, Refusal> {
-    let length = fields.single("Content-Length")?;
-    if let Some(coding) = fields.single("Transfer-Encoding")? {
+fn body_length(coding: Option<&[u8]>, length: Option<&[u8]>, minor_version: u8) -> Result<usize, Response> {
+    if let Some(coding) = coding {
         // RFC 9112, 6.1 and 6.3: with both headers, or in HTTP/1.0, the sender may want two parsers to disagree.
         if length.is_some() || minor_version == 0 {
             return Err(bad("`Transfer-Encoding` beside `Content-Length`, or in HTTP/1.0"));
         }
         if coding.eq_ignore_ascii_case(b"chunked") {
-            return Err(Refusal::new(411, "a chunked body is not taken, send `Content-Length`"));
+            return Err(refused(411, "a chunked body is not taken, send `Content-Length`"));
         }
-        return Err(Refusal::new(501, "this transfer coding is not known, send `Content-Length`"));
+        return Err(refused(501, "this transfer coding is not known, send `Content-Length`"));
     }
-    let Some(digits) = length else { return Ok(0) };
+    let digits = length.unwrap_or(b"0");
     // `str::parse` would accept a `+`.
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return Err(bad("`Content-Length` is not a number"));
     }
     let value = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    value.filter(|value| *value <= BODY_BYTES_MAX).ok_or(Refusal::new(413, "the body is longer than 64 KiB"))
-}
-
-fn check_body_is_wanted(method: &Method, fields: &Fields<'_>) -> Result<(), Refusal> {
-    if matches!(*method, Method::GET | Method::HEAD) {
-        // Such a body has no meaning, and a proxy may take it for the next request.
-        return Err(bad("a GET or HEAD request with a body"));
-    }
-    match fields.single("Content-Encoding")? {
-        Some(coding) if !coding.eq_ignore_ascii_case(b"identity") => {
-            Err(Refusal::new(415, "a body must not be compressed"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether the client waits for `100 Continue`. HTTP/1.0 does not know it, so the header is ignored there.
-fn expectation(fields: &Fields<'_>, minor_version: u8) -> Result<bool, Refusal> {
-    match fields.single("Expect")? {
-        Some(_) if minor_version == 0 => Ok(false),
-        Some(value) if value.eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        Some(_) => Err(Refusal::new(417, "no expectation but `100-continue` is known")),
-        None => Ok(false),
-    }
+    value.filter(|value| *value <= BODY_BYTES_MAX).ok_or_else(|| refused(413, "the body is longer than 64 KiB"))
 }
 
 #[cfg(test)]

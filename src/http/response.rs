@@ -1,11 +1,9 @@
 //! A response as bytes: the headers of every response, and the JSON of every error.
 
-use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use ureq::http::StatusCode;
 
-use super::request::Refusal;
 use crate::model::Code;
 use crate::model::run_result::error_json;
 use crate::util::redact::{shorten, visible};
@@ -80,14 +78,11 @@ impl Response {
         self
     }
 
-    /// Returns the head to send at the time `now`. The body follows it, unless the client asked with `HEAD`.
-    pub fn head(&self, now: SystemTime) -> String {
+    /// Returns the bytes to send at the time `now`, without the body if the request is a `HEAD`.
+    pub fn into_bytes(self, is_head: bool, now: SystemTime) -> Vec<u8> {
         // The phrase may be empty: clients use the number.
         let reason = StatusCode::from_u16(self.status).ok().and_then(|status| status.canonical_reason());
-        let mut head = String::with_capacity(256);
-        // Writing to a String does not fail.
-        let _ = write!(
-            head,
+        let mut head = format!(
             "HTTP/1.1 {} {}\r\nDate: {}\r\nConnection: close\r\nContent-Length: {}\r\n\
              X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n",
             self.status,
@@ -96,25 +91,13 @@ impl Response {
             self.body.len(),
         );
         for (name, value) in &self.headers {
-            let _ = write!(head, "{name}: {value}\r\n");
+            head += &format!("{name}: {value}\r\n");
         }
-        head.push_str("\r\n");
-        head
-    }
-
-    /// Returns the bytes to send at the time `now`, without the body if the request is a `HEAD`. This copies the body.
-    pub fn to_bytes(&self, is_head: bool, now: SystemTime) -> Vec<u8> {
-        let mut bytes = self.head(now).into_bytes();
-        if !is_head {
-            bytes.extend_from_slice(&self.body);
-        }
+        head += "\r\n";
+        let mut bytes = if is_head { Vec::new() } else { self.body };
+        // A second copy of a large body would take twice the memory.
+        bytes.splice(..0, head.into_bytes());
         bytes
-    }
-}
-
-impl From<&Refusal> for Response {
-    fn from(refusal: &Refusal) -> Self {
-        Self::error(refusal.status, Code::RequestInvalid, refusal.message)
     }
 }
 
@@ -124,7 +107,7 @@ mod tests {
 
     #[track_caller]
     fn check(response: &Response, is_head: bool, expected: &str) {
-        let bytes = response.to_bytes(is_head, SystemTime::UNIX_EPOCH);
+        let bytes = response.clone().into_bytes(is_head, SystemTime::UNIX_EPOCH);
         assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
 

@@ -1,8 +1,10 @@
-//! System calls on sockets that std lacks: waiting for a connection or a stop, and whether a peer is gone.
+//! What std lacks for sockets: waiting for a connection or a stop, whether a peer is gone, and reads and writes with a
+//! common deadline.
 
-use std::io::{self, PipeReader};
+use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, TimedOut, WouldBlock};
+use std::io::{self, PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[cfg(unix)]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -27,7 +29,8 @@ pub(super) fn accept_until_stopped(
                     admit(stream, peer);
                 }
             }
-            Err(error) if is_of_one_connection(&error) => {}
+            // The connection is gone, or is not there yet.
+            Err(error) if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock) => {}
             Err(error) => {
                 if !failing {
                     log::warn!("cannot accept connections, retrying: {error}");
@@ -37,12 +40,6 @@ pub(super) fn accept_until_stopped(
             }
         }
     }
-}
-
-/// Whether an error of `accept` is about one connection, which is gone or not there yet, and not about the listener.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | WouldBlock)
 }
 
 /// Waits for a connection or for a stop, and returns whether there is a stop: whether the other end of the pipe was
@@ -90,4 +87,45 @@ pub(super) fn state_of(stream: &TcpStream) -> SocketState {
 #[cfg(not(unix))]
 pub(super) fn state_of(_: &TcpStream) -> SocketState {
     SocketState::default()
+}
+
+/// A socket whose reads and writes fail at a deadline; see [`is_timeout`].
+pub(super) struct TimedSocket<'a> {
+    pub(super) stream: &'a TcpStream,
+    pub(super) deadline: Instant,
+}
+
+/// Whether the time for a read or a write is over. Unix systems return `WouldBlock` then.
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), TimedOut | WouldBlock)
+}
+
+impl TimedSocket<'_> {
+    fn time_left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for TimedSocket<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            self.stream.set_read_timeout(self.time_left()?)?;
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Write for TimedSocket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.time_left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -112,7 +112,8 @@ pub fn is_passing_error(error: &ureq::Error) -> bool {
         Error::Io(_) => !error.to_string().contains("certificate"),
         // Only the text of the error has the answer of a proxy.
         Error::ConnectProxyFailed(why) => why.contains("responded 5") || why.contains("did not respond"),
-        Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed | Error::Protocol(_) => true,
+        Error::Timeout(_) | Error::HostNotFound | Error::ConnectionFailed => true,
+        Error::Protocol(_) | Error::LargeResponseHeader(..) => true,
         _ => false,
     }
 }

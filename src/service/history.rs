@@ -222,18 +222,15 @@ type Change = Box<dyn Fn(&mut SavedHistory) -> bool + Send>;
 impl SavedHistory {
     /// Returns the status of one backup.
     pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
-        self.statuses.iter().find(|status| status.workspace == workspace && status.destination == destination)
+        self.statuses.iter().find(|status| status.is_of(workspace, destination))
     }
 
     /// Returns the status of one backup, to change it. It becomes the first entry, so that backups of former settings
     /// are dropped first.
     fn status_mut(&mut self, workspace: &str, destination: &str) -> &mut BackupStatus {
-        let known =
-            self.statuses.iter().position(|status| status.workspace == workspace && status.destination == destination);
+        let known = self.statuses.extract_if(.., |status| status.is_of(workspace, destination)).next();
         let (workspace, destination) = (workspace.to_owned(), destination.to_owned());
-        let new = || BackupStatus { workspace, destination, ..Default::default() };
-        let status = known.map_or_else(new, |index| self.statuses.remove(index));
-        self.statuses.insert(0, status);
+        self.statuses.insert(0, known.unwrap_or_else(|| BackupStatus { workspace, destination, ..Default::default() }));
         self.statuses.truncate(STATUSES_MAX);
         &mut self.statuses[0]
     }
@@ -255,7 +252,10 @@ impl SavedHistory {
         if text.len() as u64 <= FILE_BYTES_MAX {
             return text;
         }
-        for run in self.runs.iter_mut().chain(self.statuses.iter_mut().flat_map(BackupStatus::records)) {
+        let of_statuses = self.statuses.iter_mut().flat_map(|status| {
+            [&mut status.last_run, &mut status.last_success, &mut status.last_failure].into_iter().flatten()
+        });
+        for run in self.runs.iter_mut().chain(of_statuses) {
             run.warnings.clear();
             run.left_out = None;
             run.message = shorten(&run.message, SHORT_MESSAGE_BYTES_MAX);
@@ -284,6 +284,10 @@ impl SavedHistory {
 }
 
 impl BackupStatus {
+    fn is_of(&self, workspace: &str, destination: &str) -> bool {
+        self.workspace == workspace && self.destination == destination
+    }
+
     /// Adds a run.
     pub(super) fn add(&mut self, run: &Record, token_user: Option<&TokenUser>) {
         if run.is_backup() {
@@ -308,10 +312,6 @@ impl BackupStatus {
         self.picture.push(Bar { success: run.success, duration_ms: run.duration_ms });
         let excess = self.picture.len().saturating_sub(PICTURE_RUNS_MAX);
         self.picture.drain(..excess);
-    }
-
-    fn records(&mut self) -> impl Iterator<Item = &mut Record> {
-        [&mut self.last_run, &mut self.last_success, &mut self.last_failure].into_iter().flatten()
     }
 
     /// Whether a failure was not reported yet, or not within a day.
@@ -345,16 +345,12 @@ struct Memory {
     stamp: Option<Stamp>,
 }
 
-/// Identifies one version of a file: modification time, size and inode number. The inode number is 0 on WASI.
-type Stamp = (Option<SystemTime>, u64, u64);
+/// Identifies one version of a file: modification time and size.
+type Stamp = (SystemTime, u64);
 
 fn stamp_of(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
-    #[cfg(unix)]
-    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
-    #[cfg(not(unix))]
-    let inode = 0;
-    Some((metadata.modified().ok(), metadata.len(), inode))
+    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 impl History {
@@ -377,7 +373,9 @@ impl History {
             return memory;
         }
         memory.stamp = stamp;
-        match self.load() {
+        let damaged = |_| files::at(&self.path, &io::Error::other("it is damaged"));
+        let text = files::read_file(&self.path, FILE_BYTES_MAX);
+        match text.and_then(|text| json::from_str(&String::from_utf8_lossy(&text)).map_err(damaged)) {
             Ok(mut saved) => {
                 memory.unsaved.retain(|change| change(&mut saved));
                 memory.saved = saved;
@@ -387,30 +385,21 @@ impl History {
         memory
     }
 
-    fn load(&self) -> io::Result<SavedHistory> {
-        let text = files::read_file(&self.path, FILE_BYTES_MAX)?;
-        let text = String::from_utf8_lossy(&text);
-        json::from_str(&text).map_err(|_| files::at(&self.path, &io::Error::other("it is damaged")))
-    }
-
     /// Records a run in memory; [`History::save`] writes it to the file. `destination` is the
     /// [`SyncRequest::status_key`](crate::request::SyncRequest::status_key) of the status that the run changes, or
-    /// `None` if it changes none. Returns this status before the run, if there was one, and after it.
+    /// `None` if it changes none. Returns this status before and after the run.
     pub fn record(
         &self,
         record: Record,
         destination: Option<String>,
         token_user: Option<TokenUser>,
-    ) -> Option<(Option<BackupStatus>, BackupStatus)> {
+    ) -> Option<[BackupStatus; 2]> {
         let mut memory = self.current();
-        let key = destination.clone().map(|destination| (record.workspace.clone(), destination));
-        let status = |saved: &SavedHistory| {
-            let (workspace, destination) = key.as_ref()?;
-            saved.status(workspace, destination).cloned()
-        };
+        let (workspace, key) = (record.workspace.clone(), destination.clone());
+        let status = |saved: &SavedHistory| Some(saved.status(&workspace, key.as_ref()?).cloned().unwrap_or_default());
         let before = status(&memory.saved);
         memory.change(move |saved| saved.add(&record, destination.as_deref(), token_user.as_ref()));
-        Some((before, status(&memory.saved)?))
+        Some([before?, status(&memory.saved)?])
     }
 
     /// Returns the user of the token that made the last backup of a workspace to a destination, if known.
@@ -474,22 +463,16 @@ impl History {
     }
 
     fn write(&self, patience: Duration) -> io::Result<()> {
-        if let Some(folder) = self.path.parent() {
-            files::create_folder(folder)?;
-        }
         let _lock = self.lock(patience)?;
         let mut memory = self.current();
-        let text = memory.saved.file_text();
         // If the file is read again before this ends, it has these changes already.
-        let saving = mem::take(&mut memory.unsaved);
+        let (text, saving) = (memory.saved.file_text(), mem::take(&mut memory.unsaved));
         drop(memory);
         let written = files::replace_file(&self.path, text.as_bytes());
         let mut memory = self.memory();
-        match &written {
+        match written {
             Ok(()) => memory.stamp = stamp_of(&self.path),
-            Err(_) => {
-                memory.unsaved.splice(..0, saving);
-            }
+            Err(_) => drop(memory.unsaved.splice(..0, saving)),
         }
         written
     }
@@ -497,6 +480,7 @@ impl History {
     /// Blocks all other writers, in this process and in others, until the lock is dropped.
     fn lock(&self, patience: Duration) -> io::Result<fs::File> {
         let path = self.path.with_extension("lock");
+        self.path.parent().map_or(Ok(()), files::create_folder)?;
         let file = files::open_file(&path, false)?;
         let mut locked = Ok(());
         wait_while(patience, || {
@@ -561,7 +545,7 @@ mod tests {
             let result =
                 SyncResult::bare(Code::Timeout, String::new(), id.to_owned(), "shop".to_owned(), "main".to_owned());
             let recorded = history.record(Record::new(&result), Some("d".to_owned()), None);
-            let (_, after) = recorded.expect("it counts for a backup");
+            let [_, after] = recorded.expect("it counts for a backup");
             (after.last_alert.is_some_and(|alert| alert.run_id == id), result)
         };
         let (first, lost) = is_reported("1");
@@ -639,7 +623,9 @@ mod tests {
     fn add(history: &History, result: &SyncResult) -> BackupStatus {
         let destination = if result.workspace == ALL { "" } else { "there" };
         let token_user = Some(TokenUser { name: "ann".to_owned(), admin: true });
-        history.record(Record::new(result), Some(destination.to_owned()), token_user).expect("it counts").1
+        let [_, after] =
+            history.record(Record::new(result), Some(destination.to_owned()), token_user).expect("it counts");
+        after
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Metrics {
         // Each code of a configured workspace has a line, even if the count is 0, so that the first failure is seen as
         // an increase.
         for backup in backups {
-            for code in run_codes() {
+            for code in [Code::Pushed, Code::Unchanged].into_iter().chain(Code::failures()) {
                 runs.entry((backup.id.clone(), code.as_str())).or_default();
             }
         }
@@ -182,11 +182,6 @@ impl Text {
         self.line(&format!("{name}_sum"), labels, times.seconds);
         self.line(&format!("{name}_count"), labels, total);
     }
-}
-
-/// Returns the codes with which a counted run can end.
-fn run_codes() -> impl Iterator<Item = Code> {
-    [Code::Pushed, Code::Unchanged].into_iter().chain(Code::failures())
 }
 
 /// Returns when a run ended, in seconds; 0 if there was none.

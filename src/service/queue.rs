@@ -4,6 +4,7 @@
 //! (configured or not) are in progress than the limit, and no earlier run of its kind waits for room. Each run has a
 //! thread that does its work, so it continues after its clients disconnect.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -68,9 +69,9 @@ impl QueueState {
 
     /// Returns the runs of one kind that are in progress or are the next of their backup.
     fn first_runs(&self, configured: bool) -> impl Iterator<Item = &Arc<Run>> {
-        let is_first = |index, id: &str| !self.runs[..index].iter().any(|earlier| earlier.backup_id == id);
-        let firsts = self.runs.iter().enumerate().filter(move |(index, run)| is_first(*index, &run.backup_id));
-        firsts.map(|(_, run)| run).filter(move |run| run.request.configured == configured)
+        let mut backups = BTreeSet::new();
+        let firsts = self.runs.iter().filter(move |run| backups.insert(&run.backup_id));
+        firsts.filter(move |run| run.request.configured == configured)
     }
 
     /// Whether the run may begin. A run that had to wait does not begin after the service was asked to end.
@@ -211,15 +212,12 @@ impl Service {
 
     /// Executes the run, and returns its result. It may take minutes, and may panic.
     fn work(&self, run: &Run) -> SyncResult {
-        let progress = |event| {
+        let is_counted = run.request.flags.purpose == Purpose::Sync && !run.request.flags.dry_run;
+        let progress = |event: Event| {
             match event {
                 Event::Started(step) => run.enter(step.as_str()),
                 Event::Waits => run.wait_for_others(),
-                Event::Ended(step, time)
-                    if run.request.flags.purpose == Purpose::Sync && !run.request.flags.dry_run =>
-                {
-                    self.recorder.metrics.count_step(step.as_str(), time);
-                }
+                Event::Ended(step, time) if is_counted => self.recorder.metrics.count_step(step.as_str(), time),
                 Event::Ended(..) => {}
             }
             event.log();

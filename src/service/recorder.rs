@@ -68,15 +68,14 @@ impl Recorder {
             self.metrics.count_run(workspace, result.code, Duration::from_millis(result.duration_ms));
         }
         let recorded = self.history.record(record, destination, result.token_user.clone());
-        let Some((before, after)) = recorded else { return };
+        let Some([before, after]) = recorded else { return };
+        // After a success, the status before it says what is over now.
         let is_success = result.code.is_success();
-        let overdue = before.as_ref().and_then(|status| status.overdue.clone()).filter(|_| is_success);
-        let failing = if is_success { before } else { Some(after) };
-        let last_alert = failing.as_ref().and_then(|status| status.last_alert.as_ref());
+        let status = if is_success { before } else { after };
         self.notifier.notify(&Notice {
-            reports_failure: last_alert.is_some_and(|alert| alert.run_id == result.run_id),
-            failures: failing.and_then(|status| Some((status.consecutive_failures, status.failing_since?))),
-            overdue_since: overdue.map(|overdue| overdue.since),
+            reports_failure: status.last_alert.is_some_and(|alert| alert.run_id == result.run_id),
+            failures: status.failing_since.map(|since| (status.consecutive_failures, since)),
+            overdue_since: status.overdue.filter(|_| is_success).map(|overdue| overdue.since),
             link,
             ..Notice::new(result.clone(), subject)
         });
@@ -98,8 +97,7 @@ impl Recorder {
                 let list =
                     WorkspaceList { place: status::place(config), workspaces, time: time::to_text(SystemTime::now()) };
                 if let Some(failures) = self.history.note_list(list) {
-                    let (all, branch) = (history::ALL.to_owned(), String::new());
-                    let result = SyncResult::bare(Code::Unchanged, String::new(), new_run_id(), all, branch);
+                    let (result, _) = result_without_run(config, history::ALL, Code::Unchanged, String::new());
                     self.notifier.notify(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
                     self.flush();
                 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use miniserde::Serialize;
 use miniserde::ser::Fragment;
+use miniserde::{Serialize, json};
 
 use crate::config::schedule::Schedule;
 use crate::config::{Config, Workspaces};
@@ -19,16 +19,6 @@ use crate::util::time;
 
 /// The most listed workspaces that are only in requests. Further ones appear only in the runs.
 const OTHERS_MAX: usize = 8;
-
-/// The report of `/status`.
-pub struct StatusReport<'a> {
-    /// The service.
-    pub service: &'a Service,
-    /// Its history.
-    pub saved: &'a SavedHistory,
-    /// The runs in progress in this process, and those that wait for the end of another.
-    pub runs: &'a (Vec<Arc<Run>>, Vec<Arc<Run>>),
-}
 
 /// One workspace. The members of `/status` are in its [`Serialize`].
 pub struct Workspace {
@@ -137,26 +127,35 @@ pub fn configured_workspaces(config: &Config, saved: &SavedHistory) -> Vec<Works
 /// from the start of the process.
 pub fn fault_of(service: &Service, workspaces: &[Workspace], now: SystemTime) -> Option<(Code, String)> {
     let (config, started) = (&service.config, time::of(service.started, now));
-    let fault_of = |workspace: &Workspace| {
-        failure_of(workspace)
-            .or_else(|| overdue(config, workspace, started, now).map(|(_, message)| (Code::Overdue, message)))
-            .or_else(|| lateness_of(config, workspace, started, now))
-    };
-    let (codes, messages): (Vec<_>, Vec<_>) = workspaces.iter().filter_map(fault_of).unzip();
+    let faults = workspaces.iter().filter_map(|workspace| fault_of_one(config, workspace, started, now));
+    let (codes, messages): (Vec<_>, Vec<_>) = faults.unzip();
     Some((*codes.first()?, messages.join("; ")))
 }
 
-fn failure_of(workspace: &Workspace) -> Option<(Code, String)> {
-    let status = &workspace.backup;
-    let run = status.last_run.as_ref().filter(|run| !run.success)?;
-    let message = format!(
-        "the last sync of workspace `{}` failed ({}); failures in a row since {}: {}",
-        workspace.id,
-        run.code,
-        status.failing_since.as_deref().unwrap_or(&run.ended),
-        status.consecutive_failures,
-    );
-    Some((Code::failure_of_name(&run.code).unwrap_or(Code::Internal), message))
+/// Returns a fault of a backup if its last run failed, if it is overdue, or if two scheduled times and then the time of
+/// a sync have passed since its last success.
+fn fault_of_one(
+    config: &Config,
+    workspace: &Workspace,
+    started: SystemTime,
+    now: SystemTime,
+) -> Option<(Code, String)> {
+    let (id, status) = (&workspace.id, &workspace.backup);
+    if let Some(run) = status.last_run.as_ref().filter(|run| !run.success) {
+        let since = status.failing_since.as_deref().unwrap_or(&run.ended);
+        let (code, count) = (&run.code, status.consecutive_failures);
+        let message =
+            format!("the last sync of workspace `{id}` failed ({code}); failures in a row since {since}: {count}");
+        return Some((Code::failure_of_name(code).unwrap_or(Code::Internal), message));
+    }
+    if let Some((_, message)) = overdue(config, workspace, started, now) {
+        return Some((Code::Overdue, message));
+    }
+    let schedule = config.sync_schedule.as_ref()?;
+    let success = status.last_success.as_ref().and_then(Record::ended_at).filter(|success| *success <= now);
+    let second = schedule.next_after(schedule.next_after(success.unwrap_or(started))?)?;
+    let is_late = now > second.checked_add(config.sync_timeout)?;
+    is_late.then(|| (Code::Timeout, format!("two scheduled times of workspace `{id}` passed without a success")))
 }
 
 /// Returns since when a backup is overdue, and a message about it, if it was not made for longer than
@@ -180,21 +179,20 @@ pub fn overdue(
     Some((since, format!("workspace `{id}` had no backup for longer than EXPECT_SYNC_EVERY ({seconds} s): {last}")))
 }
 
-/// Returns a fault if, since the last success, two scheduled times and then the time of a sync have passed.
-fn lateness_of(config: &Config, workspace: &Workspace, started: SystemTime, now: SystemTime) -> Option<(Code, String)> {
-    let schedule = config.sync_schedule.as_ref()?;
-    let success = workspace.backup.last_success.as_ref();
-    let passed = success.and_then(Record::ended_at).filter(|success| *success <= now);
-    let second = schedule.next_after(schedule.next_after(passed.unwrap_or(started))?)?;
-    if now <= second.checked_add(config.sync_timeout)? {
-        return None;
-    }
-    Some((Code::Timeout, format!("two scheduled times of workspace `{}` passed without a success", workspace.id)))
+/// The content of `/status`.
+struct Report<'a>(&'a Service, &'a SavedHistory, (Vec<Arc<Run>>, Vec<Arc<Run>>));
+
+/// Returns the report of `/status`. Only one report is made at a time, which limits the memory if there are many
+/// requests at once.
+pub fn report(service: &Service) -> String {
+    // Runs are recorded while the queue is locked, so the queue is asked before the history is locked.
+    let runs = service.queue.overview();
+    service.recorder.history.read(|saved| json::to_string(&Report(service, saved, runs)))
 }
 
-impl Serialize for StatusReport<'_> {
+impl Serialize for Report<'_> {
     fn begin(&self) -> Fragment<'_> {
-        let Self { service, saved, runs: (running, waiting) } = self;
+        let Self(service, saved, (running, waiting)) = self;
         let (config, now) = (&service.config, SystemTime::now());
         let mut workspaces = configured_workspaces(config, saved);
         let is_ready = fault_of(service, &workspaces, now).is_none();
@@ -249,7 +247,7 @@ mod tests {
         let future = "2036-11-30T03:00:00Z".to_owned();
         workspace.backup.last_success = Some(Record { ended: future, ..Record::for_test("01", true) });
         for (now, is_late) in [("2026-12-01T03:30:00Z", false), ("2026-12-01T03:30:01Z", true)] {
-            assert_eq!(lateness_of(&config, &workspace, started, at(now)).is_some(), is_late, "{now}");
+            assert_eq!(fault_of_one(&config, &workspace, started, at(now)).is_some(), is_late, "{now}");
         }
     }
 

@@ -1,13 +1,14 @@
 //! Asks Windmill about the token that a request brings, and decides whether the request is a run of the configured
 //! backup, before it enters the queue.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crate::backup::workspaces;
 use crate::model::{Code, TokenUser};
 use crate::request::{RequestError, SyncRequest};
 use crate::service::Service;
+use crate::util::deadline::wait_while;
 
 /// The most simultaneous questions. Each holds a thread and a connection to Windmill, and anyone on the network can
 /// cause one.
@@ -15,80 +16,68 @@ const QUESTIONS_MAX: usize = 4;
 /// The longest wait of a request before it may ask. A question takes milliseconds, or seconds if Windmill is slow.
 const QUESTION_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Counts the questions that are being asked.
+/// Limits the questions that are asked at once: each holds one of these locks.
 #[derive(Default)]
-pub struct TokenCheck {
-    asking: Mutex<usize>,
-    ended: Condvar,
-}
-
-/// The permission to ask, until this is dropped.
-pub struct Question<'a>(&'a TokenCheck);
+pub struct TokenCheck([Mutex<()>; QUESTIONS_MAX]);
 
 impl TokenCheck {
-    /// Waits until Windmill may be asked.
+    /// Waits until Windmill may be asked, for as long as the result is held.
     ///
     /// # Errors
     /// [`Code::TooManyRequests`] if other requests keep asking for too long.
-    pub fn begin(&self) -> Result<Question<'_>, RequestError> {
-        let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.ended.wait_timeout_while(asking, QUESTION_WAIT_MAX, |asking| *asking >= QUESTIONS_MAX);
-        let (mut asking, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() {
-            let message = "too many requests bring a Windmill token at once".to_owned();
-            return Err(RequestError { code: Code::TooManyRequests, message });
-        }
-        *asking += 1;
-        Ok(Question(self))
+    pub fn begin(&self) -> Result<MutexGuard<'_, ()>, RequestError> {
+        let mut free = None;
+        wait_while(QUESTION_WAIT_MAX, || {
+            free = self.0.iter().find_map(|lock| match lock.try_lock() {
+                Err(TryLockError::WouldBlock) => None,
+                // A question that panicked is over.
+                Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
+                Ok(guard) => Some(guard),
+            });
+            free.is_none()
+        });
+        let message = "too many requests bring a Windmill token at once";
+        free.ok_or_else(|| RequestError { code: Code::TooManyRequests, message: message.to_owned() })
     }
 }
 
-impl Drop for Question<'_> {
-    fn drop(&mut self) {
-        *self.0.asking.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.ended.notify_one();
+/// Asks Windmill who the user of the request's token is. If the last backup had the token of another user, and none of
+/// the two users is an admin, the request of a trusted sender becomes a run that does not count for the configured
+/// backup.
+///
+/// # Errors
+/// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] if the token may see less than the token of the last
+/// backup.
+pub fn admit(request: &mut SyncRequest, service: &Service) -> Result<(), RequestError> {
+    let Service { config, recorder, cancel, .. } = service;
+    let user = workspaces::token_user(config, request, cancel)?;
+    if !request.configured {
+        return Ok(());
     }
-}
-
-impl Question<'_> {
-    /// Asks Windmill who the user of the request's token is. If the last backup had the token of another user, and none
-    /// of the two users is an admin, the request of a trusted sender becomes a run that does not count for the
-    /// configured backup.
-    ///
-    /// # Errors
-    /// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] if the token may see less than the token of the
-    /// last backup.
-    pub fn admit(&self, request: &mut SyncRequest, service: &Service) -> Result<(), RequestError> {
-        let Service { config, recorder, cancel, .. } = service;
-        let user = workspaces::token_user(config, request, cancel)?;
-        if !request.configured {
-            return Ok(());
-        }
-        let workspace = request.workspace.as_str();
-        let last = recorder.history.token_user(workspace, &request.destination());
-        let Err((code, last)) = compare(&user, last.as_ref()) else { return Ok(()) };
-        if code == Code::LostRights && request.flags.allow_lost_rights {
-            return Ok(());
-        }
-        if code == Code::Forbidden && config.api_token.is_some() {
-            request.configured = false;
-            return Ok(());
-        }
-        let message = format!(
-            "the token is not an admin's of workspace `{workspace}` (its user is `{}`), and {last}: what this user may \
-             not see would be deleted from the backup; use a token of an admin of the workspace",
-            user.name
-        );
-        Err(RequestError { code, message })
+    let workspace = request.workspace.as_str();
+    let last = recorder.history.token_user(workspace, &request.destination());
+    let Err((code, last)) = compare(&user, last.as_ref()) else { return Ok(()) };
+    if code == Code::LostRights && request.flags.allow_lost_rights {
+        return Ok(());
     }
+    if code == Code::Forbidden && config.api_token.is_some() {
+        request.configured = false;
+        return Ok(());
+    }
+    let message = format!(
+        "the token is not an admin's of workspace `{workspace}` (its user is `{}`), and {last}: what this user may not \
+         see would be deleted from the backup; use a token of an admin of the workspace",
+        user.name
+    );
+    Err(RequestError { code, message })
 }
 
 /// Whether a token of `user` may make the configured backup, if the last backup had a token of `last`. If the last user
 /// is not known (a new volume, or a history of an earlier version), any token may. The error says why not.
 fn compare(user: &TokenUser, last: Option<&TokenUser>) -> Result<(), (Code, &'static str)> {
     match last {
-        _ if user.admin => Ok(()),
         None => Ok(()),
+        _ if user.admin => Ok(()),
         Some(last) if last.admin => Err((Code::LostRights, "that of the last backup was")),
         Some(last) if last.name == user.name => Ok(()),
         Some(_) => Err((Code::Forbidden, "the last backup is another user's")),

@@ -10,8 +10,9 @@ use std::sync::LazyLock;
 use miniserde::json::{self, Value};
 use windmill_git_sync::config::{Config, Environment, Options, Required};
 use windmill_git_sync::http::request::{
-    BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, Refusal, TARGET_BYTES_MAX, parse_head,
+    BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, TARGET_BYTES_MAX, parse_head,
 };
+use windmill_git_sync::http::response::Response;
 use windmill_git_sync::model::git_credentials::GitCredentials;
 use windmill_git_sync::request::{Draft, RequestError, SyncRequest, Target};
 use windmill_git_sync::util::secret::Secret;
@@ -37,8 +38,8 @@ pub fn head_is_read_in_one_way(bytes: &[u8]) {
             check_rewriting(&head);
             check_silence(&head);
         }
-        Err(Refusal { status, message }) => {
-            assert!([400, 411, 413, 414, 415, 417, 431, 501, 505].contains(&status), "{status}: {message}");
+        Err(refusal) => {
+            assert!([400, 411, 413, 414, 415, 417, 431, 501, 505].contains(&refusal.status), "{refusal:?}");
         }
     }
 }
@@ -52,7 +53,7 @@ fn lengths_to_look_at(bytes: usize) -> impl Iterator<Item = usize> {
 #[derive(Debug, PartialEq)]
 enum Verdict {
     Incomplete,
-    Refused(u16, &'static str),
+    Refused(Response),
     Complete(usize, Vec<String>),
 }
 
@@ -61,7 +62,7 @@ impl Verdict {
         match parse_head(bytes) {
             Ok(None) => Self::Incomplete,
             Ok(Some((head, bytes_used))) => Self::Complete(bytes_used, fields_of(&head)),
-            Err(refusal) => Self::Refused(refusal.status, refusal.message),
+            Err(refusal) => Self::Refused(refusal),
         }
     }
 }

@@ -515,7 +515,7 @@ impl Handler for Routes {
         if !is_open && !head.bearer_token().is_some_and(|token| Secret::new("t0ken").matches(token)) {
             return Some(Response::unauthorized("Bearer"));
         }
-        head.require_json().err().map(|refusal| Response::from(&refusal))
+        head.require_json().err()
     }
 
     fn handle(&self, head: &Head, body: Vec<u8>, _caller: &Caller) -> Response {
@@ -533,7 +533,8 @@ struct Listener {
 
 impl Listener {
     fn start(limits: Limits) -> Self {
-        let server = Server::bind("127.0.0.1:0").unwrap().with_limits(limits);
+        let mut server = Server::bind("127.0.0.1:0").unwrap();
+        server.limits = limits;
         let (address, stop) = (server.local_addr().unwrap(), server.stop_handle());
         let serving = std::thread::spawn(move || server.run(Arc::new(Routes)));
         Self { address, stop, serving }

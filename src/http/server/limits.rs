@@ -114,8 +114,8 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(limits: Limits, handler: Arc<dyn Handler>) -> Self {
-        Self { list: Mutex::default(), is_stopped: AtomicBool::new(false), limits, handler }
+    pub(super) fn new(limits: Limits, handler: Arc<dyn Handler>) -> Arc<Self> {
+        Arc::new(Self { list: Mutex::default(), is_stopped: AtomicBool::default(), limits, handler })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {

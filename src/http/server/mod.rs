@@ -52,7 +52,8 @@ pub struct Server {
     listener: TcpListener,
     stopped: PipeReader,
     stop: Stop,
-    limits: Limits,
+    /// The limits of its connections.
+    pub limits: Limits,
 }
 
 /// Stops a [`Server`] from accepting connections, from any thread, any number of times.
@@ -88,11 +89,6 @@ impl Server {
             .map_err(|error: io::Error| io::Error::new(error.kind(), format!("cannot listen on `{address}`: {error}")))
     }
 
-    /// Returns the server with other limits.
-    pub fn with_limits(self, limits: Limits) -> Self {
-        Self { limits, ..self }
-    }
-
     /// Returns the address on which it listens, with the port that the system chose for `:0`.
     ///
     /// # Errors
@@ -110,7 +106,7 @@ impl Server {
     /// Serves until it is stopped. Returns as soon as the listening socket is closed. Clients that are still sending a
     /// request then get a 503 answer. [`Draining`] waits for the answers that are being made.
     pub fn run(self, handler: Arc<dyn Handler>) -> Draining {
-        let slots = Arc::new(Slots::new(self.limits, handler));
+        let slots = Slots::new(self.limits, handler);
         sockets::accept_until_stopped(&self.listener, &self.stopped, |stream, peer| {
             admit(&Arc::new(Connection { stream, peer }), &slots);
         });
@@ -160,7 +156,7 @@ fn admit(connection: &Arc<Connection>, slots: &Arc<Slots>) {
 fn reject(connection: &Connection, slots: &Slots, code: Code) {
     let response = unavailable(code);
     slots.handler.answered(None, response.status);
-    connection.send_at_once(&response, None);
+    connection.send_at_once(response, None);
     log::debug!("{} was refused: {}", connection.peer, code.as_str());
 }
 

@@ -120,7 +120,7 @@ fn patient() -> Limits {
 }
 
 fn start(limits: Limits) -> Fixture {
-    let server = Server::bind("127.0.0.1:0").unwrap().with_limits(limits);
+    let server = Server { limits, ..Server::bind("127.0.0.1:0").unwrap() };
     let (address, stop, gate) = (server.local_addr().unwrap(), server.stop_handle(), Arc::<Gate>::default());
     let handler = Arc::clone(&gate);
     let serving = Some(thread::spawn(move || server.run(handler)));

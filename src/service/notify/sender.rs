@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ureq::Error;
+
 use crate::config::{Config, SecretSource};
 use crate::model::Code;
 use crate::net::ca_bundle;
 use crate::net::http_client;
 use crate::service::history::History;
 use crate::service::notify::message::{self, Notice, Subject};
-use crate::util::Secret;
 use crate::util::deadline::wait_while;
 
 /// The most notices of an address, including the one that is being sent. More accumulate only if it does not answer for
@@ -179,18 +180,9 @@ impl Target {
 
     /// Returns whether the address accepted the notice.
     fn send(&self, notice: &Notice) -> bool {
-        // A CA bundle that cannot be used is reported as such, not as an untrusted server.
-        let checked = ca_bundle::bundle(&self.environment).and_then(|_| self.source.read());
-        let address = match checked {
-            Ok(address) => address,
-            Err(message) => {
-                log::error!("cannot send a notice: {message}");
-                return false;
-            }
-        };
         let (setting, run_id) = (self.setting, &notice.result.run_id);
         let mut pauses = PAUSES.into_iter();
-        while let Err((is_passing, why)) = self.attempt(&address, notice) {
+        while let Err((is_passing, why)) = self.attempt(notice) {
             let Some(pause) = pauses.next().filter(|_| is_passing) else {
                 log::error!("{setting}: cannot send the notice of run {run_id}: {why}");
                 return false;
@@ -204,7 +196,10 @@ impl Target {
     }
 
     /// Sends the notice once. The error says whether another attempt may help, and why this one failed.
-    fn attempt(&self, address: &Secret, notice: &Notice) -> Result<(), (bool, String)> {
+    fn attempt(&self, notice: &Notice) -> Result<(), (bool, String)> {
+        // A CA bundle that cannot be used is reported as such, not as an untrusted server.
+        let address = ca_bundle::bundle(&self.environment).and_then(|_| self.source.read());
+        let address = address.map_err(|why| (false, why))?;
         let url = match self.channel {
             Channel::Heartbeat => message::heartbeat_url(address.expose(), notice.result.code),
             _ => address.expose().to_owned(),
@@ -226,18 +221,16 @@ impl Target {
             Ok(status) => return Err((http_client::is_passing(status), format!("it answered {status}"))),
             Err(error) => error,
         };
-        let is_large = matches!(error, ureq::Error::LargeResponseHeader(..));
         let why = match &error {
             // Only these texts are used: others may contain a part of the address.
-            ureq::Error::Io(_)
-            | ureq::Error::ConnectProxyFailed(_)
-            | ureq::Error::HostNotFound
-            | ureq::Error::ConnectionFailed => &error.to_string(),
-            ureq::Error::Timeout(_) => "it did not answer in time",
-            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => "it answered, but not as HTTP",
+            Error::Io(_) | Error::ConnectProxyFailed(_) | Error::HostNotFound | Error::ConnectionFailed => {
+                &error.to_string()
+            }
+            Error::Timeout(_) => "it did not answer in time",
+            Error::Protocol(_) | Error::LargeResponseHeader(..) => "it answered, but not as HTTP",
             _ => "it is not a valid address",
         };
-        Err((is_large || http_client::is_passing_error(&error), why.to_owned()))
+        Err((http_client::is_passing_error(&error), why.to_owned()))
     }
 }
 
@@ -248,6 +241,7 @@ mod tests {
     use super::*;
     use crate::model::SyncResult;
     use crate::service::history::Record;
+    use crate::util::Secret;
 
     /// Returns a target that is sending notice 0, so that all others wait.
     fn busy(channel: Channel) -> Arc<Target> {
