@@ -27,12 +27,13 @@ impl BackupError {
         Self { code, message: message.into(), retry: Retry::Never }
     }
 
-    /// Adds the message to the error of a run that was ended. Only the caller knows what the run was doing.
-    pub fn explained(self, why: impl FnOnce(Expired) -> String) -> Self {
+    /// Adds the message to the error of a run that was ended: the one for a timeout, or the one for a process that is
+    /// ending. Only the caller knows what the run was doing.
+    pub fn explained(self, timed_out: String, cancelled: String) -> Self {
         let message = match self.code {
             _ if !self.message.is_empty() => return self,
-            Code::ShuttingDown => why(Expired::Cancelled),
-            _ => why(Expired::TimedOut),
+            Code::ShuttingDown => cancelled,
+            _ => timed_out,
         };
         Self { message, ..self }
     }

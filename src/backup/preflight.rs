@@ -25,7 +25,7 @@ use crate::net::ca_bundle;
 use crate::process::run;
 use crate::process::run_env::RunEnv;
 use crate::request;
-use crate::util::{CancelToken, Deadline, Expired, Redactor, Secret, files, percent, volume};
+use crate::util::{CancelToken, Deadline, Redactor, Secret, files, percent, volume};
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
 
@@ -280,10 +280,8 @@ impl Check<'_> {
             _ => ("Windmill", Code::WindmillUnreachable),
         };
         let code = if error.message.is_empty() { expired_code } else { error.code };
-        let error = error.explained(|expired| match expired {
-            Expired::TimedOut => format!("{what} did not answer in time"),
-            Expired::Cancelled => format!("{what} did not answer before the check was ended"),
-        });
+        let timed_out = format!("{what} did not answer in time");
+        let error = error.explained(timed_out, format!("{what} did not answer before the check was ended"));
         self.fail(name, code, error.message);
         None
     }
@@ -350,16 +348,13 @@ impl Check<'_> {
         let run_env = private.open(config, self.deadline.clone(), self.redactor.clone());
         let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
         let run_env = self.passed("data_dir", run_env)?;
-        let (folder, space) = (config.data_dir.display(), volume::space(run_env.run_dir.path()));
-        match (run_env.run_dir.volume.check(), space.map(|(_, free)| free >> 20)) {
-            (Err(error), _) => self.fail("data_dir", Code::ConfigInvalid, error),
-            (Ok(()), Some(free @ ..FREE_MB_MIN)) => {
-                self.fail("data_dir", Code::ConfigInvalid, format_args!("{folder} has {free} MB left"));
-            }
-            (Ok(()), Some(free)) => {
-                self.ok("data_dir", format_args!("{folder} can be written, and has {free} MB left"));
-            }
-            (Ok(()), None) => self.ok("data_dir", format_args!("{folder} can be written")),
+        let free = volume::space(run_env.run_dir.path()).map(|(_, free)| free >> 20);
+        let left = free.map_or_else(String::new, |free| format!(", and has {free} MB left"));
+        let found = format!("{} can be written{left}", config.data_dir.display());
+        match run_env.run_dir.volume.check() {
+            Err(error) => self.fail("data_dir", Code::ConfigInvalid, error),
+            Ok(()) if free.is_some_and(|free| free < FREE_MB_MIN) => self.fail("data_dir", Code::ConfigInvalid, found),
+            Ok(()) => self.ok("data_dir", found),
         }
         Some(run_env)
     }
@@ -377,39 +372,39 @@ impl Check<'_> {
         let is_ssh = self.config.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
         let ssh = is_ssh.then_some(("ssh", "-V", "OpenSSH_", &[][..]));
         let mut are_usable = true;
-        for (name, option, prefix, version_min) in
+        for (name, option, prefix, least) in
             [("git", "--version", "git version ", GIT_VERSION_MIN)].into_iter().chain(ssh)
         {
-            let why = match run_env.version(name, option, prefix) {
-                Ok((version, _)) if is_older(&version, version_min) => version + ", which is too old",
-                Ok((version, _)) => {
-                    self.ok(name, version);
-                    continue;
+            let found = run_env.version(name, option, prefix);
+            let is_old = found.as_ref().is_ok_and(|(version, _)| is_older(version, least));
+            match found {
+                Ok((version, _)) if !is_old => self.ok(name, version),
+                found => {
+                    let why = found.map_or_else(|why| why, |(version, _)| version + ", which is too old");
+                    self.fail(name, Code::GitFailed, why);
+                    are_usable = false;
                 }
-                Err(why) => why,
-            };
-            self.fail(name, Code::GitFailed, why);
-            are_usable = false;
+            }
         }
         are_usable
     }
 
     /// Checks Windmill. Returns the workspaces to back up, as far as they are known.
     fn windmill(&mut self, secrets: &Secrets, scratch: Option<&Path>) -> Vec<WorkspaceId> {
-        let (config, token, headers) = (self.config, secrets.windmill.as_ref(), &secrets.headers);
+        let (config, deadline, headers) = (self.config, self.deadline.clone(), &secrets.headers);
         let listed = match &config.workspaces {
             Workspaces::Listed(listed) => listed.clone(),
             Workspaces::All => Vec::new(),
         };
-        let Some(first) = listed.first().cloned().or_else(|| WorkspaceId::parse(ADMINS).ok()) else { return listed };
-        let (nothing, deadline) = (Secret::new(""), self.deadline.clone());
         let windmill = |workspace, token| {
             Windmill::new(&config.base_url, workspace, token, headers, &deadline, &config.tool_environment)
         };
-        let greeting = windmill(&first, token.unwrap_or(&nothing)).greet();
+        // The version is not asked for in a workspace, and needs no token.
+        let (Ok(any), nothing) = (WorkspaceId::parse(ADMINS), Secret::new("")) else { return listed };
+        let greeting = windmill(&any, secrets.windmill.as_ref().unwrap_or(&nothing)).greet();
         let Some(greeting) = self.passed("windmill", greeting) else { return listed };
         self.greeting(&greeting);
-        let Some(token) = token else { return listed };
+        let Some(token) = &secrets.windmill else { return listed };
         let workspaces = if config.workspaces == Workspaces::All { self.all_workspaces(token) } else { listed };
         for workspace in &workspaces {
             let before = self.findings.len();
@@ -442,22 +437,14 @@ impl Check<'_> {
     }
 
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
-        let config = self.config;
-        let seen = workspaces::ask(config, token, self.deadline.cancel_token());
-        let Some(Seen { listed, forks }) = self.passed("workspaces", seen) else { return Vec::new() };
-        let (mut all, mut unnameable) = (Vec::new(), Sample::default());
-        for id in listed {
-            match config.branch_for(&id).err().or_else(|| config.subdir_for(&id).err()) {
-                None => all.push(id),
-                Some(error) => unnameable.add(format!("{id} ({error})").as_bytes()),
-            }
-        }
-        let names: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
+        let seen = workspaces::ask(self.config, token, self.deadline.cancel_token());
+        let Some(Seen { listed, warnings }) = self.passed("workspaces", seen) else { return Vec::new() };
+        let names: Vec<_> = listed.iter().map(WorkspaceId::as_str).collect();
         self.ok("workspaces", format_args!("* stands for {}", names.join(", ")));
-        for warning in workspaces::list_warnings(&forks, &unnameable) {
+        for warning in warnings {
             self.warn("workspaces", warning, "change GIT_BRANCH, or set GIT_SUBDIR={workspace} in its place");
         }
-        all
+        listed
     }
 
     fn workspace(&mut self, windmill: &Windmill<'_>, scratch: Option<&Path>) {

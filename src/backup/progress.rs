@@ -26,15 +26,7 @@ pub enum Step {
 impl Step {
     /// Returns the step's name in messages and metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Fetch => "fetch",
-            Self::Probe => "probe",
-            Self::Pull => "pull",
-            Self::Commit => "commit",
-            Self::Push => "push",
-            Self::Restore => "restore",
-        }
+        ["queue", "fetch", "probe", "pull", "commit", "push", "restore"][self as usize]
     }
 }
 

@@ -1,16 +1,16 @@
 //! The context of one run: its request, its lock, the environment of its programs, its steps and their attempts.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::backup::error::BackupError;
+use crate::backup::error::{self, BackupError};
 use crate::backup::paths::{self, lock_path};
 use crate::backup::progress::{Event, Step};
 use crate::config::Config;
 use crate::git::checkout_cache;
-use crate::git::object::ObjectId;
 use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, RemoteState};
@@ -19,14 +19,9 @@ use crate::net::ca_bundle;
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::request::SyncRequest;
-use crate::util::{
-    CancelToken, Deadline, Expired, Redactor, Retry, RunDir, Secret, Volume, files, hash, logging, redact, retry,
-};
+use crate::util::{CancelToken, Deadline, Redactor, RunDir, Secret, Volume, files, hash, logging, redact, retry};
 use crate::windmill::api::{Account, Windmill};
 use crate::windmill::snapshot::Snapshot;
-
-/// After this time, a failed request for the workspace's key is not repeated.
-const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What a run gets from the process that it runs in.
 pub struct Env<'a> {
@@ -76,14 +71,24 @@ pub fn new_run_id() -> String {
     hash::short_name(&format!("{now} {random} {}", COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// Returns the environment of the programs of a run, which keeps their CA bundle in `run_dir`.
+/// Makes the folder of a run, removes what killed runs left in theirs, and prepares the environment of the run's
+/// programs. `lock` is the lock on the folder.
 ///
 /// # Errors
 /// [`Code::ConfigInvalid`] if `CA_BUNDLE_FILE` cannot be used; an error of the disk.
-pub(super) fn tool_environment(config: &Config, run_dir: &RunDir) -> Result<Vec<(String, String)>, BackupError> {
+pub(super) fn open(
+    config: &Config,
+    lock: Lock,
+    folder: PathBuf,
+    deadline: Deadline,
+    redactor: Redactor,
+) -> Result<RunEnv, BackupError> {
+    let run_dir = RunDir::new(folder)?;
+    paths::remove_leftovers(config);
     let own = ca_bundle::bundle(&config.tool_environment);
     let own = own.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
-    Ok(ca_bundle::for_run(&config.tool_environment, &own, run_dir)?)
+    let environment = ca_bundle::for_run(&config.tool_environment, &own, &run_dir)?;
+    Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
 }
 
 /// Returns the warning about a remote whose HEAD names a branch that does not exist.
@@ -118,20 +123,6 @@ fn log_end(result: &SyncResult, steps: &[(Step, Duration)]) {
     );
 }
 
-/// How a run ended.
-pub struct Outcome {
-    /// The result code.
-    pub code: Code,
-    /// The same in words.
-    pub message: String,
-    /// The commit that the branch holds, if it is known.
-    pub commit: Option<ObjectId>,
-    /// What was changed.
-    pub changed: Changed,
-    /// The items that could not be backed up.
-    pub left_out: Vec<LeftOut>,
-}
-
 /// A request, and the process that it runs in.
 #[derive(Clone, Copy)]
 pub struct RunContext<'a> {
@@ -142,37 +133,39 @@ pub struct RunContext<'a> {
 }
 
 impl RunContext<'_> {
-    /// Returns the result of the run that began at `started`, and logs it with its warnings.
-    pub fn conclude(
+    /// Does the `work` of a run, and returns its completed result. `work` gets the warnings, and sets what is special
+    /// about its result. A panic is an internal error. `task` describes the run in the log.
+    pub fn report(
         &self,
         run_id: &str,
-        started: Instant,
-        ended: Result<Outcome, BackupError>,
-        mut warnings: Warnings,
+        task: fmt::Arguments<'_>,
+        work: impl FnOnce(&mut Warnings) -> Result<SyncResult, BackupError>,
     ) -> SyncResult {
-        let ended = ended.map_err(|fault| self.in_last_step(fault));
-        let Outcome { code, message, commit, changed, left_out } = ended.unwrap_or_else(|fault| Outcome {
-            code: fault.code,
+        let (started, SyncRequest { workspace, remote, branch, .. }) = (Instant::now(), self.request);
+        let _scope = logging::run_scope(run_id, workspace.as_str());
+        log::info!("run {run_id}: {task}");
+        let mut warnings = Warnings::default();
+        let ended = error::catch_panic(|| work(&mut warnings)).unwrap_or_else(|error| {
+            let error = self.in_last_step(error);
             // The last line of defence: the output of each tool was already redacted when it was read.
-            message: Redactor::new(&self.request.secrets()).redact(&self.failure_message(&fault, run_id)),
-            commit: None,
-            changed: Changed::default(),
-            left_out: Vec::new(),
+            let message = Redactor::new(&self.request.secrets()).redact(&self.failure_message(&error, run_id));
+            SyncResult { code: error.code, message, ..SyncResult::default() }
         });
         let Notes { token_user, items, steps, head_is_missing, .. } = std::mem::take(&mut *self.env.notes());
         if head_is_missing {
-            warnings.add(missing_head(&self.request.remote, &self.request.branch));
+            warnings.add(missing_head(remote, branch));
         }
-        let (workspace, branch) = (self.request.workspace.to_string(), self.request.branch.to_string());
         let result = SyncResult {
-            commit: commit.map(|commit| commit.to_string()),
-            changed,
+            message: redact::visible(&ended.message),
+            run_id: run_id.to_owned(),
+            workspace: workspace.to_string(),
+            branch: branch.to_string(),
             warnings: warnings.list().iter().map(|warning| redact::visible(warning)).collect(),
-            left_out: LeftOut::first_of(left_out),
+            left_out: LeftOut::first_of(ended.left_out),
             items,
             token_user,
             duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            ..SyncResult::bare(code, redact::visible(&message), run_id.to_owned(), workspace, branch)
+            ..ended
         };
         log_end(&result, &steps);
         result
@@ -214,17 +207,11 @@ impl RunContext<'_> {
 
     /// Explains the error of a run that was ended in this step.
     pub fn in_step(&self, step: Step, error: BackupError) -> BackupError {
-        error.explained(|expired| {
-            let why = match expired {
-                Expired::TimedOut => {
-                    format!("it took longer than SYNC_TIMEOUT ({} s)", self.env.config.sync_timeout.as_secs())
-                }
-                Expired::Cancelled => "the service is shutting down".to_owned(),
-            };
-            let SyncRequest { flags, workspace, .. } = self.request;
-            let (noun, step) = (flags.purpose.noun(), step.as_str());
-            format!("the {noun} of workspace `{workspace}` was ended in step `{step}`: {why}")
-        })
+        let SyncRequest { flags, workspace, .. } = self.request;
+        let (noun, step, limit) = (flags.purpose.noun(), step.as_str(), self.env.config.sync_timeout.as_secs());
+        let what = format!("the {noun} of workspace `{workspace}` was ended in step `{step}`");
+        let timed_out = format!("{what}: it took longer than SYNC_TIMEOUT ({limit} s)");
+        error.explained(timed_out, format!("{what}: the service is shutting down"))
     }
 
     /// Explains the error of a run that was ended in its last step.
@@ -254,7 +241,10 @@ impl RunContext<'_> {
         let (windmill, is_default) = (self.windmill(run_env), self.request.workspace_is_default);
         let account = retry::patiently(&run_env.deadline, || windmill.account(is_default).map_err(BackupError::from));
         // The remote is asked at the same time, in another step.
-        account.map_err(|error| self.in_step(Step::Probe, error))
+        let account = account.map_err(|error| self.in_step(Step::Probe, error))?;
+        let name = account.user.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
+        self.env.notes().token_user = Some(TokenUser { name, admin: account.is_admin });
+        Ok(account)
     }
 
     /// Exports the workspace from Windmill into the folder of the run.
@@ -274,14 +264,8 @@ impl RunContext<'_> {
     /// # Errors
     /// [`BackupError`] if there is no answer, or if a temporary error of the server persists.
     pub fn key(&self, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
-        let (begun, windmill) = (Instant::now(), self.windmill(run_env));
-        retry::patiently(&run_env.deadline, || {
-            windmill.key().map_err(|error| {
-                let error = BackupError::from(error);
-                // A server that hangs is not asked again, since a commit can do without the key.
-                if begun.elapsed() > KEY_TIME_MAX { BackupError { retry: Retry::Never, ..error } } else { error }
-            })
-        })
+        let windmill = self.windmill(run_env);
+        retry::patiently(&run_env.deadline, || windmill.key().map_err(BackupError::from))
     }
 
     /// Records whether a clone of the remote checks out a branch that exists.
@@ -290,13 +274,6 @@ impl RunContext<'_> {
         let is_one_branch = !self.env.config.branch.contains(names::WORKSPACE_MARK);
         self.env.notes().head_is_missing =
             self.request.configured && is_one_branch && state.tip.is_some() && !state.has_head;
-    }
-
-    /// Records the user of the token.
-    pub fn note_token_user(&self, account: &Account) {
-        let name = account.user.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
-        let user = TokenUser { name, admin: account.is_admin };
-        self.env.notes().token_user = Some(user);
     }
 
     /// Warns if the token is not an admin's, since Windmill may not show it everything.
@@ -354,16 +331,9 @@ impl RunContext<'_> {
     pub fn enter(&self) -> Result<RunEnv, BackupError> {
         let (request, config) = (self.request, self.env.config);
         let lock = self.wait_for_turn()?;
-        let run_dir = RunDir::new(paths::run_folder(config, request))?;
-        paths::remove_leftovers(config);
-        let environment = tool_environment(config, &run_dir)?;
-        Ok(RunEnv {
-            run_dir,
-            deadline: Deadline::after(config.sync_timeout, self.env.cancel),
-            redactor: Redactor::new(request.secrets().iter().chain(&config.proxy_secrets())),
-            environment,
-            lock,
-        })
+        let deadline = Deadline::after(config.sync_timeout, self.env.cancel);
+        let redactor = Redactor::new(request.secrets().iter().chain(&config.proxy_secrets()));
+        open(config, lock, paths::run_folder(config, request), deadline, redactor)
     }
 
     /// Returns the folder of the checkout that is kept for this backup. It may not exist.

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use ::log::LevelFilter;
+use miniserde::json;
 
 use super::args::Log as Arguments;
 use super::{config, own_program, parsed, patterns, print, start};
@@ -21,7 +22,7 @@ pub(super) fn log(arguments: &Arguments, environment: &Environment) -> Result<u8
     let config = config(&arguments.settings(), environment, Required::Git, faults)?;
     let cancel = start(&config, environment, LevelFilter::Warn);
     let log = log::run(&config, &own_program(), &cancel, &options)?;
-    print(if arguments.json { log.to_json() } else { table(&log, SystemTime::now()) }.trim_end());
+    print(if arguments.json { json::to_string(&log) } else { table(&log, SystemTime::now()) }.trim_end());
     Ok(0)
 }
 

@@ -143,7 +143,7 @@ fn command(
         notes: Mutex::default(),
     };
     let draft = Draft::from_config(&config, flags);
-    let asked = recorder.requests(&draft, &config, &cancel).map_err(BackupError::from);
+    let asked = recorder.requests(&draft, &config, &cancel);
     let code = asked.and_then(|asked| work(&asked, &env, &recorder));
     // The result is printed before the notices are sent.
     let code = code.map_or_else(|error| refuse(&error), Code::exit_code);

@@ -4,9 +4,10 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::backup::error::BackupError;
 use crate::backup::workspaces;
 use crate::model::{Code, TokenUser};
-use crate::request::{RequestError, SyncRequest};
+use crate::request::SyncRequest;
 use crate::service::Service;
 
 /// The most simultaneous questions. Each holds a thread and a connection to Windmill, and anyone on the network can
@@ -30,13 +31,13 @@ impl TokenCheck {
     ///
     /// # Errors
     /// [`Code::TooManyRequests`] if other requests keep asking for too long.
-    pub fn begin(&self) -> Result<Question<'_>, RequestError> {
+    pub fn begin(&self) -> Result<Question<'_>, BackupError> {
         let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.ended.wait_timeout_while(asking, QUESTION_WAIT_MAX, |asking| *asking >= QUESTIONS_MAX);
         let (mut asking, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         if waited.timed_out() {
             let message = "too many requests bring a Windmill token at once".to_owned();
-            return Err(RequestError { code: Code::TooManyRequests, message });
+            return Err(BackupError::new(Code::TooManyRequests, message));
         }
         *asking += 1;
         Ok(Question(self))
@@ -58,7 +59,7 @@ impl Question<'_> {
     /// # Errors
     /// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] if the token may see less than the token of the
     /// last backup.
-    pub fn admit(&self, request: &mut SyncRequest, service: &Service) -> Result<(), RequestError> {
+    pub fn admit(&self, request: &mut SyncRequest, service: &Service) -> Result<(), BackupError> {
         let Service { config, recorder, cancel, .. } = service;
         let user = workspaces::token_user(config, request, cancel)?;
         if !request.configured {
@@ -79,7 +80,7 @@ impl Question<'_> {
              not see would be deleted from the backup; use a token of an admin of the workspace",
             user.name
         );
-        Err(RequestError { code, message })
+        Err(BackupError::new(code, message))
     }
 }
 

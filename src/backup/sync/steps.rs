@@ -130,7 +130,6 @@ impl<'a> LiveSteps<'a> {
             );
             Ok((fetched?, (wmill, account?)))
         })?;
-        run.note_token_user(&account);
         guards::refuse_lost_rights(*run, &account)?;
         run.warn_about_access(&account, warnings);
         run.warn_about_choice(&account, warnings);
