@@ -8,7 +8,7 @@ use crate::backup::private_run::{self, Place};
 use crate::backup::run_context::new_run_id;
 use crate::config::Config;
 use crate::model::{Code, SyncResult};
-use crate::util::{CancelToken, Secret};
+use crate::util::{CancelToken, Secret, time};
 use crate::windmill::api::{KEY_TRAILER, fingerprint};
 
 /// The trailer that names the workspace of a commit.
@@ -41,5 +41,5 @@ pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secr
     };
     let code = if is_held { Code::Unchanged } else { Code::Differs };
     let result = SyncResult::bare(code, message, new_run_id(), workspace.to_string(), branch.to_string());
-    Ok(SyncResult { duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), ..result })
+    Ok(SyncResult { duration_ms: time::millis(started.elapsed()), ..result })
 }

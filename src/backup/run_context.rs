@@ -14,12 +14,12 @@ use crate::git::checkout_cache;
 use crate::git::signing;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, RemoteState};
-use crate::model::{BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names};
+use crate::model::{ADMINS, BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names};
 use crate::net::ca_bundle;
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::request::SyncRequest;
-use crate::util::{CancelToken, Deadline, Redactor, RunDir, Secret, Volume, files, hash, logging, redact, retry};
+use crate::util::{CancelToken, Deadline, Redactor, RunDir, Secret, files, hash, logging, redact, retry, time};
 use crate::windmill::api::{Account, Windmill};
 use crate::windmill::snapshot::Snapshot;
 
@@ -45,8 +45,8 @@ pub type LastTokenUser<'a> = &'a (dyn Fn(&str, &str) -> Option<TokenUser> + Sync
 /// What a run finds out besides its result.
 #[derive(Default)]
 pub struct Notes {
-    /// The user of the token, if the run asked for it.
-    token_user: Option<TokenUser>,
+    /// What Windmill reports about the token, if the run asked for it.
+    account: Option<Account>,
     /// How many items Windmill exported, if the run asked for them.
     items: Option<usize>,
     /// The step that began last.
@@ -151,7 +151,11 @@ impl RunContext<'_> {
             let message = Redactor::new(&self.request.secrets()).redact(&self.failure_message(&error, run_id));
             SyncResult { code: error.code, message, ..SyncResult::default() }
         });
-        let Notes { token_user, items, steps, head_is_missing, .. } = std::mem::take(&mut *self.env.notes());
+        let Notes { account, items, steps, head_is_missing, .. } = std::mem::take(&mut *self.env.notes());
+        let token_user = account.map(|account| {
+            self.warn_about_token(&account, &mut warnings);
+            TokenUser { name: account.user.map(|(name, _)| name).unwrap_or_default(), admin: account.is_admin }
+        });
         if head_is_missing {
             warnings.add(missing_head(remote, branch));
         }
@@ -164,7 +168,7 @@ impl RunContext<'_> {
             left_out: LeftOut::first_of(ended.left_out),
             items,
             token_user,
-            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            duration_ms: time::millis(started.elapsed()),
             ..ended
         };
         log_end(&result, &steps);
@@ -196,10 +200,14 @@ impl RunContext<'_> {
     pub fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
         self.env.notes().step = Some(step);
         logging::set_step(step.as_str());
+        log::debug!("step {} begins", step.as_str());
         (self.env.progress)(Event::Started(step));
         let begun = Instant::now();
         let result = work()?;
         let took = begun.elapsed();
+        let duration_ms = time::millis(took);
+        let _scope = logging::scope(|fields| fields.duration_ms = Some(duration_ms));
+        log::debug!("step {} took {duration_ms} ms", step.as_str());
         self.env.notes().steps.push((step, took));
         (self.env.progress)(Event::Ended(step, took));
         Ok(result)
@@ -242,8 +250,7 @@ impl RunContext<'_> {
         let account = retry::patiently(&run_env.deadline, || windmill.account(is_default).map_err(BackupError::from));
         // The remote is asked at the same time, in another step.
         let account = account.map_err(|error| self.in_step(Step::Probe, error))?;
-        let name = account.user.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
-        self.env.notes().token_user = Some(TokenUser { name, admin: account.is_admin });
+        self.env.notes().account = Some(account.clone());
         Ok(account)
     }
 
@@ -276,13 +283,22 @@ impl RunContext<'_> {
             self.request.configured && is_one_branch && state.tip.is_some() && !state.has_head;
     }
 
-    /// Warns if the token is not an admin's, since Windmill may not show it everything.
-    pub fn warn_about_access(&self, account: &Account, warnings: &mut Warnings) {
+    /// Warns if the token is not an admin's, since Windmill may not show it everything; if `*` leaves workspaces out; and
+    /// if the workspace is only the default.
+    fn warn_about_token(&self, account: &Account, warnings: &mut Warnings) {
+        let SyncRequest { workspace, workspace_is_default, list_warnings, .. } = self.request;
         if !account.is_admin {
             warnings.add(format!(
-                "the token is not an admin's in workspace `{}`: what its user may not see is left out",
-                self.request.workspace
+                "the token is not an admin's in workspace `{workspace}`: what its user may not see is left out"
             ));
+        }
+        list_warnings.iter().for_each(|warning| warnings.add(warning.clone()));
+        if *workspace_is_default {
+            let seen = match &account.workspaces {
+                Some(seen) => format!("the token sees: {}", seen.join(", ")),
+                None => "the token may not tell which workspaces it sees".to_owned(),
+            };
+            warnings.add(format!("WINDMILL_WORKSPACE is not set, so `{ADMINS}` is where the backup is from; {seen}"));
         }
     }
 
@@ -299,20 +315,6 @@ impl RunContext<'_> {
         }
     }
 
-    /// Warns if `*` leaves workspaces out, or if the workspace is only the default.
-    pub fn warn_about_choice(&self, account: &Account, warnings: &mut Warnings) {
-        let SyncRequest { workspace, workspace_is_default, list_warnings, .. } = self.request;
-        list_warnings.iter().for_each(|warning| warnings.add(warning.clone()));
-        if *workspace_is_default {
-            let seen = match &account.workspaces {
-                Some(seen) => format!("the token sees: {}", seen.join(", ")),
-                None => "the token may not tell which workspaces it sees".to_owned(),
-            };
-            warnings
-                .add(format!("WINDMILL_WORKSPACE is not set, so `{workspace}` is where the backup is from; {seen}"));
-        }
-    }
-
     /// Waits for the lock of this run's backup.
     ///
     /// # Errors
@@ -321,7 +323,11 @@ impl RunContext<'_> {
         let path = lock_path(self.env.config, &self.request.backup_id());
         path.parent().map_or(Ok(()), files::create_folder)?;
         let deadline = Deadline::after(self.env.config.sync_timeout, self.env.cancel);
-        self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, &mut || (self.env.progress)(Event::Waits))?))
+        let on_busy = &mut || {
+            log::info!("waiting for another process that works on this workspace");
+            (self.env.progress)(Event::Waits);
+        };
+        self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, on_busy)?))
     }
 
     /// Waits for the lock of this run's backup, and prepares the environment of its programs.
@@ -356,10 +362,6 @@ impl RunContext<'_> {
         let (request, config) = (self.request, self.env.config);
         let folder = self.checkout_place();
         checkout_cache::open(&folder, request.configured, &|name| lock_path(config, name))?;
-        if let Err(error) = Volume::of(&folder).check() {
-            log::warn!("making the checkout again: {error}");
-            checkout_cache::discard(&folder)?;
-        }
         Ok(folder)
     }
 
@@ -385,8 +387,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if the disk fails, or the key cannot sign.
     pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
         let request = self.request;
-        let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(run_env, key)).transpose();
-        let signing_key = signing_key.map_err(|error| self.in_step(Step::Fetch, error.into()))?;
+        let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(run_env, key)).transpose()?;
         let site = git::RepositoryPaths {
             signing_key: signing_key.as_deref(),
             folder,

@@ -1,6 +1,7 @@
 //! The command `log`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ::log::LevelFilter;
@@ -20,7 +21,7 @@ pub(super) fn log(arguments: &Arguments, environment: &Environment) -> Result<u8
     let mut faults = Vec::new();
     let options = options(arguments, &mut faults);
     let config = config(&arguments.settings(), environment, Required::Git, faults)?;
-    let cancel = start(&config, environment, LevelFilter::Warn);
+    let cancel = start(&config, environment, LevelFilter::Warn, Duration::ZERO, &Arc::default());
     let log = log::run(&config, &own_program(), &cancel, &options)?;
     print(if arguments.json { json::to_string(&log) } else { table(&log, SystemTime::now()) }.trim_end());
     Ok(0)

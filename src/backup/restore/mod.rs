@@ -147,8 +147,6 @@ fn restore(
     let tip = tip::examine(source, &git, Some(commit.clone()))?;
     tip.plan.warnings.iter().for_each(|warning| report.warnings.add(warning.clone()));
     let account = target.step(Step::Probe, || target.account(&run_env))?;
-    target.warn_about_access(&account, &mut report.warnings);
-    source.warn_about_choice(&account, &mut report.warnings);
     let (git, commit, tip, key) = (&git, &commit, &tip, Key::default());
     RestoreRun { source, target, options, git, commit, tip, key, report }.run(&account)
 }

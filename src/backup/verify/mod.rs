@@ -82,12 +82,12 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<SyncResult, B
     let git = run.git(&run_env, &folder)?;
     let tip = run.step(Step::Fetch, || retry::patiently(&run_env.deadline, || tip::refresh(run, &git)))?;
     guards::refuse_the_key(run.env.config)?;
-    let (account, mut snapshot) =
-        run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(&run_env, &tip.plan.query)?)))?;
+    let mut snapshot = run.step(Step::Probe, || {
+        run.account(&run_env)?;
+        run.snapshot(&run_env, &tip.plan.query)
+    })?;
     tip.plan.warnings.iter().for_each(|warning| warnings.add(warning.clone()));
     run.warn_about_snapshot(&snapshot, warnings);
-    run.warn_about_access(&account, warnings);
-    run.warn_about_choice(&account, warnings);
     // What the last sync left out is left out here too.
     snapshot.leave_out_again(&last_sync::found(run))?;
     let commit = tip.commit.as_ref().map(|tip| with_time(&git, tip)).transpose()?;
