@@ -247,7 +247,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if Windmill does not answer or refuses.
     pub fn account(&self, run_env: &RunEnv) -> Result<Account, BackupError> {
         let (windmill, is_default) = (self.windmill(run_env), self.request.workspace_is_default);
-        let account = retry::patiently(&run_env.deadline, || windmill.account(is_default).map_err(BackupError::from));
+        let account = retry::patiently(&run_env.deadline, || windmill.account(is_default));
         // The remote is asked at the same time, in another step.
         let account = account.map_err(|error| self.in_step(Step::Probe, error))?;
         self.env.notes().account = Some(account.clone());
@@ -260,8 +260,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if Windmill does not answer or refuses, or the disk fails.
     pub fn snapshot(&self, run_env: &RunEnv, query: &str) -> Result<Snapshot, BackupError> {
         let (windmill, folder) = (self.windmill(run_env), run_env.run_dir.path().join("snapshot"));
-        let snapshot =
-            retry::patiently(&run_env.deadline, || windmill.snapshot(query, &folder).map_err(BackupError::from))?;
+        let snapshot = retry::patiently(&run_env.deadline, || windmill.snapshot(query, &folder))?;
         self.env.notes().items = Some(snapshot.items);
         Ok(snapshot)
     }
@@ -272,7 +271,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if there is no answer, or if a temporary error of the server persists.
     pub fn key(&self, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
         let windmill = self.windmill(run_env);
-        retry::patiently(&run_env.deadline, || windmill.key().map_err(BackupError::from))
+        retry::patiently(&run_env.deadline, || windmill.key())
     }
 
     /// Records whether a clone of the remote checks out a branch that exists.

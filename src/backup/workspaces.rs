@@ -8,7 +8,7 @@ use crate::git::tree_diff::Sample;
 use crate::model::{ADMINS, Code, FORK, TokenUser, WORKSPACE_MARK, WorkspaceId};
 use crate::request::{self, Draft, SyncRequest, Target};
 use crate::util::{CancelToken, Deadline, Secret, retry};
-use crate::windmill::api::{Windmill, WindmillError};
+use crate::windmill::api::Windmill;
 
 /// Time limit for one request to Windmill, with all its attempts.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
@@ -117,7 +117,7 @@ pub fn token_user(config: &Config, request: &SyncRequest, cancel: &CancelToken) 
     windmill.token_user().map_err(in_words)
 }
 
-fn in_words(error: WindmillError) -> BackupError {
+fn in_words(error: BackupError) -> BackupError {
     let (timed_out, cancelled) = ("Windmill did not answer in time", "the service is shutting down");
-    BackupError::from(error).explained(timed_out.to_owned(), cancelled.to_owned())
+    error.explained(timed_out.to_owned(), cancelled.to_owned())
 }
