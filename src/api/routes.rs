@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use miniserde::json;
 
 use crate::api::status_page;
+use crate::backup::error::BackupError;
 use crate::backup::workspaces::Requests;
 use crate::http::request::Head;
 use crate::http::response::Response;
 use crate::http::server::{Caller, Handler};
 use crate::model::{Code, names, run_result};
-use crate::request::{Draft, RequestError};
+use crate::request::Draft;
 use crate::service::Service;
 use crate::service::metrics;
 use crate::service::queue::Run;
@@ -97,7 +98,7 @@ impl App {
         self.sync(body, caller).unwrap_or_else(|error| refused(error.code, &error.message))
     }
 
-    fn sync(&self, body: &[u8], caller: &Caller) -> Result<Response, RequestError> {
+    fn sync(&self, body: &[u8], caller: &Caller) -> Result<Response, BackupError> {
         let draft = Draft::from_json(body, &self.service.config)?;
         // From here on, the request may wait for Windmill and for a run.
         caller.begin_wait().map_err(|code| not_taken(code, "too many callers wait for a sync"))?;
@@ -125,7 +126,7 @@ impl App {
     }
 
     /// Returns the syncs that the request asks for. If it brings a Windmill token, checks the token for each of them.
-    fn requests(&self, draft: &Draft<'_>) -> Result<Requests, RequestError> {
+    fn requests(&self, draft: &Draft<'_>) -> Result<Requests, BackupError> {
         let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
         let Service { config, recorder, cancel, .. } = &*self.service;
         let mut asked = recorder.requests(draft, config, cancel)?;
@@ -207,9 +208,9 @@ fn refused(code: Code, message: &str) -> Response {
 }
 
 /// Returns the error of a request that was refused, for this reason or because the service is ending.
-fn not_taken(code: Code, why: &str) -> RequestError {
+fn not_taken(code: Code, why: &str) -> BackupError {
     let message = if code == Code::ShuttingDown { "the service is shutting down" } else { why };
-    RequestError { code, message: message.to_owned() }
+    BackupError::new(code, message)
 }
 
 /// Returns the answer to a request that does not wait for its runs.

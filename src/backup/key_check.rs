@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
-use crate::backup::branch_reader::BranchReader;
 use crate::backup::error::BackupError;
+use crate::backup::private_run::{self, Place};
 use crate::backup::run_context::new_run_id;
 use crate::config::Config;
 use crate::model::{Code, SyncResult};
-use crate::util::{CancelToken, Secret};
+use crate::util::{CancelToken, Secret, time};
 use crate::windmill::api::{KEY_TRAILER, fingerprint};
 
 /// The trailer that names the workspace of a commit.
@@ -20,27 +20,26 @@ const WORKSPACE_TRAILER: &str = "Windmill-Workspace";
 /// # Errors
 /// [`BackupError`] if the settings are wrong, the disk or git fails, or the time runs out.
 pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secret) -> Result<SyncResult, BackupError> {
-    let started = Instant::now();
-    let reader = BranchReader::new(config, own_program, cancel)?;
-    let workspace = &reader.workspace;
+    let (started, place) = (Instant::now(), Place::of(config)?);
+    let Place { workspace, branch, .. } = &place;
     let mut last = None;
-    reader.fetch_until(1, &mut |git, tip| {
+    private_run::fetch_until(config, own_program, cancel, branch, 1, &mut |git, tip| {
         last = git.commit_text(tip, Some(&format!("{WORKSPACE_TRAILER}: {workspace}$")))?;
         Ok(last.is_some())
     })?;
-    let (code, message) = match last.as_ref().map(|commit| commit.trailer(KEY_TRAILER)) {
-        Some(Some(known)) if known == fingerprint(key) => {
-            (Code::Unchanged, format!("the file holds the key of the secrets in the backup of workspace `{workspace}`"))
+    let known = last.as_ref().map(|commit| commit.trailer(KEY_TRAILER));
+    let is_held = known == Some(Some(&fingerprint(key)));
+    let message = match known {
+        Some(Some(_)) if is_held => {
+            format!("the file holds the key of the secrets in the backup of workspace `{workspace}`")
         }
-        Some(Some(_)) => (
-            Code::Differs,
-            format!("the file holds another key than that of the secrets in the backup of workspace `{workspace}`"),
-        ),
-        Some(None) => {
-            (Code::Differs, format!("the last commit of workspace `{workspace}` has no fingerprint of its key"))
+        Some(Some(_)) => {
+            format!("the file holds another key than that of the secrets in the backup of workspace `{workspace}`")
         }
-        None => (Code::Differs, format!("branch `{}` has no commit of workspace `{workspace}`", reader.branch)),
+        Some(None) => format!("the last commit of workspace `{workspace}` has no fingerprint of its key"),
+        None => format!("branch `{branch}` has no commit of workspace `{workspace}`"),
     };
-    let result = SyncResult::bare(code, message, new_run_id(), workspace.to_string(), reader.branch.to_string());
-    Ok(SyncResult { duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX), ..result })
+    let code = if is_held { Code::Unchanged } else { Code::Differs };
+    let result = SyncResult::bare(code, message, new_run_id(), workspace.to_string(), branch.to_string());
+    Ok(SyncResult { duration_ms: time::millis(started.elapsed()), ..result })
 }

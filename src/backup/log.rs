@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
-use miniserde::{Serialize, json};
+use miniserde::Serialize;
 
-use crate::backup::branch_reader::BranchReader;
 use crate::backup::error::BackupError;
+use crate::backup::private_run::{self, Place};
 use crate::backup::restore::glob::Pattern;
 use crate::config::Config;
 use crate::git::tree_diff::{Mark, printable};
@@ -63,13 +63,6 @@ pub struct Entry {
     pub deleted: Vec<String>,
 }
 
-impl Log {
-    /// Returns the result of `log --json`.
-    pub fn to_json(&self) -> String {
-        json::to_string(self)
-    }
-}
-
 /// Lists the commits of the configured backup.
 ///
 /// # Errors
@@ -80,13 +73,14 @@ pub fn run(
     cancel: &CancelToken,
     options: &LogOptions,
 ) -> Result<Log, BackupError> {
-    let reader = BranchReader::new(config, own_program, cancel)?;
-    let (prefix, mut commits) = (reader.subdir.prefix(), Vec::new());
-    let complete = reader.fetch_until(options.limit, &mut |git, _| {
-        let (found, is_enough) = read(git, &prefix, options)?;
-        commits = found;
-        Ok(is_enough)
-    })?;
+    let place = Place::of(config)?;
+    let (prefix, mut commits) = (place.subdir.prefix(), Vec::new());
+    let complete =
+        private_run::fetch_until(config, own_program, cancel, &place.branch, options.limit, &mut |git, _| {
+            let (found, is_enough) = read(git, &prefix, options)?;
+            commits = found;
+            Ok(is_enough)
+        })?;
     Ok(Log { commits, complete })
 }
 

@@ -5,7 +5,7 @@
 //! remove what they created.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use miniserde::{Serialize, json};
@@ -25,7 +25,7 @@ use crate::net::ca_bundle;
 use crate::process::run;
 use crate::process::run_env::RunEnv;
 use crate::request;
-use crate::util::{CancelToken, Deadline, Expired, Redactor, Secret, files, percent, volume};
+use crate::util::{CancelToken, Deadline, Redactor, Secret, files, percent, volume};
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
 
@@ -273,17 +273,14 @@ impl Check<'_> {
             Ok(passed) => return Some(passed),
             Err(error) => error.into(),
         };
-        let (what, expired_code) = match name {
-            "signing" => ("ssh-keygen", Code::ConfigInvalid),
-            "data_dir" => ("the lock in DATA_DIR", Code::ConfigInvalid),
-            "remote" | "push" => ("the remote", Code::GitUnreachable),
-            _ => ("Windmill", Code::WindmillUnreachable),
+        let expired_code = match name {
+            "signing" | "data_dir" => Code::ConfigInvalid,
+            "remote" | "push" => Code::GitUnreachable,
+            _ => Code::WindmillUnreachable,
         };
         let code = if error.message.is_empty() { expired_code } else { error.code };
-        let error = error.explained(|expired| match expired {
-            Expired::TimedOut => format!("{what} did not answer in time"),
-            Expired::Cancelled => format!("{what} did not answer before the check was ended"),
-        });
+        let cancelled = "there was no answer before the check was ended";
+        let error = error.explained("there was no answer in time".to_owned(), cancelled.to_owned());
         self.fail(name, code, error.message);
         None
     }
@@ -312,13 +309,8 @@ impl Check<'_> {
         known.extend(secrets.headers.iter().map(|(_, value)| value.clone()));
         known.extend(secrets.git.iter().flat_map(GitCredentials::secrets));
         self.redactor = Redactor::new(&known);
-        for source in [
-            &config.api_token,
-            &config.slack_webhook_url,
-            &config.discord_webhook_url,
-            &config.notify_url,
-            &config.heartbeat_url,
-        ] {
+        let Config { api_token, slack_webhook_url, discord_webhook_url, notify_url, heartbeat_url, .. } = config;
+        for source in [api_token, slack_webhook_url, discord_webhook_url, notify_url, heartbeat_url] {
             self.secret(source.as_ref(), None);
         }
         if self.findings.is_empty() && lacking.is_empty() {
@@ -350,16 +342,13 @@ impl Check<'_> {
         let run_env = private.open(config, self.deadline.clone(), self.redactor.clone());
         let run_env = run_env.map_err(|error| BackupError { code: Code::ConfigInvalid, ..error });
         let run_env = self.passed("data_dir", run_env)?;
-        let (folder, space) = (config.data_dir.display(), volume::space(run_env.run_dir.path()));
-        match (run_env.run_dir.volume.check(), space.map(|(_, free)| free >> 20)) {
-            (Err(error), _) => self.fail("data_dir", Code::ConfigInvalid, error),
-            (Ok(()), Some(free @ ..FREE_MB_MIN)) => {
-                self.fail("data_dir", Code::ConfigInvalid, format_args!("{folder} has {free} MB left"));
-            }
-            (Ok(()), Some(free)) => {
-                self.ok("data_dir", format_args!("{folder} can be written, and has {free} MB left"));
-            }
-            (Ok(()), None) => self.ok("data_dir", format_args!("{folder} can be written")),
+        let free = volume::space(run_env.run_dir.path()).map(|(_, free)| free >> 20);
+        let left = free.map_or_else(String::new, |free| format!(", and has {free} MB left"));
+        let found = format!("{} can be written{left}", config.data_dir.display());
+        match run_env.run_dir.volume.check() {
+            Err(error) => self.fail("data_dir", Code::ConfigInvalid, error),
+            Ok(()) if free.is_some_and(|free| free < FREE_MB_MIN) => self.fail("data_dir", Code::ConfigInvalid, found),
+            Ok(()) => self.ok("data_dir", found),
         }
         Some(run_env)
     }
@@ -375,13 +364,12 @@ impl Check<'_> {
             Err(why) => self.fail("wmill", Code::PullFailed, why),
         }
         let is_ssh = self.config.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
-        let ssh = is_ssh.then_some(("ssh", "-V", "OpenSSH_", &[][..]));
+        let git = ("git", run_env.version("git", "--version", "git version "), GIT_VERSION_MIN);
+        let ssh = is_ssh.then(|| ("ssh", run_env.version("ssh", "-V", "OpenSSH_"), &[][..]));
         let mut are_usable = true;
-        for (name, option, prefix, version_min) in
-            [("git", "--version", "git version ", GIT_VERSION_MIN)].into_iter().chain(ssh)
-        {
-            let why = match run_env.version(name, option, prefix) {
-                Ok((version, _)) if is_older(&version, version_min) => version + ", which is too old",
+        for (name, found, least) in [git].into_iter().chain(ssh) {
+            let why = match found {
+                Ok((version, _)) if is_older(&version, least) => version + ", which is too old",
                 Ok((version, _)) => {
                     self.ok(name, version);
                     continue;
@@ -396,20 +384,20 @@ impl Check<'_> {
 
     /// Checks Windmill. Returns the workspaces to back up, as far as they are known.
     fn windmill(&mut self, secrets: &Secrets, scratch: Option<&Path>) -> Vec<WorkspaceId> {
-        let (config, token, headers) = (self.config, secrets.windmill.as_ref(), &secrets.headers);
+        let (config, deadline, headers) = (self.config, self.deadline.clone(), &secrets.headers);
         let listed = match &config.workspaces {
             Workspaces::Listed(listed) => listed.clone(),
             Workspaces::All => Vec::new(),
         };
-        let Some(first) = listed.first().cloned().or_else(|| WorkspaceId::parse(ADMINS).ok()) else { return listed };
-        let (nothing, deadline) = (Secret::new(""), self.deadline.clone());
         let windmill = |workspace, token| {
             Windmill::new(&config.base_url, workspace, token, headers, &deadline, &config.tool_environment)
         };
-        let greeting = windmill(&first, token.unwrap_or(&nothing)).greet();
+        // The version is not asked for in a workspace, and needs no token.
+        let (Ok(any), nothing) = (WorkspaceId::parse(ADMINS), Secret::new("")) else { return listed };
+        let greeting = windmill(&any, secrets.windmill.as_ref().unwrap_or(&nothing)).greet();
         let Some(greeting) = self.passed("windmill", greeting) else { return listed };
         self.greeting(&greeting);
-        let Some(token) = token else { return listed };
+        let Some(token) = &secrets.windmill else { return listed };
         let workspaces = if config.workspaces == Workspaces::All { self.all_workspaces(token) } else { listed };
         for workspace in &workspaces {
             let before = self.findings.len();
@@ -442,22 +430,14 @@ impl Check<'_> {
     }
 
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
-        let config = self.config;
-        let seen = workspaces::ask(config, token, self.deadline.cancel_token());
-        let Some(Seen { listed, forks }) = self.passed("workspaces", seen) else { return Vec::new() };
-        let (mut all, mut unnameable) = (Vec::new(), Sample::default());
-        for id in listed {
-            match config.branch_for(&id).err().or_else(|| config.subdir_for(&id).err()) {
-                None => all.push(id),
-                Some(error) => unnameable.add(format!("{id} ({error})").as_bytes()),
-            }
-        }
-        let names: Vec<_> = all.iter().map(WorkspaceId::as_str).collect();
+        let seen = workspaces::ask(self.config, token, self.deadline.cancel_token());
+        let Some(Seen { listed, warnings }) = self.passed("workspaces", seen) else { return Vec::new() };
+        let names: Vec<_> = listed.iter().map(WorkspaceId::as_str).collect();
         self.ok("workspaces", format_args!("* stands for {}", names.join(", ")));
-        for warning in workspaces::list_warnings(&forks, &unnameable) {
+        for warning in warnings {
             self.warn("workspaces", warning, "change GIT_BRANCH, or set GIT_SUBDIR={workspace} in its place");
         }
-        all
+        listed
     }
 
     fn workspace(&mut self, windmill: &Windmill<'_>, scratch: Option<&Path>) {
@@ -514,14 +494,12 @@ impl Check<'_> {
         if signing_key.is_some() {
             self.ok("signing", "ssh-keygen accepts the key");
         }
-        // The templates were tried with each workspace before.
-        let branches = workspaces.iter().filter_map(|workspace| config.branch_for(workspace).ok());
-        let mut branches: Vec<_> = branches.collect();
-        // The branches are all different, or all the same.
+        // The templates were tried with each workspace before. The branches are all different, or all the same.
+        let mut branches: Vec<_> = workspaces.iter().filter_map(|id| config.branch_for(id).ok()).collect();
         branches.dedup();
         let is_known = !branches.is_empty();
         if !is_known {
-            // The branches are not known, but a request for the repository works with any branch name.
+            // A request for the repository works with any branch name.
             branches.extend(WorkspaceId::parse(ADMINS).and_then(|any| config.branch_for(&any)).ok());
         }
         let accepted_hosts = run_env.run_dir.path().join("known_hosts");
@@ -529,9 +507,8 @@ impl Check<'_> {
         if let Ok(known) = files::read_file(&paths::root(config).join("known_hosts"), HOSTS_BYTES_MAX) {
             let _ = files::write_file(&accepted_hosts, &known);
         }
-        let folder = run_env.run_dir.path().join("checkout");
         let site = git::RepositoryPaths {
-            folder: &folder,
+            folder: &run_env.run_dir.path().join("checkout"),
             own_program: self.own_program,
             accepted_hosts: &accepted_hosts,
             signing_key: signing_key.as_deref(),
@@ -604,23 +581,30 @@ fn is_older(version: &str, least: &[u32]) -> bool {
     !numbers.is_empty() && numbers.as_slice() < least
 }
 
+/// Returns a path in a repository on a volume.
+fn path_in(remote: &RemoteUrl, name: &str) -> Option<PathBuf> {
+    remote.as_str().strip_prefix("file://").and_then(percent::decode).map(|folder| Path::new(&folder).join(name))
+}
+
 /// Returns whether the HEAD of an empty repository on a volume names another branch than the one that will be pushed.
 fn is_other_head(remote: &RemoteUrl, branch: &BranchName, state: &git::RemoteState) -> bool {
-    let path = remote.as_str().strip_prefix("file://").and_then(percent::decode).filter(|_| state.format.is_none());
-    let head = path.and_then(|path| files::read_file(&Path::new(&path).join("HEAD"), HEAD_BYTES_MAX).ok());
+    let path = path_in(remote, "HEAD").filter(|_| state.format.is_none());
+    let head = path.and_then(|path| files::read_file(&path, HEAD_BYTES_MAX).ok());
     head.is_some_and(|head| String::from_utf8_lossy(&head).trim() != format!("ref: {}", branch.full_ref()))
 }
 
 /// Returns why we cannot write objects into a repository on a volume. git notices that only when it has objects to
 /// write.
+#[cfg(unix)]
 fn closed_to_writing(remote: &RemoteUrl) -> Option<String> {
-    let path = remote.as_str().strip_prefix("file://").and_then(percent::decode)?;
-    let objects = Path::new(&path).join("objects");
-    #[cfg(unix)]
-    if let Err(error) = rustix::fs::access(&objects, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK) {
-        return Some(format!("{} cannot be written: {error}", objects.display()));
-    }
-    let _ = objects;
+    use rustix::fs::{Access, access};
+    let objects = path_in(remote, "objects")?;
+    let error = access(&objects, Access::WRITE_OK | Access::EXEC_OK).err()?;
+    Some(format!("{} cannot be written: {error}", objects.display()))
+}
+
+#[cfg(not(unix))]
+fn closed_to_writing(_: &RemoteUrl) -> Option<String> {
     None
 }
 

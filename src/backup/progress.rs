@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::util::logging;
-
 /// A part of a run, for progress, metrics and the message of a time-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -26,15 +24,7 @@ pub enum Step {
 impl Step {
     /// Returns the step's name in messages and metrics.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Fetch => "fetch",
-            Self::Probe => "probe",
-            Self::Pull => "pull",
-            Self::Commit => "commit",
-            Self::Push => "push",
-            Self::Restore => "restore",
-        }
+        ["queue", "fetch", "probe", "pull", "commit", "push", "restore"][self as usize]
     }
 }
 
@@ -47,22 +37,4 @@ pub enum Event {
     Waits,
     /// A step succeeded, and took this long.
     Ended(Step, Duration),
-}
-
-impl Event {
-    /// Writes it to the log.
-    pub fn log(self) {
-        match self {
-            Self::Started(step) => log::debug!("step {} begins", step.as_str()),
-            Self::Waits => log::info!("waiting for another process that works on this workspace"),
-            Self::Ended(step, time) => {
-                let duration_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-                let _scope = logging::scope(|fields| {
-                    fields.step = Some(step.as_str());
-                    fields.duration_ms = Some(duration_ms);
-                });
-                log::debug!("step {} took {duration_ms} ms", step.as_str());
-            }
-        }
-    }
 }

@@ -1,32 +1,27 @@
 //! The context of one run: its request, its lock, the environment of its programs, its steps and their attempts.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::backup::error::BackupError;
+use crate::backup::error::{self, BackupError};
 use crate::backup::paths::{self, lock_path};
 use crate::backup::progress::{Event, Step};
 use crate::config::Config;
 use crate::git::checkout_cache;
-use crate::git::object::ObjectId;
 use crate::git::ssh_key;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, RemoteState};
-use crate::model::{BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names};
+use crate::model::{ADMINS, BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names};
 use crate::net::ca_bundle;
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::request::SyncRequest;
-use crate::util::{
-    CancelToken, Deadline, Expired, Redactor, Retry, RunDir, Secret, Volume, files, hash, logging, redact, retry,
-};
+use crate::util::{CancelToken, Deadline, Redactor, RunDir, Secret, files, hash, logging, redact, retry, time};
 use crate::windmill::api::{Account, Windmill};
 use crate::windmill::snapshot::Snapshot;
-
-/// After this time, a failed request for the workspace's key is not repeated.
-const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What a run gets from the process that it runs in.
 pub struct Env<'a> {
@@ -50,8 +45,8 @@ pub type LastTokenUser<'a> = &'a (dyn Fn(&str, &str) -> Option<TokenUser> + Sync
 /// What a run finds out besides its result.
 #[derive(Default)]
 pub struct Notes {
-    /// The user of the token, if the run asked for it.
-    token_user: Option<TokenUser>,
+    /// What Windmill reports about the token, if the run asked for it.
+    account: Option<Account>,
     /// How many items Windmill exported, if the run asked for them.
     items: Option<usize>,
     /// The step that began last.
@@ -76,14 +71,24 @@ pub fn new_run_id() -> String {
     hash::short_name(&format!("{now} {random} {}", COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
-/// Returns the environment of the programs of a run, which keeps their CA bundle in `run_dir`.
+/// Makes the folder of a run, removes what killed runs left in theirs, and prepares the environment of the run's
+/// programs. `lock` is the lock on the folder.
 ///
 /// # Errors
 /// [`Code::ConfigInvalid`] if `CA_BUNDLE_FILE` cannot be used; an error of the disk.
-pub(super) fn tool_environment(config: &Config, run_dir: &RunDir) -> Result<Vec<(String, String)>, BackupError> {
+pub(super) fn open(
+    config: &Config,
+    lock: Lock,
+    folder: PathBuf,
+    deadline: Deadline,
+    redactor: Redactor,
+) -> Result<RunEnv, BackupError> {
+    let run_dir = RunDir::new(folder)?;
+    paths::remove_leftovers(config);
     let own = ca_bundle::bundle(&config.tool_environment);
     let own = own.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
-    Ok(ca_bundle::for_run(&config.tool_environment, &own, run_dir)?)
+    let environment = ca_bundle::for_run(&config.tool_environment, &own, &run_dir)?;
+    Ok(RunEnv { run_dir, deadline, redactor, environment, lock })
 }
 
 /// Returns the warning about a remote whose HEAD names a branch that does not exist.
@@ -118,20 +123,6 @@ fn log_end(result: &SyncResult, steps: &[(Step, Duration)]) {
     );
 }
 
-/// How a run ended.
-pub struct Outcome {
-    /// The result code.
-    pub code: Code,
-    /// The same in words.
-    pub message: String,
-    /// The commit that the branch holds, if it is known.
-    pub commit: Option<ObjectId>,
-    /// What was changed.
-    pub changed: Changed,
-    /// The items that could not be backed up.
-    pub left_out: Vec<LeftOut>,
-}
-
 /// A request, and the process that it runs in.
 #[derive(Clone, Copy)]
 pub struct RunContext<'a> {
@@ -142,37 +133,43 @@ pub struct RunContext<'a> {
 }
 
 impl RunContext<'_> {
-    /// Returns the result of the run that began at `started`, and logs it with its warnings.
-    pub fn conclude(
+    /// Does the `work` of a run, and returns its completed result. `work` gets the warnings, and sets what is special
+    /// about its result. A panic is an internal error. `task` describes the run in the log.
+    pub fn report(
         &self,
         run_id: &str,
-        started: Instant,
-        ended: Result<Outcome, BackupError>,
-        mut warnings: Warnings,
+        task: fmt::Arguments<'_>,
+        work: impl FnOnce(&mut Warnings) -> Result<SyncResult, BackupError>,
     ) -> SyncResult {
-        let ended = ended.map_err(|fault| self.in_last_step(fault));
-        let Outcome { code, message, commit, changed, left_out } = ended.unwrap_or_else(|fault| Outcome {
-            code: fault.code,
+        let (started, SyncRequest { workspace, remote, branch, .. }) = (Instant::now(), self.request);
+        let _scope = logging::run_scope(run_id, workspace.as_str());
+        log::info!("run {run_id}: {task}");
+        let mut warnings = Warnings::default();
+        let ended = error::catch_panic(|| work(&mut warnings)).unwrap_or_else(|error| {
+            let error = self.in_last_step(error);
             // The last line of defence: the output of each tool was already redacted when it was read.
-            message: Redactor::new(&self.request.secrets()).redact(&self.failure_message(&fault, run_id)),
-            commit: None,
-            changed: Changed::default(),
-            left_out: Vec::new(),
+            let message = Redactor::new(&self.request.secrets()).redact(&self.failure_message(&error, run_id));
+            SyncResult { code: error.code, message, ..SyncResult::default() }
         });
-        let Notes { token_user, items, steps, head_is_missing, .. } = std::mem::take(&mut *self.env.notes());
+        let Notes { account, items, steps, head_is_missing, .. } = std::mem::take(&mut *self.env.notes());
+        let token_user = account.map(|account| {
+            self.warn_about_token(&account, &mut warnings);
+            TokenUser { name: account.user.map(|(name, _)| name).unwrap_or_default(), admin: account.is_admin }
+        });
         if head_is_missing {
-            warnings.add(missing_head(&self.request.remote, &self.request.branch));
+            warnings.add(missing_head(remote, branch));
         }
-        let (workspace, branch) = (self.request.workspace.to_string(), self.request.branch.to_string());
         let result = SyncResult {
-            commit: commit.map(|commit| commit.to_string()),
-            changed,
+            message: redact::visible(&ended.message),
+            run_id: run_id.to_owned(),
+            workspace: workspace.to_string(),
+            branch: branch.to_string(),
             warnings: warnings.list().iter().map(|warning| redact::visible(warning)).collect(),
-            left_out: LeftOut::first_of(left_out),
+            left_out: LeftOut::first_of(ended.left_out),
             items,
             token_user,
-            duration_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            ..SyncResult::bare(code, redact::visible(&message), run_id.to_owned(), workspace, branch)
+            duration_ms: time::millis(started.elapsed()),
+            ..ended
         };
         log_end(&result, &steps);
         result
@@ -203,10 +200,14 @@ impl RunContext<'_> {
     pub fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
         self.env.notes().step = Some(step);
         logging::set_step(step.as_str());
+        log::debug!("step {} begins", step.as_str());
         (self.env.progress)(Event::Started(step));
         let begun = Instant::now();
         let result = work()?;
         let took = begun.elapsed();
+        let duration_ms = time::millis(took);
+        let _scope = logging::scope(|fields| fields.duration_ms = Some(duration_ms));
+        log::debug!("step {} took {duration_ms} ms", step.as_str());
         self.env.notes().steps.push((step, took));
         (self.env.progress)(Event::Ended(step, took));
         Ok(result)
@@ -214,17 +215,11 @@ impl RunContext<'_> {
 
     /// Explains the error of a run that was ended in this step.
     pub fn in_step(&self, step: Step, error: BackupError) -> BackupError {
-        error.explained(|expired| {
-            let why = match expired {
-                Expired::TimedOut => {
-                    format!("it took longer than SYNC_TIMEOUT ({} s)", self.env.config.sync_timeout.as_secs())
-                }
-                Expired::Cancelled => "the service is shutting down".to_owned(),
-            };
-            let SyncRequest { flags, workspace, .. } = self.request;
-            let (noun, step) = (flags.purpose.noun(), step.as_str());
-            format!("the {noun} of workspace `{workspace}` was ended in step `{step}`: {why}")
-        })
+        let SyncRequest { flags, workspace, .. } = self.request;
+        let (noun, step, limit) = (flags.purpose.noun(), step.as_str(), self.env.config.sync_timeout.as_secs());
+        let what = format!("the {noun} of workspace `{workspace}` was ended in step `{step}`");
+        let timed_out = format!("{what}: it took longer than SYNC_TIMEOUT ({limit} s)");
+        error.explained(timed_out, format!("{what}: the service is shutting down"))
     }
 
     /// Explains the error of a run that was ended in its last step.
@@ -252,9 +247,11 @@ impl RunContext<'_> {
     /// [`BackupError`] if Windmill does not answer or refuses.
     pub fn account(&self, run_env: &RunEnv) -> Result<Account, BackupError> {
         let (windmill, is_default) = (self.windmill(run_env), self.request.workspace_is_default);
-        let account = retry::patiently(&run_env.deadline, || windmill.account(is_default).map_err(BackupError::from));
+        let account = retry::patiently(&run_env.deadline, || windmill.account(is_default));
         // The remote is asked at the same time, in another step.
-        account.map_err(|error| self.in_step(Step::Probe, error))
+        let account = account.map_err(|error| self.in_step(Step::Probe, error))?;
+        self.env.notes().account = Some(account.clone());
+        Ok(account)
     }
 
     /// Exports the workspace from Windmill into the folder of the run.
@@ -263,8 +260,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if Windmill does not answer or refuses, or the disk fails.
     pub fn snapshot(&self, run_env: &RunEnv, query: &str) -> Result<Snapshot, BackupError> {
         let (windmill, folder) = (self.windmill(run_env), run_env.run_dir.path().join("snapshot"));
-        let snapshot =
-            retry::patiently(&run_env.deadline, || windmill.snapshot(query, &folder).map_err(BackupError::from))?;
+        let snapshot = retry::patiently(&run_env.deadline, || windmill.snapshot(query, &folder))?;
         self.env.notes().items = Some(snapshot.items);
         Ok(snapshot)
     }
@@ -274,14 +270,8 @@ impl RunContext<'_> {
     /// # Errors
     /// [`BackupError`] if there is no answer, or if a temporary error of the server persists.
     pub fn key(&self, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
-        let (begun, windmill) = (Instant::now(), self.windmill(run_env));
-        retry::patiently(&run_env.deadline, || {
-            windmill.key().map_err(|error| {
-                let error = BackupError::from(error);
-                // A server that hangs is not asked again, since a commit can do without the key.
-                if begun.elapsed() > KEY_TIME_MAX { BackupError { retry: Retry::Never, ..error } } else { error }
-            })
-        })
+        let windmill = self.windmill(run_env);
+        retry::patiently(&run_env.deadline, || windmill.key())
     }
 
     /// Records whether a clone of the remote checks out a branch that exists.
@@ -292,20 +282,22 @@ impl RunContext<'_> {
             self.request.configured && is_one_branch && state.tip.is_some() && !state.has_head;
     }
 
-    /// Records the user of the token.
-    pub fn note_token_user(&self, account: &Account) {
-        let name = account.user.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
-        let user = TokenUser { name, admin: account.is_admin };
-        self.env.notes().token_user = Some(user);
-    }
-
-    /// Warns if the token is not an admin's, since Windmill may not show it everything.
-    pub fn warn_about_access(&self, account: &Account, warnings: &mut Warnings) {
+    /// Warns if the token is not an admin's, since Windmill may not show it everything; if `*` leaves workspaces out; and
+    /// if the workspace is only the default.
+    fn warn_about_token(&self, account: &Account, warnings: &mut Warnings) {
+        let SyncRequest { workspace, workspace_is_default, list_warnings, .. } = self.request;
         if !account.is_admin {
             warnings.add(format!(
-                "the token is not an admin's in workspace `{}`: what its user may not see is left out",
-                self.request.workspace
+                "the token is not an admin's in workspace `{workspace}`: what its user may not see is left out"
             ));
+        }
+        list_warnings.iter().for_each(|warning| warnings.add(warning.clone()));
+        if *workspace_is_default {
+            let seen = match &account.workspaces {
+                Some(seen) => format!("the token sees: {}", seen.join(", ")),
+                None => "the token may not tell which workspaces it sees".to_owned(),
+            };
+            warnings.add(format!("WINDMILL_WORKSPACE is not set, so `{ADMINS}` is where the backup is from; {seen}"));
         }
     }
 
@@ -322,20 +314,6 @@ impl RunContext<'_> {
         }
     }
 
-    /// Warns if `*` leaves workspaces out, or if the workspace is only the default.
-    pub fn warn_about_choice(&self, account: &Account, warnings: &mut Warnings) {
-        let SyncRequest { workspace, workspace_is_default, list_warnings, .. } = self.request;
-        list_warnings.iter().for_each(|warning| warnings.add(warning.clone()));
-        if *workspace_is_default {
-            let seen = match &account.workspaces {
-                Some(seen) => format!("the token sees: {}", seen.join(", ")),
-                None => "the token may not tell which workspaces it sees".to_owned(),
-            };
-            warnings
-                .add(format!("WINDMILL_WORKSPACE is not set, so `{workspace}` is where the backup is from; {seen}"));
-        }
-    }
-
     /// Waits for the lock of this run's backup.
     ///
     /// # Errors
@@ -344,7 +322,11 @@ impl RunContext<'_> {
         let path = lock_path(self.env.config, &self.request.backup_id());
         path.parent().map_or(Ok(()), files::create_folder)?;
         let deadline = Deadline::after(self.env.config.sync_timeout, self.env.cancel);
-        self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, &mut || (self.env.progress)(Event::Waits))??))
+        let on_busy = &mut || {
+            log::info!("waiting for another process that works on this workspace");
+            (self.env.progress)(Event::Waits);
+        };
+        self.step(Step::Queue, || Ok(Lock::acquire(&path, &deadline, on_busy)??))
     }
 
     /// Waits for the lock of this run's backup, and prepares the environment of its programs.
@@ -354,16 +336,9 @@ impl RunContext<'_> {
     pub fn enter(&self) -> Result<RunEnv, BackupError> {
         let (request, config) = (self.request, self.env.config);
         let lock = self.wait_for_turn()?;
-        let run_dir = RunDir::new(paths::run_folder(config, request))?;
-        paths::remove_leftovers(config);
-        let environment = tool_environment(config, &run_dir)?;
-        Ok(RunEnv {
-            run_dir,
-            deadline: Deadline::after(config.sync_timeout, self.env.cancel),
-            redactor: Redactor::new(request.secrets().iter().chain(&config.proxy_secrets())),
-            environment,
-            lock,
-        })
+        let deadline = Deadline::after(config.sync_timeout, self.env.cancel);
+        let redactor = Redactor::new(request.secrets().iter().chain(&config.proxy_secrets()));
+        open(config, lock, paths::run_folder(config, request), deadline, redactor)
     }
 
     /// Returns the folder of the checkout that is kept for this backup. It may not exist.
@@ -386,10 +361,6 @@ impl RunContext<'_> {
         let (request, config) = (self.request, self.env.config);
         let folder = self.checkout_place();
         checkout_cache::open(&folder, request.configured, &|name| lock_path(config, name))?;
-        if let Err(error) = Volume::of(&folder).check() {
-            log::warn!("making the checkout again: {error}");
-            checkout_cache::discard(&folder)?;
-        }
         Ok(folder)
     }
 

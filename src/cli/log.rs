@@ -1,9 +1,11 @@
 //! The command `log`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ::log::LevelFilter;
+use miniserde::json;
 
 use super::args::Log as Arguments;
 use super::{config, own_program, parsed, patterns, print, start};
@@ -19,9 +21,9 @@ pub(super) fn log(arguments: &Arguments, environment: &Environment) -> Result<u8
     let mut faults = Vec::new();
     let options = options(arguments, &mut faults);
     let config = config(&arguments.settings(), environment, Required::Git, faults)?;
-    let cancel = start(&config, environment, LevelFilter::Warn);
+    let cancel = start(&config, environment, LevelFilter::Warn, Duration::ZERO, &Arc::default());
     let log = log::run(&config, &own_program(), &cancel, &options)?;
-    print(if arguments.json { log.to_json() } else { table(&log, SystemTime::now()) }.trim_end());
+    print(if arguments.json { json::to_string(&log) } else { table(&log, SystemTime::now()) }.trim_end());
     Ok(0)
 }
 

@@ -2,19 +2,17 @@
 //! environment, and prints.
 
 mod args;
-mod check;
-mod healthcheck;
 mod log;
 mod run;
 mod serve;
-#[cfg_attr(not(unix), path = "no_signals.rs")]
+#[cfg(unix)]
 mod signals;
 
 use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::log::LevelFilter;
@@ -49,16 +47,16 @@ pub fn main() -> ExitCode {
     confine::protect_secrets();
     let environment = Environment::new(environment);
     let ended = match args::parse(arguments) {
-        Ok(Command::Serve(options)) => Ok(serve::serve(&options, &environment)),
+        Ok(Command::Serve(options)) => serve::serve(&options, &environment),
         Ok(Command::Sync(options)) => run::sync(&options, &environment),
-        Ok(Command::Check(options)) => Ok(check::check(&options, &environment)),
+        Ok(Command::Check(options)) => Ok(run::check(&options, &environment)),
         Ok(Command::Verify(options)) => run::verify(&options, &environment),
         Ok(Command::Log(options)) => log::log(&options, &environment),
         Ok(Command::Restore(options)) => run::restore(&options, &environment),
-        Ok(Command::Healthcheck(options)) => Ok(healthcheck::healthcheck(&options, &environment)),
+        Ok(Command::Healthcheck(options)) => serve::healthcheck(&options, &environment),
         Err(code) => Ok(code),
     };
-    ExitCode::from(ended.unwrap_or_else(|error| refuse(&error)))
+    ExitCode::from(ended.unwrap_or_else(refuse))
 }
 
 /// Prints a result. If stdout is closed, the exit code remains; `println!` would panic.
@@ -72,7 +70,8 @@ fn eprint_line(text: &str) {
 }
 
 /// Prints the error of a command that has no result, and returns its exit code.
-fn refuse(error: &BackupError) -> u8 {
+fn refuse(error: BackupError) -> u8 {
+    let error = error.explained("it took longer than SYNC_TIMEOUT".to_owned(), "ended by a signal".to_owned());
     print(&run_result::error_json(error.code, &error.message));
     eprint_line(&format!("{PROGRAM}: {}", error.message));
     error.code.exit_code()
@@ -96,18 +95,23 @@ fn config(
     config.ok().filter(|_| all.is_empty()).ok_or_else(|| BackupError::new(Code::ConfigInvalid, all.join("; ")))
 }
 
-/// Returns the settings of the service. Prints what is wrong with them.
-fn service_config(options: &Options, environment: &Environment) -> Option<Config> {
-    let config = Config::new(options, environment, Required::Serve);
-    config.map_err(|error| eprint_line(&format!("{PROGRAM}: {error}"))).ok()
-}
-
-/// Starts the log, and returns the token that a signal cancels. The output of the command is its result, so log lines
-/// below `level` are shown only if `LOG_LEVEL` is set.
-fn start(config: &Config, environment: &Environment, level: LevelFilter) -> CancelToken {
+/// Starts the log, and returns the token that a signal cancels after `grace`. The output of the command is its result,
+/// so log lines below `level` are shown only if `LOG_LEVEL` is set.
+fn start(
+    config: &Config,
+    environment: &Environment,
+    level: LevelFilter,
+    grace: Duration,
+    exit_code: &Arc<OnceLock<u8>>,
+) -> CancelToken {
     let level = if environment.get("LOG_LEVEL").is_none() { level } else { config.log_level };
     logging::start(level, config.log_format);
-    signals::cancel_after_grace(Duration::ZERO, &Arc::default())
+    let cancel = CancelToken::default();
+    #[cfg(unix)]
+    signals::cancel_after_grace(grace, cancel.clone(), Arc::clone(exit_code));
+    #[cfg(not(unix))]
+    let _ = (grace, exit_code);
+    cancel
 }
 
 /// Parses the value of an option, and adds what is wrong with it to `faults`.

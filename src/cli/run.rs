@@ -1,14 +1,17 @@
-//! The commands that run on a workspace and print a result: `sync`, `verify`, `restore`.
+//! The commands that run on a workspace and print a result: `sync`, `check`, `verify`, `restore`.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::args::{Restore, Sync, Verify};
-use super::{config, own_program, parsed, patterns, print, refuse, signals, start};
+use log::LevelFilter;
+
+use super::args::{Check, Restore, Sync, Verify};
+use super::{config, own_program, parsed, patterns, print, refuse, start};
 use crate::backup::error::BackupError;
 use crate::backup::key_check;
-use crate::backup::progress::Event;
+use crate::backup::paths;
+use crate::backup::preflight::{self, Mode};
 use crate::backup::restore::{self, RestoreOptions};
 use crate::backup::run_context::{self, Env};
 use crate::backup::sync;
@@ -18,8 +21,9 @@ use crate::config::{Environment, Options, Required};
 use crate::model::{Code, SyncResult, WorkspaceId, run_result};
 use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
+use crate::service::history::History;
 use crate::service::recorder::Recorder;
-use crate::util::{logging, time};
+use crate::util::time;
 
 /// The longest wait of a command until its notifications are sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -45,11 +49,9 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, 
 
 /// Runs `verify --key-file`.
 fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
-    let key = restore::read_key(file);
-    let faults = key.as_ref().err().cloned().into_iter().collect();
-    let config = config(&options.settings(), environment, Required::Git, faults)?;
-    let key = key.map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
-    let cancel = start(&config, environment, config.log_level);
+    let config = config(&options.settings(), environment, Required::Git, Vec::new())?;
+    let key = restore::read_key(file).map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
+    let cancel = start(&config, environment, config.log_level, Duration::ZERO, &Arc::default());
     let result = key_check::run(&config, &own_program(), &cancel, &key)?;
     print(&result.to_json());
     Ok(result.code.exit_code())
@@ -116,6 +118,25 @@ fn restore_options(options: &Restore, faults: &mut Vec<String>) -> RestoreOption
     }
 }
 
+pub(super) fn check(options: &Check, environment: &Environment) -> u8 {
+    let (findings, ended) = match preflight::settings(&options.settings(), environment) {
+        Ok(config) => {
+            let cancel = start(&config, environment, LevelFilter::Error, Duration::ZERO, &Arc::default());
+            let history = History::new(&paths::root(&config));
+            let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
+            let findings = preflight::run(&config, &own_program(), &cancel, Mode::Whole, &last_token_user);
+            (findings, cancel.is_cancelled())
+        }
+        Err(faults) => (faults, false),
+    };
+    if options.json {
+        print(&preflight::to_json(&findings));
+    } else {
+        findings.iter().for_each(|finding| print(&finding.to_line()));
+    }
+    if ended { Code::ShuttingDown.exit_code() } else { preflight::exit_code(&findings) }
+}
+
 /// Runs the common part of the commands on workspaces: settings, logs, signals, notifications. `faults` lists what is
 /// wrong with other options. `work` does the rest and prints its result.
 fn command(
@@ -131,22 +152,21 @@ fn command(
         return Err(BackupError::new(Code::Internal, why));
     }
     let exit_code = Arc::default();
-    logging::start(config.log_level, config.log_format);
-    let cancel = signals::cancel_after_grace(config.shutdown_grace, &exit_code);
+    let cancel = start(&config, environment, config.log_level, config.shutdown_grace, &exit_code);
     let recorder = Recorder::new(&config);
     let env = Env {
         config: &config,
         own_program: &own_program(),
         cancel: &cancel,
-        progress: &Event::log,
+        progress: &|_| {},
         last_token_user: &|workspace, destination| recorder.history.token_user(workspace, destination),
         notes: Mutex::default(),
     };
     let draft = Draft::from_config(&config, flags);
-    let asked = recorder.requests(&draft, &config, &cancel).map_err(BackupError::from);
+    let asked = recorder.requests(&draft, &config, &cancel);
     let code = asked.and_then(|asked| work(&asked, &env, &recorder));
     // The result is printed before the notices are sent.
-    let code = code.map_or_else(|error| refuse(&error), Code::exit_code);
+    let code = code.map_or_else(refuse, Code::exit_code);
     let code = *exit_code.get_or_init(|| code);
     recorder.finish(NOTICE_TIME_MAX);
     Ok(code)

@@ -1,24 +1,28 @@
-//! The command `serve`: the listener, the schedules, the check at the start, and the shutdown.
+//! The command `serve`: the listener, the schedules, the check at the start, and the shutdown; and the command
+//! `healthcheck`, which asks the listener.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::args::Serve;
-use super::{PROGRAM, own_program, service_config, signals};
+use ureq::http::HeaderMap;
+
+use super::args::{Healthcheck, Serve};
+use super::{PROGRAM, config, own_program};
 use crate::api::routes::App;
+use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::preflight;
-use crate::config::{Config, Environment, Options};
+use crate::config::{Config, Environment, Options, Required};
 use crate::http::server::{Draining, Server};
 use crate::model::Code;
-use crate::net::ca_bundle;
+use crate::net::http_client;
 use crate::process::orphans;
 use crate::request::Purpose;
 use crate::service::{Service, recorder, scheduler};
 use crate::util::deadline::wait_while;
-use crate::util::{CancelToken, logging};
+use crate::util::{CancelToken, Deadline, logging};
 
 /// The longest time in which a cancelled sync ends its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
@@ -29,20 +33,19 @@ const LAST_NOTICE_TIME_MAX: Duration = Duration::from_secs(2);
 /// The interval at which a service looks for overdue backups, and for files that killed commands left in its data
 /// folder. The clock may be changed, and a machine may sleep.
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
+/// A service that takes longer to answer is unhealthy.
+const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 
-pub(super) fn serve(options: &Serve, environment: &Environment) -> u8 {
+pub(super) fn serve(options: &Serve, environment: &Environment) -> Result<u8, BackupError> {
     let options =
         Options::new([("--listen", "LISTEN_ADDR", &options.listen), ("--data-dir", "DATA_DIR", &options.data_dir)]);
-    let Some(config) = service_config(&options, environment) else { return Code::ConfigInvalid.exit_code() };
+    let config = config(&options, environment, Required::Serve, Vec::new())?;
     logging::start(config.log_level, config.log_format);
     warn_of_what_syncs_lack(&config);
-    match Server::bind(&config.listen.to_string()) {
-        Ok(server) => serve_until_stopped(server, config),
-        Err(error) => {
-            log::error!("{error}");
-            Code::Internal.exit_code()
-        }
-    }
+    let server = Server::bind(&config.listen.to_string());
+    let server = server.map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
+    serve_until_stopped(server, config);
+    Ok(0)
 }
 
 fn warn_of_what_syncs_lack(config: &Config) {
@@ -52,34 +55,27 @@ fn warn_of_what_syncs_lack(config: &Config) {
     if let Some(advice) = config.no_alarm() {
         log::info!("{advice}");
     }
-    if let Err(why) = ca_bundle::bundle(&config.tool_environment) {
-        log::warn!("{why}; until that is mended, syncs and notices fail");
-    }
 }
 
-fn serve_until_stopped(server: Server, config: Config) -> u8 {
+fn serve_until_stopped(server: Server, config: Config) {
     let service = Arc::new(Service::new(config, own_program()));
-    let exit_code = Arc::new(OnceLock::new());
-    signals::stop_service(&server.stop_handle(), &service, &exit_code);
+    #[cfg(unix)]
+    super::signals::stop_service(&server.stop_handle(), &service);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
     start_schedules(&service);
-    start_housekeeping(&service);
-    let check_cancel = CancelToken::default();
-    let check = start_check(&service, &check_cancel);
+    let stopped = CancelToken::default();
+    let housekeeping = start_housekeeping(&service, &stopped);
     let draining = server.run(Arc::new(App::new(Arc::clone(&service))));
-    check_cancel.cancel();
-    let check_end = Instant::now() + KILL_TIME_MAX;
+    stopped.cancel();
     drain(&service, &draining);
     // The start check must have ended its programs and removed its scratch folder.
-    let left = check_end.saturating_duration_since(Instant::now());
-    wait_while(left, || check.as_ref().is_some_and(|check| !check.is_finished()));
+    wait_while(KILL_TIME_MAX, || housekeeping.as_ref().is_some_and(|thread| !thread.is_finished()));
     // This ends the programs of a start check that did not end in time.
     orphans::end_all_programs();
     service.recorder.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
-    *exit_code.get_or_init(|| 0)
 }
 
 /// Starts the threads of the schedules.
@@ -100,33 +96,23 @@ fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option
     thread.map_err(|error| log::error!("{lack}: {error}")).ok()
 }
 
-/// Starts the thread that reports overdue backups, and cleans up the data folder: commands that run beside this service
-/// may be killed too, and leave files.
-fn start_housekeeping(service: &Arc<Service>) {
-    let service = Arc::clone(service);
-    spawn(
-        "housekeeping",
-        "files of killed commands stay and overdue backups cause no notice, since there is no thread for it",
-        move || {
-            while !service.cancel.is_cancelled() {
-                // After a panic, only this check is missing. The text of the panic is in the log.
-                let _ = catch_unwind(AssertUnwindSafe(|| {
-                    paths::remove_leftovers(&service.config);
-                    recorder::report_overdue(&service);
-                }));
-                std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
-            }
-        },
-    );
-}
-
-/// Starts the thread that checks the settings at the start of the service.
-fn start_check(service: &Arc<Service>, cancel: &CancelToken) -> Option<JoinHandle<()>> {
-    let (service, cancel) = (Arc::clone(service), cancel.clone());
-    spawn("check", "nothing is checked at the start, since there is no thread for it", move || {
+/// Starts the thread that checks the settings at the start of the service. After that, it reports overdue backups, and
+/// cleans up the data folder: commands that run beside this service may be killed too, and leave files.
+fn start_housekeeping(service: &Arc<Service>, stopped: &CancelToken) -> Option<JoinHandle<()>> {
+    let (service, stopped) = (Arc::clone(service), stopped.clone());
+    let lack = "files of killed commands stay and overdue backups cause no notice, since there is no thread for it";
+    // After a panic, only this check is missing. The text of the panic is in the log.
+    let attempt = |work: &dyn Fn()| drop(catch_unwind(AssertUnwindSafe(work)));
+    spawn("housekeeping", lack, move || {
         let Service { config, own_program, queue, recorder, .. } = &*service;
         let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
-        preflight::at_start(config, own_program, &cancel, &last_token_user, &|| queue.was_used());
+        attempt(&|| preflight::at_start(config, own_program, &stopped, &last_token_user, &|| queue.was_used()));
+        while Deadline::after(HOUSEKEEPING_INTERVAL, &stopped).wait_out().is_ok() {
+            attempt(&|| {
+                paths::remove_leftovers(config);
+                recorder::report_overdue(&service);
+            });
+        }
     })
 }
 
@@ -145,4 +131,21 @@ fn drain(service: &Service, draining: &Draining) {
     if left > 0 {
         log::warn!("{left} connections did not read their answers");
     }
+}
+
+/// Asks the local listener for `/health`.
+pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> Result<u8, BackupError> {
+    let unhealthy = |why: String| BackupError::new(Code::Internal, why);
+    let options = Options::new([("--listen", "LISTEN_ADDR", &options.listen)]);
+    let config =
+        config(&options, environment, Required::Serve, Vec::new()).map_err(|error| unhealthy(error.message))?;
+    // If the service listens on all addresses (0.0.0.0), this sends the request to the machine itself, without a proxy.
+    let url = format!("http://{}/health", config.listen);
+    let client = http_client::client(&url, HEALTHCHECK_TIME_MAX, HeaderMap::new(), &[]);
+    let why = match client.get(&url).header("Host", "localhost").call() {
+        Ok(answer) if answer.status() == 200 => return Ok(0),
+        Ok(answer) => format!("unhealthy ({})", answer.status()),
+        Err(error) => error.to_string(),
+    };
+    Err(unhealthy(format!("{} does not answer: {why}", config.listen)))
 }

@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 /// killed.
 const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
 /// The exit code with which shells report a process that SIGTERM ended.
-const ENDED_BY_SIGNAL: u8 = 143;
+const ENDED_BY_SIGNAL: i32 = 143;
 
 fn listen(handle: impl FnOnce(Signals) + Send + 'static) {
     // A terminal that closes sends SIGHUP, which `nohup` makes a process ignore.
@@ -36,16 +36,15 @@ fn is_ignored(signal: i32) -> bool {
 }
 
 /// On the first signal, stops accepting connections; the caller then lets running syncs continue for the grace period.
-/// On the second, ends everything here, unless the service ends before. The exit code that was decided first is used.
-pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>, exit_code: &Arc<OnceLock<u8>>) {
-    let (stop, service, exit_code) = (stop.clone(), Arc::clone(service), Arc::clone(exit_code));
+/// On the second, ends everything here.
+pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>) {
+    let (stop, service) = (stop.clone(), Arc::clone(service));
     listen(move |mut signals| {
         let mut signals = signals.forever();
         signals.next();
         log::info!("shutting down; no more requests are accepted");
         stop.stop();
         signals.next();
-        let code = *exit_code.get_or_init(|| ENDED_BY_SIGNAL);
         service.cancel.cancel();
         let _ = service.queue.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
         orphans::end_all_programs();
@@ -53,40 +52,33 @@ pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>, exit_code: &Arc<
         for run in service.queue.overview().0 {
             let _ = files::remove_folder(&paths::run_folder(&service.config, &run.request));
         }
-        std::process::exit(i32::from(code));
+        std::process::exit(ENDED_BY_SIGNAL);
     });
 }
 
-/// Starts a thread that cancels after `grace`, and returns whether it could be started.
-fn cancel_after(grace: Duration, cancel: CancelToken) -> bool {
-    let thread = std::thread::Builder::new().name("grace".to_owned()).stack_size(64 * 1024);
-    // This is only a timer: if the process ends earlier, the thread ends with it.
-    let wait = move || {
-        std::thread::sleep(grace);
-        cancel.cancel();
-    };
-    thread.spawn(wait).is_ok()
-}
-
-/// Returns a token that is cancelled after `grace` on SIGTERM and SIGHUP. On SIGINT, which comes from a person at a
-/// keyboard, and on a second signal, it is cancelled at once. After there is an `exit_code`, only notifications are
-/// being sent, and any signal ends the process.
-pub(super) fn cancel_after_grace(grace: Duration, exit_code: &Arc<OnceLock<u8>>) -> CancelToken {
-    let (token, exit_code) = (CancelToken::default(), Arc::clone(exit_code));
-    let cancel = token.clone();
+/// Cancels the token `grace` after SIGTERM or SIGHUP. On SIGINT, which comes from a person at a keyboard, and on a
+/// second signal, it is cancelled at once. After there is an `exit_code`, only notifications are being sent, and any
+/// signal ends the process.
+pub(super) fn cancel_after_grace(grace: Duration, cancel: CancelToken, exit_code: Arc<OnceLock<u8>>) {
     listen(move |mut signals| {
         let mut is_first = true;
         for signal in signals.forever() {
             if let Some(code) = exit_code.get() {
                 std::process::exit(i32::from(*code));
             }
-            if is_first && signal != SIGINT && !grace.is_zero() && cancel_after(grace, cancel.clone()) {
+            let has_grace = is_first && signal != SIGINT && !grace.is_zero();
+            is_first = false;
+            let timer = cancel.clone();
+            // If the process ends earlier, the thread ends with it.
+            let wait = move || {
+                std::thread::sleep(grace);
+                timer.cancel();
+            };
+            if has_grace && std::thread::Builder::new().stack_size(64 * 1024).spawn(wait).is_ok() {
                 log::info!("shutting down; the sync may continue for {} s", grace.as_secs());
             } else {
                 cancel.cancel();
             }
-            is_first = false;
         }
     });
-    token
 }

@@ -18,6 +18,7 @@ use crate::backup::{sync, verify};
 use crate::model::{Code, SyncResult, run_result};
 use crate::request::{Purpose, SyncRequest};
 use crate::service::Service;
+use crate::util::time;
 
 /// The most simultaneous runs of configured backups. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
@@ -137,7 +138,7 @@ impl Run {
 
     /// Returns how many milliseconds ago the run was requested.
     fn age_ms(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+        time::millis(self.since.elapsed())
     }
 
     /// Returns a failed result of this run, without a commit and changes.
@@ -212,15 +213,13 @@ impl Service {
 
     /// Executes the run, and returns its result. It may take minutes, and may panic.
     fn work(&self, run: &Run) -> SyncResult {
-        let is_counted = run.request.flags.purpose == Purpose::Sync && !run.request.flags.dry_run;
-        let progress = |event: Event| {
-            match event {
-                Event::Started(step) => run.enter(step.as_str()),
-                Event::Waits => run.wait_for_others(),
-                Event::Ended(step, time) if is_counted => self.recorder.metrics.count_step(step.as_str(), time),
-                Event::Ended(..) => {}
+        let progress = |event| match event {
+            Event::Started(step) => run.enter(step.as_str()),
+            Event::Waits => run.wait_for_others(),
+            Event::Ended(step, time) if run.request.flags.purpose == Purpose::Sync && !run.request.flags.dry_run => {
+                self.recorder.metrics.count_step(step.as_str(), time);
             }
-            event.log();
+            Event::Ended(..) => {}
         };
         let env = Env {
             config: &self.config,

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::run_context::new_run_id;
 use crate::backup::workspaces::{self, Requests};
 use crate::config::{Config, Workspaces};
 use crate::model::{Code, SyncResult, WorkspaceId};
-use crate::request::{self, Draft, Purpose, RequestError, SyncRequest};
+use crate::request::{self, Draft, Purpose, SyncRequest};
 use crate::service::Service;
 use crate::service::history::{self, History, Record, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
@@ -49,7 +50,7 @@ impl Recorder {
     }
 
     /// Records a result for each configured workspace without a run, because its syncs could not even be requested.
-    fn record_without_run(&self, config: &Config, error: &RequestError) {
+    fn record_without_run(&self, config: &Config, error: &BackupError) {
         let workspaces = match &config.workspaces {
             Workspaces::Listed(listed) => listed.iter().map(WorkspaceId::as_str).collect(),
             Workspaces::All => vec![history::ALL],
@@ -87,7 +88,7 @@ impl Recorder {
     ///
     /// # Errors
     /// Returns the errors of [`workspaces::requests`].
-    pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, RequestError> {
+    pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, BackupError> {
         let asked = workspaces::requests(draft, config, cancel);
         match &asked {
             _ if !draft.is_of_the_settings() => {}

@@ -4,9 +4,10 @@
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use crate::backup::error::BackupError;
 use crate::backup::workspaces;
 use crate::model::{Code, TokenUser};
-use crate::request::{RequestError, SyncRequest};
+use crate::request::SyncRequest;
 use crate::service::Service;
 use crate::util::deadline::wait_while;
 
@@ -25,7 +26,7 @@ impl TokenCheck {
     ///
     /// # Errors
     /// [`Code::TooManyRequests`] if other requests keep asking for too long.
-    pub fn begin(&self) -> Result<MutexGuard<'_, ()>, RequestError> {
+    pub fn begin(&self) -> Result<MutexGuard<'_, ()>, BackupError> {
         let mut free = None;
         wait_while(QUESTION_WAIT_MAX, || {
             free = self.0.iter().find_map(|lock| match lock.try_lock() {
@@ -37,7 +38,7 @@ impl TokenCheck {
             free.is_none()
         });
         let message = "too many requests bring a Windmill token at once";
-        free.ok_or_else(|| RequestError { code: Code::TooManyRequests, message: message.to_owned() })
+        free.ok_or_else(|| BackupError::new(Code::TooManyRequests, message))
     }
 }
 
@@ -48,7 +49,7 @@ impl TokenCheck {
 /// # Errors
 /// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] if the token may see less than the token of the last
 /// backup.
-pub fn admit(request: &mut SyncRequest, service: &Service) -> Result<(), RequestError> {
+pub fn admit(request: &mut SyncRequest, service: &Service) -> Result<(), BackupError> {
     let Service { config, recorder, cancel, .. } = service;
     let user = workspaces::token_user(config, request, cancel)?;
     if !request.configured {
@@ -69,7 +70,7 @@ pub fn admit(request: &mut SyncRequest, service: &Service) -> Result<(), Request
          see would be deleted from the backup; use a token of an admin of the workspace",
         user.name
     );
-    Err(RequestError { code, message })
+    Err(BackupError::new(code, message))
 }
 
 /// Whether a token of `user` may make the configured backup, if the last backup had a token of `last`. If the last user

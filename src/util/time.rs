@@ -1,6 +1,6 @@
 //! UTC times as text, in the form of RFC 3339.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -48,6 +48,11 @@ fn in_utc(time: SystemTime) -> OffsetDateTime {
     }
 }
 
+/// Returns a time span in whole milliseconds.
+pub fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Returns a moment of this process by the clock that shows `now`, which may have been set since.
 pub fn of(moment: Instant, now: SystemTime) -> SystemTime {
     now.checked_sub(moment.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH)
@@ -55,8 +60,6 @@ pub fn of(moment: Instant, now: SystemTime) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

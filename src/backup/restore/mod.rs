@@ -13,14 +13,14 @@ mod select;
 mod switches;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::secrets::Key;
 use crate::backup::restore::select::{Change, Choice, Tree, has_app_at, is_app};
-use crate::backup::run_context::{Env, Outcome, RunContext};
+use crate::backup::run_context::{Env, RunContext};
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::verify::{self, LISTED_MAX};
@@ -30,7 +30,7 @@ use crate::git::tree_diff::{self, Mark, Sample, printable};
 use crate::git::{Git, GitError};
 use crate::model::{Changed, Code, Difference, SyncResult, Warnings, WorkspaceId, names};
 use crate::request::SyncRequest;
-use crate::util::{Node, Redactor, Secret, files, logging, retry, time, yaml};
+use crate::util::{Node, Redactor, Secret, files, retry, time, yaml};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
@@ -99,29 +99,29 @@ pub fn read_key(path: &std::path::Path) -> Result<Secret, String> {
 
 /// Restores a commit, or shows what that would change.
 pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str, options: &RestoreOptions) -> SyncResult {
-    let started = Instant::now();
     let target = options.target.as_ref().unwrap_or(&request.workspace);
     let target_request = SyncRequest { workspace: target.clone(), ..request.clone() };
-    let _scope = logging::run_scope(run_id, target.as_str());
-    log::info!("run {run_id}: restoring workspace {target} from {} (branch {})", request.remote, request.branch);
+    let task = format!("restoring workspace {target} from {} (branch {})", request.remote, request.branch);
     let (source, target) = (RunContext { request, env }, RunContext { request: &target_request, env });
-    let mut report = Report::default();
-    let ended = error::catch_panic(|| restore(source, target, options, &mut report));
-    let (code, mut message) = ended.unwrap_or_else(|error| {
-        let (error, secrets) = (target.in_last_step(error), request.secrets());
-        (error.code, Redactor::new(secrets.iter().chain(&options.key)).redact(&error.message))
-    });
-    let Report { mut warnings, named, commit, changed, mut differences, restore_point } = report;
-    if let Some(point) = &restore_point {
-        message += &format!("; what was there before is on branch `{point}`");
-    }
-    for (what, names) in named {
-        warnings.add(format!("{what}: {}", names.iter().collect::<Sample>()));
-    }
-    differences.truncate(LISTED_MAX);
-    let outcome = Outcome { code, message, commit, changed, left_out: Vec::new() };
-    let result = target.conclude(run_id, started, Ok(outcome), warnings);
-    SyncResult { differences: Some(differences), restore_point, ..result }
+    target.report(run_id, format_args!("{task}"), |warnings| {
+        let mut report = Report::default();
+        let ended = error::catch_panic(|| restore(source, target, options, &mut report));
+        let (code, mut message) = ended.unwrap_or_else(|error| {
+            let (error, secrets) = (target.in_last_step(error), request.secrets());
+            (error.code, Redactor::new(secrets.iter().chain(&options.key)).redact(&error.message))
+        });
+        let Report { warnings: found, named, commit, changed, mut differences, restore_point } = report;
+        if let Some(point) = &restore_point {
+            message += &format!("; what was there before is on branch `{point}`");
+        }
+        *warnings = found;
+        for (what, names) in named {
+            warnings.add(format!("{what}: {}", names.iter().collect::<Sample>()));
+        }
+        differences.truncate(LISTED_MAX);
+        let (commit, differences) = (commit.map(|commit| commit.to_string()), Some(differences));
+        Ok(SyncResult { code, message, commit, changed, differences, restore_point, ..SyncResult::default() })
+    })
 }
 
 /// Restores from the workspace of `source` into the one of `target`. Returns the result code, and the same in words.
@@ -147,8 +147,6 @@ fn restore(
     let tip = tip::examine(source, &git, Some(commit.clone()))?;
     tip.plan.warnings.iter().for_each(|warning| report.warnings.add(warning.clone()));
     let account = target.step(Step::Probe, || target.account(&run_env))?;
-    target.warn_about_access(&account, &mut report.warnings);
-    source.warn_about_choice(&account, &mut report.warnings);
     let (git, commit, tip, key) = (&git, &commit, &tip, Key::default());
     RestoreRun { source, target, options, git, commit, tip, key, report }.run(&account)
 }

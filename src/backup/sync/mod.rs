@@ -13,11 +13,10 @@ pub mod steps;
 pub mod tip;
 
 use std::io;
-use std::time::Instant;
 
-use crate::backup::error::{self, BackupError};
+use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
-use crate::backup::run_context::{Env, Outcome, RunContext};
+use crate::backup::run_context::{Env, RunContext};
 use crate::backup::sync::pull::PullBase;
 use crate::backup::sync::push::NotPushed;
 use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
@@ -26,7 +25,7 @@ use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::model::{Changed, Code, LeftOut, SyncResult, Warnings};
 use crate::request::SyncRequest;
-use crate::util::{Retry, logging};
+use crate::util::Retry;
 use crate::windmill::item_path;
 
 /// How often a sync starts over when another writer was first. A branch that moves five times within five pulls
@@ -55,22 +54,17 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
     })
 }
 
-/// Runs the steps of a sync within its log scope, and turns their outcome into the result.
+/// Runs the steps of a sync, and completes their result.
 fn result_of(
     run: RunContext<'_>,
     run_id: &str,
-    run_steps: impl FnOnce(&mut Warnings) -> Result<Outcome, BackupError>,
+    run_steps: impl FnOnce(&mut Warnings) -> Result<SyncResult, BackupError>,
 ) -> SyncResult {
-    let started = Instant::now();
     let SyncRequest { workspace, remote, branch, .. } = run.request;
-    let _scope = logging::run_scope(run_id, workspace.as_str());
-    log::info!("run {run_id}: syncing workspace {workspace} to {remote} (branch {branch})");
-    let mut warnings = Warnings::default();
-    let ended = error::catch_panic(|| {
+    run.report(run_id, format_args!("syncing workspace {workspace} to {remote} (branch {branch})"), |warnings| {
         guards::refuse_the_key(run.env.config)?;
-        run_steps(&mut warnings)
-    });
-    run.conclude(run_id, started, ended, warnings)
+        run_steps(warnings)
+    })
 }
 
 /// Runs the sync from its start to its outcome.
@@ -78,7 +72,7 @@ fn run_from<W: SyncSteps>(
     run: RunContext<'_>,
     start: Start<W>,
     warnings: &mut Warnings,
-) -> Result<Outcome, BackupError> {
+) -> Result<SyncResult, BackupError> {
     match start {
         Start::Unchanged { tip, left_out } => Ok(without(run, unchanged(run, Some(tip)), left_out)),
         Start::Pull(steps) => {
@@ -96,7 +90,7 @@ struct SyncRun<'a, W> {
 }
 
 impl<W: SyncSteps> SyncRun<'_, W> {
-    fn run(&mut self) -> Result<Outcome, BackupError> {
+    fn run(&mut self) -> Result<SyncResult, BackupError> {
         let (mut rejections, mut refusals, mut is_new) = (0, 0, false);
         loop {
             match self.attempt() {
@@ -153,7 +147,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     /// Runs one round, from the pull to the push. The inner error is a reason to try again.
-    fn attempt(&mut self) -> Result<Result<Outcome, NotPushed>, BackupError> {
+    fn attempt(&mut self) -> Result<Result<SyncResult, NotPushed>, BackupError> {
         let run = self.run;
         let SyncRequest { workspace, remote, branch, flags, .. } = run.request;
         self.warn_about_repository();
@@ -167,7 +161,8 @@ impl<W: SyncSteps> SyncRun<'_, W> {
             }
             self.steps.remember(&commit, self.warnings);
             let message = format!("Successfully synced workspace '{workspace}' to Git");
-            Ok(Ok(Outcome { code: Code::Pushed, message, commit: Some(commit), changed, left_out: Vec::new() }))
+            let commit = Some(commit.to_string());
+            Ok(Ok(SyncResult { code: Code::Pushed, message, commit, changed, ..SyncResult::default() }))
         } else if changed == Changed::default() {
             let tip = self.steps.tip().commit.clone();
             if let (Some(tip), false) = (&tip, flags.dry_run) {
@@ -177,7 +172,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         } else {
             let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
             let message = format!("Would commit to {remote} (branch {branch}): {listed}");
-            Ok(Ok(Outcome { code: Code::DryRun, message, commit: None, changed, left_out: Vec::new() }))
+            Ok(Ok(SyncResult { code: Code::DryRun, message, changed, ..SyncResult::default() }))
         }
     }
 
@@ -233,13 +228,14 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 }
 
-fn unchanged(run: RunContext<'_>, tip: Option<ObjectId>) -> Outcome {
+fn unchanged(run: RunContext<'_>, tip: Option<ObjectId>) -> SyncResult {
     let message = format!("Workspace '{}' has not changed since the last commit", run.request.workspace);
-    Outcome { code: Code::Unchanged, message, commit: tip, changed: Changed::default(), left_out: Vec::new() }
+    let commit = tip.map(|tip| tip.to_string());
+    SyncResult { code: Code::Unchanged, message, commit, ..SyncResult::default() }
 }
 
 /// Returns the outcome of a sync that left these items out. A dry run only lists them.
-fn without(run: RunContext<'_>, mut outcome: Outcome, left_out: Vec<LeftOut>) -> Outcome {
+fn without(run: RunContext<'_>, mut outcome: SyncResult, left_out: Vec<LeftOut>) -> SyncResult {
     if left_out.is_empty() {
         return outcome;
     }
@@ -252,7 +248,7 @@ fn without(run: RunContext<'_>, mut outcome: Outcome, left_out: Vec<LeftOut>) ->
             if outcome.code == Code::Pushed { "was synced to Git" } else { "has not changed since the last commit" };
         (Code::Incomplete, format!("Workspace '{workspace}' {did}, except for what cannot be backed up: {missing}"))
     };
-    Outcome { left_out, ..outcome }
+    SyncResult { left_out, ..outcome }
 }
 
 /// Names the first items with their reasons, and counts the rest.

@@ -130,10 +130,7 @@ impl<'a> LiveSteps<'a> {
             );
             Ok((fetched?, (wmill, account?)))
         })?;
-        run.note_token_user(&account);
         guards::refuse_lost_rights(*run, &account)?;
-        run.warn_about_access(&account, warnings);
-        run.warn_about_choice(&account, warnings);
         let query = tip.as_ref().map_or(&last.state.query, |tip| &tip.plan.query);
         let snapshot = run.step(Step::Probe, || run.snapshot(run_env, query))?;
         run.warn_about_snapshot(&snapshot, warnings);

@@ -5,11 +5,10 @@
 pub mod value_diff;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
 
-use crate::backup::error::{self, BackupError};
+use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
-use crate::backup::run_context::{Env, Outcome, RunContext};
+use crate::backup::run_context::{Env, RunContext};
 use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::pull;
 use crate::backup::sync::tip::{self, RemoteTip};
@@ -18,9 +17,9 @@ use crate::git::ls_tree::{GitPath, Listing, join};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, Sample, printable};
 use crate::git::{Git, GitError};
-use crate::model::{Changed, Code, Difference, LeftOut, SyncResult, Warnings, WorkspaceId};
+use crate::model::{Changed, Code, Difference, SyncResult, Warnings, WorkspaceId};
 use crate::request::{Purpose, SyncRequest};
-use crate::util::{files, logging, retry, time};
+use crate::util::{files, retry, time};
 use crate::windmill::snapshot::Snapshot;
 
 /// How many differences are listed. The rest is counted.
@@ -31,51 +30,38 @@ const KINDS: [&str; 3] = ["missing_in_backup", "differs", "only_in_backup"];
 
 /// Compares the workspace with the remote's tip, and returns the differences.
 pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
-    let started = Instant::now();
-    let (workspace, remote, branch) = (&request.workspace, &request.remote, &request.branch);
-    let _scope = logging::run_scope(run_id, workspace.as_str());
-    log::info!("run {run_id}: verifying workspace {workspace} against {remote} (branch {branch})");
-    let run = RunContext { request, env };
-    let (mut warnings, mut differences) = (Warnings::default(), Vec::new());
-    let ended = error::catch_panic(|| compare(run, &mut warnings, &mut differences));
-    SyncResult { differences: Some(differences), ..run.conclude(run_id, started, ended, warnings) }
+    let (SyncRequest { workspace, remote, branch, .. }, run) = (request, RunContext { request, env });
+    let task = format_args!("verifying workspace {workspace} against {remote} (branch {branch})");
+    let mut result = run.report(run_id, task, |warnings| compare(run, warnings));
+    result.differences.get_or_insert_default();
+    result
 }
 
-/// The differences that were found.
-#[derive(Default)]
-struct Found {
-    /// How many files differ, and how.
-    changed: Changed,
-    /// The first differences.
-    listed: Vec<Difference>,
-}
-
-impl Found {
-    /// Counts a difference, and lists it if there is room.
-    fn add(&mut self, mark: Mark, path: &[u8], diff: Vec<String>) {
-        mark.count_in(&mut self.changed);
-        if self.listed.len() < LISTED_MAX {
-            self.listed.push(Difference { path: printable(path), kind: KINDS[mark as usize], diff });
-        }
+/// Counts a difference, and lists it if there is room.
+fn add(result: &mut SyncResult, mark: Mark, path: &[u8], diff: Vec<String>) {
+    mark.count_in(&mut result.changed);
+    let listed = result.differences.get_or_insert_default();
+    if listed.len() < LISTED_MAX {
+        listed.push(Difference { path: printable(path), kind: KINDS[mark as usize], diff });
     }
+}
 
-    /// Returns the result in words. `commit` is the commit that was compared with.
-    fn message(&self, workspace: &WorkspaceId, commit: &str, left_out: &[LeftOut]) -> String {
-        let Changed { added, modified, deleted } = self.changed;
-        let compared = if self.listed.is_empty() {
-            format!("The backup matches workspace '{workspace}': commit {commit}")
-        } else {
-            let paths: Sample = self.listed.iter().map(|difference| difference.path.as_bytes()).collect();
-            format!(
-                "Workspace '{workspace}' differs from its backup (commit {commit}): {added} files are missing in the backup, \
-                 {modified} differ, {deleted} are only in the backup: {paths}. What was changed since that commit differs \
-                 until the next sync"
-            )
-        };
-        match left_out {
-            [] => compared,
-            left_out => format!("{compared}. Not compared: {}", sync::in_words(left_out)),
-        }
+/// Returns the result in words. `commit` is the commit that was compared with.
+fn message(workspace: &WorkspaceId, commit: &str, result: &SyncResult) -> String {
+    let Changed { added, modified, deleted } = result.changed;
+    let paths: Sample = result.differences.iter().flatten().map(|difference| difference.path.as_bytes()).collect();
+    let compared = if paths.is_empty() {
+        format!("The backup matches workspace '{workspace}': commit {commit}")
+    } else {
+        format!(
+            "Workspace '{workspace}' differs from its backup (commit {commit}): {added} files are missing in the backup, \
+             {modified} differ, {deleted} are only in the backup: {paths}. What was changed since that commit differs \
+             until the next sync"
+        )
+    };
+    match &*result.left_out {
+        [] => compared,
+        left_out => format!("{compared}. Not compared: {}", sync::in_words(left_out)),
     }
 }
 
@@ -89,46 +75,41 @@ pub(super) fn with_time(git: &Git<'_>, commit: &ObjectId) -> Result<String, GitE
     Ok(format!("{commit:.10}{}", time.unwrap_or_default()))
 }
 
-/// Pulls the workspace, and compares it with the folder at the tip. Sets the first differences.
-fn compare(
-    run: RunContext<'_>,
-    warnings: &mut Warnings,
-    differences: &mut Vec<Difference>,
-) -> Result<Outcome, BackupError> {
+/// Pulls the workspace, and compares it with the folder at the tip.
+fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<SyncResult, BackupError> {
     let run_env = run.enter()?;
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
     let git = run.git(&run_env, &folder)?;
     let tip = run.step(Step::Fetch, || retry::patiently(&run_env.deadline, || tip::refresh(run, &git)))?;
     guards::refuse_the_key(run.env.config)?;
-    let (account, mut snapshot) =
-        run.step(Step::Probe, || Ok((run.account(&run_env)?, run.snapshot(&run_env, &tip.plan.query)?)))?;
+    let mut snapshot = run.step(Step::Probe, || {
+        run.account(&run_env)?;
+        run.snapshot(&run_env, &tip.plan.query)
+    })?;
     tip.plan.warnings.iter().for_each(|warning| warnings.add(warning.clone()));
     run.warn_about_snapshot(&snapshot, warnings);
-    run.warn_about_access(&account, warnings);
-    run.warn_about_choice(&account, warnings);
     // What the last sync left out is left out here too.
     snapshot.leave_out_again(&last_sync::found(run))?;
     let commit = tip.commit.as_ref().map(|tip| with_time(&git, tip)).transpose()?;
     snapshot.judge_by(&tip.plan)?;
     run.step(Step::Pull, || pull::pull(run, &git, &tip.plan, None, &mut snapshot, &[]))?;
-    let (mut found, left_out) = (Found::default(), snapshot.left_out_list());
+    let mut result = SyncResult { left_out: snapshot.left_out_list(), ..SyncResult::default() };
     let only_in_backup = run.step(Step::Commit, || {
         let fresh = git.stage()?;
-        Ok(compare_files(&git, &tip, &fresh, &mut found)?)
+        Ok(compare_files(&git, &tip, &fresh, &mut result)?)
     })?;
     if !only_in_backup.is_empty() {
-        add_deleted(run, &git, &tip, &mut snapshot, &only_in_backup, &mut found)?;
+        add_deleted(run, &git, &tip, &mut snapshot, &only_in_backup, &mut result)?;
     }
     let workspace = &run.request.workspace;
-    let is_same = found.listed.is_empty() && left_out.is_empty();
+    let is_same = result.differences.is_none() && result.left_out.is_empty();
     let code = if is_same { Code::Unchanged } else { Code::Differs };
     let message = match &commit {
-        Some(commit) => found.message(workspace, commit, &left_out),
+        Some(commit) => message(workspace, commit, &result),
         None => format!("There is no backup of workspace '{workspace}': the branch does not exist"),
     };
-    *differences = found.listed;
-    Ok(Outcome { code, message, commit: tip.commit, changed: found.changed, left_out })
+    Ok(SyncResult { code, message, commit: tip.commit.map(|commit| commit.to_string()), ..result })
 }
 
 /// Compares the pulled files by value. Returns the files that only the backup has.
@@ -136,7 +117,7 @@ fn compare_files(
     git: &Git<'_>,
     tip: &RemoteTip,
     fresh: &Listing,
-    found: &mut Found,
+    result: &mut SyncResult,
 ) -> Result<BTreeSet<GitPath>, GitError> {
     let mut only_in_backup = BTreeSet::new();
     for pair in join(tip.folder.entries()?, fresh.entries()?) {
@@ -146,13 +127,11 @@ fn compare_files(
                 let (name, entries) = (String::from_utf8_lossy(&path), (&backup, &workspace));
                 let diff = value_diff::of_entries(git, &name, entries, Purpose::Verify)?;
                 if !diff.is_empty() {
-                    found.add(Mark::Modified, &path, diff);
+                    add(result, Mark::Modified, &path, diff);
                 }
             }
-            (None, Some(_)) => found.add(Mark::Added, &path, Vec::new()),
-            (Some(_), None) => {
-                only_in_backup.insert(path);
-            }
+            (None, Some(_)) => add(result, Mark::Added, &path, Vec::new()),
+            (Some(_), None) => _ = only_in_backup.insert(path),
             (None, None) => {}
         }
     }
@@ -167,7 +146,7 @@ fn add_deleted(
     tip: &RemoteTip,
     snapshot: &mut Snapshot,
     only_in_backup: &BTreeSet<GitPath>,
-    found: &mut Found,
+    result: &mut SyncResult,
 ) -> Result<(), BackupError> {
     let base = run.step(Step::Pull, || pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), snapshot, &[]))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
@@ -176,7 +155,7 @@ fn add_deleted(
     for change in comparison.changes().map_err(GitError::from)? {
         let Change { mark, path, .. } = change.map_err(GitError::from)?;
         if mark == Mark::Deleted && only_in_backup.contains(&path) {
-            found.add(mark, &path, Vec::new());
+            add(result, mark, &path, Vec::new());
         }
     }
     Ok(())
