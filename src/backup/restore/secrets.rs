@@ -76,7 +76,7 @@ impl RestoreRun<'_> {
             let why = match self.is_encrypted(&id, &files)? {
                 None => continue,
                 // The pull leaves out the secrets of the workspace.
-                Some(_) if self.tip.plan.kinds.skip_secrets => {
+                Some(_) if !self.tip.plan.kinds.has("secrets") => {
                     "the settings exclude secret variables, so these do not come back"
                 }
                 Some(false) => "these secrets are left alone, since they are not encrypted in the commit",

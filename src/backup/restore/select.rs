@@ -298,7 +298,7 @@ impl Choice {
         let used: BTreeSet<String> =
             kept.chain(chosen).filter(|path| !is_meta(path)).filter_map(|path| meta_of(path)).collect();
         for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
-            let is_selected = !tip.plan.kinds.skip_folders && options.admits(path);
+            let is_selected = tip.plan.kinds.has("folders") && options.admits(path);
             if is_selected || used.contains(path) && !self.current.contains_key(path) {
                 self.wanted.insert(path.clone(), Wanted::new(None, Some(entry)));
             }
