@@ -252,7 +252,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if Windmill does not answer or refuses.
     pub fn account(&self, run_env: &RunEnv) -> Result<Account, BackupError> {
         let (windmill, is_default) = (self.windmill(run_env), self.request.workspace_is_default);
-        let account = retry::patiently(&run_env.deadline, || windmill.account(is_default).map_err(BackupError::from));
+        let account = retry::patiently(&run_env.deadline, || windmill.account(is_default));
         // The remote is asked at the same time, in another step.
         account.map_err(|error| self.in_step(Step::Probe, error))
     }
@@ -263,8 +263,7 @@ impl RunContext<'_> {
     /// [`BackupError`] if Windmill does not answer or refuses, or the disk fails.
     pub fn snapshot(&self, run_env: &RunEnv, query: &str) -> Result<Snapshot, BackupError> {
         let (windmill, folder) = (self.windmill(run_env), run_env.run_dir.path().join("snapshot"));
-        let snapshot =
-            retry::patiently(&run_env.deadline, || windmill.snapshot(query, &folder).map_err(BackupError::from))?;
+        let snapshot = retry::patiently(&run_env.deadline, || windmill.snapshot(query, &folder))?;
         self.env.notes().items = Some(snapshot.items);
         Ok(snapshot)
     }
@@ -277,7 +276,6 @@ impl RunContext<'_> {
         let (begun, windmill) = (Instant::now(), self.windmill(run_env));
         retry::patiently(&run_env.deadline, || {
             windmill.key().map_err(|error| {
-                let error = BackupError::from(error);
                 // A server that hangs is not asked again, since a commit can do without the key.
                 if begun.elapsed() > KEY_TIME_MAX { BackupError { retry: Retry::Never, ..error } } else { error }
             })

@@ -8,7 +8,7 @@ use crate::git::tree_diff::Sample;
 use crate::model::{ADMINS, Code, FORK, TokenUser, WORKSPACE_MARK, WorkspaceId};
 use crate::request::{self, Draft, RequestError, SyncRequest, Target};
 use crate::util::{CancelToken, Deadline, Expired, Redactor, Secret, retry};
-use crate::windmill::api::{Windmill, WindmillError};
+use crate::windmill::api::Windmill;
 
 /// Time limit for one request to Windmill, with all its attempts.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
@@ -136,8 +136,8 @@ pub fn token_user(config: &Config, request: &SyncRequest, cancel: &CancelToken) 
     windmill.token_user().map_err(|error| in_words(error, token))
 }
 
-fn in_words(error: WindmillError, token: &Secret) -> RequestError {
-    let error = BackupError::from(error).explained(|expired| match expired {
+fn in_words(error: BackupError, token: &Secret) -> RequestError {
+    let error = error.explained(|expired| match expired {
         Expired::TimedOut => "Windmill did not answer in time".to_owned(),
         Expired::Cancelled => "the service is shutting down".to_owned(),
     });

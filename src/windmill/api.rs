@@ -1,6 +1,6 @@
 //! The client of Windmill's API: the server's version, the token's user, and the content of a workspace.
 
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use std::time::{Duration, SystemTime};
 use miniserde::json::{Object, Value};
 use ureq::http::HeaderMap;
 
-use crate::model::{BaseUrl, Code, TokenUser, WorkspaceId};
+use crate::model::{BackupError, BaseUrl, Code, TokenUser, WorkspaceId};
 use crate::net::http_client::{self, Pending};
 use crate::process::output;
 use crate::util;
 use crate::util::parallel::both;
-use crate::util::{Deadline, Expired, Failure, Limits, Redactor, Retry, Secret, hash, percent, retry};
+use crate::util::{CancelToken, Deadline, Limits, Redactor, Retry, Secret, hash, percent, retry};
 use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
 
 /// The time limit for the answer to one small question.
@@ -36,47 +36,6 @@ const LOCATION_CHARS_MAX: usize = 200;
 const VERSION: &str = "api/version";
 /// The export as a tar file, which servers of all versions make. A query is appended.
 const EXPORT: &str = "workspaces/tarball?archive_type=tar";
-
-/// Why Windmill or wmill failed.
-#[derive(Debug)]
-pub struct WindmillError {
-    /// The code of the result.
-    pub code: Code,
-    /// What was tried, on what, and why it failed. It is empty if the time is over or the service is ending.
-    pub message: String,
-    /// Which attempt may help.
-    pub retry: Retry,
-}
-
-impl WindmillError {
-    /// Whether the time is over, or the service is shutting down.
-    pub fn is_end_of_run(&self) -> bool {
-        matches!(self.code, Code::Timeout | Code::ShuttingDown)
-    }
-}
-
-impl Failure for WindmillError {
-    fn retry(&self) -> Retry {
-        self.retry
-    }
-
-    fn message(&self) -> &str {
-        &self.message
-    }
-}
-
-impl From<Expired> for WindmillError {
-    fn from(expired: Expired) -> Self {
-        failed(expired.into(), String::new())
-    }
-}
-
-/// The disk failed, or the system has no thread or no program.
-impl From<io::Error> for WindmillError {
-    fn from(error: io::Error) -> Self {
-        failed(Code::PullFailed, error.to_string())
-    }
-}
 
 /// The trailer with the [`fingerprint`] of the key that encrypts the secrets of a commit.
 pub const KEY_TRAILER: &str = "Windmill-Key-Fingerprint";
@@ -171,8 +130,8 @@ impl<'a> Windmill<'a> {
     /// Asks for the server's version and time.
     ///
     /// # Errors
-    /// [`WindmillError`] if the server cannot be reached, or is not Windmill.
-    pub fn greet(&self) -> Result<ServerInfo, WindmillError> {
+    /// [`BackupError`] if the server cannot be reached, or is not Windmill.
+    pub fn greet(&self) -> Result<ServerInfo, BackupError> {
         let answer = self.ask(VERSION)?;
         let is_html = is_page(&answer.headers) || answer.body.contains('<');
         if answer.status >= 500 || answer.status == 200 && is_html {
@@ -188,8 +147,8 @@ impl<'a> Windmill<'a> {
     /// sees.
     ///
     /// # Errors
-    /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
-    pub fn account(&self, list_workspaces: bool) -> Result<Account, WindmillError> {
+    /// [`BackupError`] if the server cannot be reached, refuses the token, or has no such workspace.
+    pub fn account(&self, list_workspaces: bool) -> Result<Account, BackupError> {
         // Both are asked at once, each over its own connection, so that they take as long as the slower one.
         let (server, user) = both("greet", || self.greet(), || self.user());
         let (server_version, user) = (server?.version, user?);
@@ -207,14 +166,14 @@ impl<'a> Windmill<'a> {
     /// available again.
     ///
     /// # Errors
-    /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace.
-    pub fn token_user(&self) -> Result<TokenUser, WindmillError> {
+    /// [`BackupError`] if the server cannot be reached, refuses the token, or has no such workspace.
+    pub fn token_user(&self) -> Result<TokenUser, BackupError> {
         let user = retry::patiently(self.deadline, || self.user())?;
         let name = text(&user, "username").map(|name| self.printable(name)).unwrap_or_default();
         Ok(TokenUser { name, admin: is_true(&user, "is_admin") })
     }
 
-    fn user(&self) -> Result<Object, WindmillError> {
+    fn user(&self) -> Result<Object, BackupError> {
         let who = self.ask(&self.path("users/whoami"))?;
         match who.status {
             200 => {}
@@ -234,13 +193,13 @@ impl<'a> Windmill<'a> {
     /// into `folder`.
     ///
     /// # Errors
-    /// [`WindmillError`] if the server cannot be reached, refuses the token, or has no such workspace, or if the answer
+    /// [`BackupError`] if the server cannot be reached, refuses the token, or has no such workspace, or if the answer
     /// is not a complete export.
-    pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot, WindmillError> {
+    pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot, BackupError> {
         let left = self.deadline.remaining()?;
         let path = self.path(EXPORT);
         let (agent, url) = (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()));
-        let export = Pending::start(move |_| agent.get(&url).config().timeout_global(Some(left)).build().call())?;
+        let export = start(move |_| agent.get(&url).config().timeout_global(Some(left)).build().call())?;
         // The server needs much longer for the export.
         let sides = SideAnswers {
             own_items: self.side("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
@@ -258,15 +217,14 @@ impl<'a> Windmill<'a> {
         }
         let target = (folder.to_owned(), snapshot::create_file(folder)?);
         let query = query.to_owned();
-        let taken = Pending::start(move |unwanted| {
-            Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted)
-        })?;
-        taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
+        let take =
+            move |unwanted: &_| Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted);
+        start(take)?.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
     }
 
     /// Asks a question that wmill asks in addition to the export. An answer with a status other than 200 and 404 is an
     /// error, because wmill would then delete files and exit with 0.
-    fn side(&self, path: &str, bytes_max: u64) -> Result<snapshot::Answer, WindmillError> {
+    fn side(&self, path: &str, bytes_max: u64) -> Result<snapshot::Answer, BackupError> {
         let answer = self.ask_by(&self.path(path), bytes_max, None)?;
         match answer.status {
             // A server that does not know the question answers 404. wmill does not ask such a server.
@@ -276,11 +234,11 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    fn no_snapshot(&self, error: SnapshotError) -> WindmillError {
+    fn no_snapshot(&self, error: SnapshotError) -> BackupError {
         let failed = |why: &str, retry| {
             let message =
                 format!("cannot take workspace `{}` out of Windmill at {}: {why}", self.workspace, self.base_url);
-            WindmillError { code: Code::PullFailed, message, retry }
+            BackupError { code: Code::PullFailed, message, retry }
         };
         match error {
             SnapshotError::CutOff(why) => match self.deadline.remaining() {
@@ -292,7 +250,7 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    fn is_known_to_be_missing(&self) -> Result<bool, WindmillError> {
+    fn is_known_to_be_missing(&self) -> Result<bool, BackupError> {
         let body = format!("{{\"id\":\"{}\"}}", self.workspace);
         let answer = self.ask_by("api/workspaces/exists", ANSWER_BYTES_MAX, Some(body))?;
         Ok(answer.status == 200 && answer.body.trim() == "false")
@@ -301,8 +259,8 @@ impl<'a> Windmill<'a> {
     /// Returns the workspaces that the token sees and that are not archived.
     ///
     /// # Errors
-    /// [`WindmillError`]. A token that is bound to one workspace may not list workspaces.
-    pub fn workspaces(&self) -> Result<Vec<WorkspaceId>, WindmillError> {
+    /// [`BackupError`]. A token that is bound to one workspace may not list workspaces.
+    pub fn workspaces(&self) -> Result<Vec<WorkspaceId>, BackupError> {
         let answer = self.ask("api/workspaces/list")?;
         match (answer.status, parse(&answer.body)) {
             (200, Some(Value::Array(list))) => Ok(list.iter().filter_map(living_workspace).collect()),
@@ -312,7 +270,7 @@ impl<'a> Windmill<'a> {
                      bound to one workspace; WINDMILL_WORKSPACE=* needs one that is not",
                     self.base_url, answer.status
                 );
-                Err(failed(Code::WindmillUnauthorized, message))
+                Err(BackupError::new(Code::WindmillUnauthorized, message))
             }
             _ => Err(self.strange_answer(&answer)),
         }
@@ -338,15 +296,15 @@ impl<'a> Windmill<'a> {
         format!("api/w/{}/{path}", self.workspace)
     }
 
-    fn ask(&self, path: &str) -> Result<Answer, WindmillError> {
+    fn ask(&self, path: &str) -> Result<Answer, BackupError> {
         self.ask_by(path, ANSWER_BYTES_MAX, None)
     }
 
     /// Asks, with a POST if there is a body. The answer has at most `bytes_max` bytes.
-    fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer, WindmillError> {
+    fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer, BackupError> {
         self.deadline.remaining()?;
         let (agent, url, asked) = (self.agent.clone(), self.base_url.join(path), path.to_owned());
-        let answer = Pending::start(move |_| {
+        let answer = start(move |_| {
             let response = match body {
                 None => agent.get(&url).call(),
                 Some(body) => agent.post(&url).content_type("application/json").send(body),
@@ -358,7 +316,7 @@ impl<'a> Windmill<'a> {
 
     /// Returns an error for a redirect. A redirect is not followed. The message names its target, because the setting
     /// should have this address.
-    fn not_redirected(&self, answer: Answer) -> Result<Answer, WindmillError> {
+    fn not_redirected(&self, answer: Answer) -> Result<Answer, BackupError> {
         if !(300..400).contains(&answer.status) {
             return Ok(answer);
         }
@@ -372,10 +330,10 @@ impl<'a> Windmill<'a> {
             self.base_url.join(asked),
             answer.status
         );
-        Err(failed(Code::WindmillUnreachable, message))
+        Err(BackupError::new(Code::WindmillUnreachable, message))
     }
 
-    fn unreachable(&self, path: &str, error: &ureq::Error) -> WindmillError {
+    fn unreachable(&self, path: &str, error: &ureq::Error) -> BackupError {
         // If the time of the run is over, the error is a timeout, no matter what the run was waiting for.
         if let Err(expired) = self.deadline.remaining() {
             return expired.into();
@@ -387,11 +345,11 @@ impl<'a> Windmill<'a> {
                 "{} answered with more than {bytes_max} bytes, so the answer is not Windmill's",
                 self.base_url.join(path)
             );
-            return failed(Code::PullFailed, message);
+            return BackupError::new(Code::PullFailed, message);
         }
         let message = format!("cannot reach Windmill at {}: {error}", self.base_url.join(path));
         let retry = if http_client::is_passing_error(error) { Retry::AfterPause(None) } else { Retry::Never };
-        WindmillError { code: Code::WindmillUnreachable, message, retry }
+        BackupError { code: Code::WindmillUnreachable, message, retry }
     }
 
     /// Makes a text of the server safe for messages.
@@ -405,12 +363,12 @@ impl<'a> Windmill<'a> {
     }
 
     /// Describes an answer by its status, followed by `more`, which is empty if the content must stay hidden.
-    fn answered(&self, code: Code, answer: &Answer, more: &str) -> WindmillError {
+    fn answered(&self, code: Code, answer: &Answer, more: &str) -> BackupError {
         let message = format!("{} answered with status {}{more}", self.base_url.join(&answer.path), answer.status);
-        WindmillError { code, message, retry: answer.retry() }
+        BackupError { code, message, retry: answer.retry() }
     }
 
-    fn strange_answer(&self, answer: &Answer) -> WindmillError {
+    fn strange_answer(&self, answer: &Answer) -> BackupError {
         // Secrets are removed before the text is cut to its start, so that no part of a repeated token is left.
         let body = answer.body.get(..answer.body.floor_char_boundary(ECHOED_BYTES_MAX)).unwrap_or_default();
         let body = self.redactor().scrub_cut(&output::clean_line(body.as_bytes()));
@@ -418,7 +376,7 @@ impl<'a> Windmill<'a> {
         self.answered(Code::WindmillUnreachable, answer, &[", and the answer is not Windmill's: ", &start].concat())
     }
 
-    fn refused(&self, answer: &Answer) -> WindmillError {
+    fn refused(&self, answer: &Answer) -> BackupError {
         // If the token is valid elsewhere, it does not see this workspace.
         if self.ask("api/users/whoami").is_ok_and(|who| who.status == 200) {
             return self.no_such_workspace();
@@ -428,21 +386,21 @@ impl<'a> Windmill<'a> {
              to another workspace",
             self.base_url, self.workspace, answer.status
         );
-        failed(Code::WindmillUnauthorized, message)
+        BackupError::new(Code::WindmillUnauthorized, message)
     }
 
-    fn no_such_workspace(&self) -> WindmillError {
+    fn no_such_workspace(&self) -> BackupError {
         let message =
             format!("Windmill at {} has no workspace `{}` that this token sees", self.base_url, self.workspace);
-        failed(Code::WorkspaceNotFound, message)
+        BackupError::new(Code::WorkspaceNotFound, message)
     }
 
     /// Returns the key that encrypts the workspace's secrets, or `None` if this server or token does not give it.
     ///
     /// # Errors
-    /// [`WindmillError`] if there is no answer, or if the server may become available again. The error does not contain
+    /// [`BackupError`] if there is no answer, or if the server may become available again. The error does not contain
     /// the answer.
-    pub fn key(&self) -> Result<Option<Secret>, WindmillError> {
+    pub fn key(&self) -> Result<Option<Secret>, BackupError> {
         let answer = self.ask(&self.path("workspaces/encryption_key"))?;
         if answer.retry() != Retry::Never {
             return Err(self.answered(Code::WindmillUnreachable, &answer, ""));
@@ -458,8 +416,8 @@ impl<'a> Windmill<'a> {
     /// Whether Windmill can decrypt a variable. The value is not returned.
     ///
     /// # Errors
-    /// [`WindmillError`] if there is no answer.
-    pub fn can_read_variable(&self, path: &str) -> Result<bool, WindmillError> {
+    /// [`BackupError`] if there is no answer.
+    pub fn can_read_variable(&self, path: &str) -> Result<bool, BackupError> {
         let answer =
             self.ask(&self.path(&format!("variables/get/{}?decrypt_secret=true", percent::encode_path(path))))?;
         let value = parse(&answer.body).filter(|_| answer.status == 200);
@@ -502,6 +460,11 @@ pub(super) fn client(
     http_client::client(base_url.as_str(), time_max, parsed.collect(), environment)
 }
 
+/// Starts a question in a thread.
+fn start<T: Send + 'static>(ask: impl FnOnce(&CancelToken) -> T + Send + 'static) -> Result<Pending<T>, BackupError> {
+    Pending::start(ask).map_err(|error| BackupError::of_system(&error))
+}
+
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
 }
@@ -528,14 +491,9 @@ fn read_answer(path: String, mut response: Response, bytes_max: u64) -> Result<A
     Ok(Answer { path, status, headers: mem::take(response.headers_mut()), body })
 }
 
-/// Returns an error against which no further attempt helps.
-pub(super) fn failed(code: Code, message: String) -> WindmillError {
-    WindmillError { code, message, retry: Retry::Never }
-}
-
 /// Turns the error into an error of the export, because Windmill answers everything else.
-fn pull_failed(error: WindmillError) -> WindmillError {
-    if error.is_end_of_run() { error } else { WindmillError { code: Code::PullFailed, ..error } }
+fn pull_failed(error: BackupError) -> BackupError {
+    if error.is_end_of_run() { error } else { BackupError { code: Code::PullFailed, ..error } }
 }
 
 fn parse(body: &str) -> Option<Value> {

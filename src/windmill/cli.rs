@@ -6,12 +6,12 @@ use miniserde::json::{self, Value};
 use miniserde::{Deserialize, Serialize};
 
 use crate::http::loopback::LoopbackServer;
-use crate::model::{Code, WorkspaceId};
+use crate::model::{BackupError, Code, WorkspaceId};
 use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::RunEnv;
 use crate::util::{Retry, files};
-use crate::windmill::api::{self, Windmill, WindmillError, two_texts};
+use crate::windmill::api::{Windmill, two_texts};
 use crate::windmill::push_relay::{Permits, PushRelay, Refusal};
 use crate::windmill::snapshot_server::SnapshotServer;
 
@@ -37,13 +37,13 @@ const MESSAGE_LINES_MAX: usize = 12;
 /// the word of the server instead of a token.
 ///
 /// # Errors
-/// [`WindmillError`]. The folder is then half pulled and must not be used.
+/// [`BackupError`]. The folder is then half pulled and must not be used.
 pub fn pull(
     workspace: &WorkspaceId,
     server: SnapshotServer,
     run_env: &RunEnv,
     folder: &Path,
-) -> Result<(), WindmillError> {
+) -> Result<(), BackupError> {
     let mut words = Words::default();
     let options = |invocation: Invocation| invocation.arguments(["pull", "--yes", "--skip-branch-validation"]);
     let take = &mut |line: &str| words.take(line);
@@ -59,7 +59,7 @@ pub fn pull(
     };
     if let Some(why) = incomplete {
         let message = format!("`wmill sync pull` of workspace `{workspace}` is not complete: {why}");
-        return Err(api::failed(Code::PullFailed, message));
+        return Err(BackupError::new(Code::PullFailed, message));
     }
     if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
 }
@@ -78,14 +78,14 @@ pub enum Deletions {
 /// Windmill did not accept although wmill continued.
 ///
 /// # Errors
-/// [`WindmillError`], which names the item and says why. A part may have been pushed.
+/// [`BackupError`], which names the item and says why. A part may have been pushed.
 pub fn push(
     windmill: &Windmill<'_>,
     run_env: &RunEnv,
     folder: &Path,
     permits: Permits,
     deletions: Deletions,
-) -> Result<Option<Refusal>, WindmillError> {
+) -> Result<Option<Refusal>, BackupError> {
     let (relay, server) = PushRelay::start(windmill, run_env, permits)?;
     let options = |invocation: Invocation| {
         // The output is JSON, because the list of differences that wmill prints would show values, for example of
@@ -122,7 +122,7 @@ fn push_failed(
     finished: &Finished,
     failed: Option<(String, String)>,
     refusal: Option<Refusal>,
-) -> WindmillError {
+) -> BackupError {
     let (code, why) = if let Some((path, why)) = failed {
         (Code::PullFailed, run_env.redactor.redact(&format!("{path}: {why}")))
     } else if let Some(Refusal { what, status, reason }) = refusal {
@@ -137,7 +137,7 @@ fn push_failed(
         let why = format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail));
         (Code::PullFailed, why)
     };
-    api::failed(code, format!("`wmill sync push` into workspace `{}` failed: {why}", windmill.workspace))
+    BackupError::new(code, format!("`wmill sync push` into workspace `{}` failed: {why}", windmill.workspace))
 }
 
 /// Returns the last readable lines, without the dump of an error, the source code around it and its location.
@@ -162,7 +162,7 @@ fn sync(
     server: &LoopbackServer,
     options: impl FnOnce(Invocation) -> Invocation,
     on_line: &mut dyn FnMut(&str),
-) -> Result<Finished, WindmillError> {
+) -> Result<Finished, BackupError> {
     let configuration = run_env.run_dir.path().join("wmill");
     write_profile(server, workspace, &configuration)?;
     let invocation = run_env
@@ -182,9 +182,9 @@ fn sync(
             // The files that wmill wrote are useless, and occupy disk space.
             files::remove_folder(folder).and_then(|()| files::create_folder(folder))?;
             let (code, message) = (Code::PullFailed, failure.to_string());
-            Err(WindmillError { code, message, retry: Retry::NewCheckout })
+            Err(BackupError { code, message, retry: Retry::NewCheckout })
         }
-        _ => Err(api::failed(Code::PullFailed, failure.to_string())),
+        _ => Err(BackupError::new(Code::PullFailed, failure.to_string())),
     })
 }
 
@@ -200,7 +200,7 @@ fn write_profile(server: &LoopbackServer, workspace: &WorkspaceId, configuration
     files::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
 }
 
-fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> WindmillError {
+fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> BackupError {
     let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
     let printed = finished.tail[start..].join("\n").replace(&format!("{}/", folder.display()), "");
     let retry = match finished.ending {
@@ -215,7 +215,7 @@ fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> W
         format!("ended with {}", finished.ending)
     };
     let message = format!("`wmill sync pull` of workspace `{workspace}` {how}: {printed}");
-    WindmillError { code: Code::PullFailed, message, retry }
+    BackupError { code: Code::PullFailed, message, retry }
 }
 
 /// The lines of a successful pull: how many changes it has to apply and, if there are any, that it applied them.

@@ -7,13 +7,13 @@
 //! a dump of the request.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use miniserde::json::{self, Object, Value};
 use ureq::http::{self, Method};
 
 use crate::http::loopback::{Answer, LoopbackServer, Request};
+use crate::model::BackupError;
 use crate::process::run_env::RunEnv;
 use crate::util::percent;
 use crate::windmill::api::{self, Windmill, text};
@@ -256,13 +256,13 @@ impl PushRelay {
     /// Starts a relay. Also returns the server that wmill gets in place of Windmill.
     ///
     /// # Errors
-    /// Fails if there is no socket, no thread, no randomness for the word, or no time left.
+    /// [`BackupError`] if there is no socket, no thread, no randomness for the word, or no time left.
     pub fn start(
         windmill: &Windmill<'_>,
         run_env: &RunEnv,
         permits: Permits,
-    ) -> io::Result<(Arc<Self>, LoopbackServer)> {
-        let left = run_env.deadline.remaining().map_err(|expired| io::Error::other(format!("{expired:?}")))?;
+    ) -> Result<(Arc<Self>, LoopbackServer), BackupError> {
+        let left = run_env.deadline.remaining()?;
         let Windmill { base_url, token, headers, .. } = *windmill;
         let relay = Arc::new(Self {
             agent: api::client(base_url, token, headers, left, &run_env.environment),
@@ -272,8 +272,8 @@ impl PushRelay {
             refusal: Mutex::default(),
         });
         let served = Arc::clone(&relay);
-        let server = LoopbackServer::start(Some(VERSION), move |request, send| send(served.answer(request)))?;
-        Ok((relay, server))
+        let server = LoopbackServer::start(Some(VERSION), move |request, send| send(served.answer(request)));
+        Ok((relay, server.map_err(|error| BackupError::of_system(&error))?))
     }
 
     /// Returns the last refusal of a change, or else the last request without an answer.

@@ -16,7 +16,6 @@ use crate::git::object::ObjectId;
 use crate::git::tree_diff::printable;
 use crate::git::{Git, GitError};
 use crate::util::{Retry, files, retry};
-use crate::windmill::api::WindmillError;
 use crate::windmill::cli;
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::narrow::{self, Changed};
@@ -106,7 +105,7 @@ impl WholePull<'_> {
         let Self { run, git, .. } = self;
         retry::patiently(&git.run_env().deadline, || {
             git.check_out(visible)?;
-            Ok(pull_once(*run, git, snapshot, archive.clone(), snapshot.sides.shared_ui.clone(), configuration)?)
+            pull_once(*run, git, snapshot, archive.clone(), snapshot.sides.shared_ui.clone(), configuration)
         })
     }
 }
@@ -118,7 +117,7 @@ fn pull_once(
     archive: Archive,
     shared_ui: Answer,
     configuration: &str,
-) -> Result<(), WindmillError> {
+) -> Result<(), BackupError> {
     let own = git.tree_folder().join(WMILL_YAML);
     files::write_file(&own, configuration.as_bytes())?;
     let marked = MarkedFiles::take(git.tree_folder())?;
@@ -129,8 +128,13 @@ fn pull_once(
         query: snapshot.query.clone(),
         sides: SideAnswers { shared_ui, ..snapshot.sides.clone() },
     });
-    let pulled = cli::pull(&run.request.workspace, server?, git.run_env(), git.tree_folder());
-    git.configure(format).map_err(|_| io::Error::other("cannot write the checkout's settings"))?;
+    let pulled = cli::pull(
+        &run.request.workspace,
+        server.map_err(|error| BackupError::of_system(&error))?,
+        git.run_env(),
+        git.tree_folder(),
+    );
+    git.configure(format)?;
     files::remove_file(&own)?;
     marked.give_back()?;
     pulled
@@ -163,7 +167,7 @@ pub fn pull_narrowed(
     // Without this endpoint, wmill does not touch the files of the shared UI.
     match pull_once(run, git, snapshot, archive, None, &tip.plan.text) {
         Ok(()) => {}
-        Err(error) if error.is_end_of_run() => return Err(error.into()),
+        Err(error) if error.is_end_of_run() => return Err(error),
         Err(error) => return Ok(Some(error.message)),
     }
     let (Some(before), Some(after)) = (before, read_lock(git)) else {

@@ -1,0 +1,81 @@
+//! The error of a step of a run: the result code, the message, and whether another attempt may help.
+
+use std::io;
+
+use crate::model::Code;
+use crate::util::{Expired, Failure, Retry};
+
+/// Why a step of a run failed.
+#[derive(Debug)]
+pub struct BackupError {
+    /// The result code of the run.
+    pub code: Code,
+    /// What was tried, on what, and why it failed. It is empty if the run was ended, until [`Self::explained`] sets it.
+    pub message: String,
+    /// Whether another attempt may help.
+    pub retry: Retry,
+}
+
+impl BackupError {
+    /// Creates an error that another attempt cannot fix.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), retry: Retry::Never }
+    }
+
+    /// Creates the error for a thread or a socket that the system does not give.
+    pub fn of_system(error: &io::Error) -> Self {
+        Self::new(Code::Internal, error.to_string())
+    }
+
+    /// Whether the time is over, or the service is shutting down.
+    pub fn is_end_of_run(&self) -> bool {
+        matches!(self.code, Code::Timeout | Code::ShuttingDown)
+    }
+
+    /// Adds the message to the error of a run that was ended. Only the caller knows what the run was doing.
+    pub fn explained(self, why: impl FnOnce(Expired) -> String) -> Self {
+        let message = match self.code {
+            _ if !self.message.is_empty() => return self,
+            Code::ShuttingDown => why(Expired::Cancelled),
+            _ => why(Expired::TimedOut),
+        };
+        Self { message, ..self }
+    }
+}
+
+impl From<Expired> for BackupError {
+    fn from(expired: Expired) -> Self {
+        Self::new(expired.into(), "")
+    }
+}
+
+/// Converts an error of the data folder's disk.
+impl From<io::Error> for BackupError {
+    fn from(error: io::Error) -> Self {
+        if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
+            let message = format!(
+                "DATA_DIR cannot be written ({error}): give it to the user that the service runs as, e.g. \
+                 `docker run --rm --volume windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`"
+            );
+            return Self::new(Code::ConfigInvalid, message);
+        }
+        Self::new(Code::Internal, format!("DATA_DIR cannot be written or read: {error}"))
+    }
+}
+
+impl Failure for BackupError {
+    fn retry(&self) -> Retry {
+        self.retry
+    }
+
+    fn message(&self) -> &str {
+        &self.message
+    }
+
+    fn after(self, attempts: usize) -> Self {
+        match self.message.as_str() {
+            "" => self,
+            message => Self { message: format!("{message} (tried {attempts} times)"), ..self },
+        }
+    }
+}
