@@ -67,15 +67,6 @@ pub fn pull(
     if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
 }
 
-/// The action of a push on items that the folder does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletions {
-    /// It keeps them.
-    Skip,
-    /// It deletes them from the workspace.
-    Push,
-}
-
 /// Pushes the content of `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` allows. wmill
 /// sends its requests to the relay, and gets the word of the relay instead of the token. Returns the last change that
 /// Windmill did not accept although wmill continued.
@@ -87,15 +78,11 @@ pub fn push(
     run_env: &RunEnv,
     folder: &Path,
     permits: Permits,
-    deletions: Deletions,
 ) -> Result<Option<Refusal>, BackupError> {
     let (relay, server) = PushRelay::start(windmill, run_env, permits)?;
-    let options = |invocation: Invocation| {
-        // The output is JSON, because the list of differences that wmill prints would show values, for example of
-        // resources.
-        let invocation = invocation.arguments(["push", "--yes", "--skip-branch-validation", "--json-output"]);
-        invocation.arguments((deletions == Deletions::Skip).then_some("--keep-deleted")).capture(CHANGES_BYTES_MAX)
-    };
+    // The output is JSON, because the list of differences that wmill prints would show values, for example of resources.
+    let arguments = ["push", "--yes", "--skip-branch-validation", "--json-output"];
+    let options = |invocation: Invocation| invocation.arguments(arguments).capture(CHANGES_BYTES_MAX);
     let finished = sync(windmill.workspace, run_env, folder, &server, options, &mut |_| true)?;
     let refusal = relay.refusal().clone();
     let (is_success, failed) = result_of_push(&finished).unwrap_or_default();

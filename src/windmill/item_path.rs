@@ -106,23 +106,23 @@ pub fn proves_existence(path: &str) -> bool {
 /// Whether this sync exports such objects. The path does not show whether a variable is secret, so variables are
 /// covered even if secrets are skipped.
 pub fn covers(item: &ItemId, kinds: &Kinds) -> bool {
-    match item.kind {
-        ItemKind::Script => !kinds.skip_scripts,
-        ItemKind::Flow => !kinds.skip_flows,
-        ItemKind::App | ItemKind::RawApp => !kinds.skip_apps,
-        ItemKind::Resource => !kinds.skip_resources,
-        ItemKind::ResourceType => !kinds.skip_resource_types,
-        ItemKind::Variable => !kinds.skip_variables,
-        ItemKind::Schedule => kinds.include_schedules,
-        ItemKind::Trigger(_) => kinds.include_triggers,
-        ItemKind::User => kinds.include_users,
-        ItemKind::Group => kinds.include_groups,
-        ItemKind::WorkspaceDependencies => !kinds.skip_workspace_dependencies,
-        ItemKind::Migration => !kinds.skip_datatable_migrations,
-        ItemKind::Settings => kinds.include_settings,
-        ItemKind::Key => kinds.include_key,
-        ItemKind::Folder | ItemKind::SharedUi | ItemKind::File => true,
-    }
+    kinds.has(match item.kind {
+        ItemKind::Script => "scripts",
+        ItemKind::Flow => "flows",
+        ItemKind::App | ItemKind::RawApp => "apps",
+        ItemKind::Resource => "resources",
+        ItemKind::ResourceType => "resource-types",
+        ItemKind::Variable => "variables",
+        ItemKind::Schedule => "schedules",
+        ItemKind::Trigger(_) => "triggers",
+        ItemKind::User => "users",
+        ItemKind::Group => "groups",
+        ItemKind::WorkspaceDependencies => "workspace-dependencies",
+        ItemKind::Migration => "datatable-migrations",
+        ItemKind::Settings => "settings",
+        ItemKind::Key => "key",
+        ItemKind::Folder | ItemKind::SharedUi | ItemKind::File => return true,
+    })
 }
 
 /// Whether some folder of `path` has the ending of a flow or an app in the other layout. wmill refuses to pull into a
@@ -628,7 +628,10 @@ pub(super) mod tests {
 
     #[test]
     fn kinds_cover_only_the_items_that_they_export() {
-        let kinds = Kinds { skip_apps: true, include_users: true, skip_secrets: true, ..Kinds::usual() };
+        let mut kinds = Kinds::usual();
+        for (word, is_exported) in [("apps", false), ("users", true), ("secrets", false)] {
+            kinds.set(word, is_exported);
+        }
         let covered = |path: &str| covers(&item_of(path).unwrap(), &kinds);
         for path in ["f/a.py", "f/a.flow/flow.yaml", "f/a.variable.yaml", "f/a.schedule.yaml", "users/a.user.yaml"] {
             assert!(covered(path), "{path}");

@@ -33,8 +33,8 @@ const LEFT_ALONE: &str = "left as it is";
 pub struct Permits(BTreeMap<(String, bool), String>);
 
 impl Permits {
-    /// Permits to create and change, or to delete, an item. For a user that the workspace has, there is
-    /// [`Permits::add_user`].
+    /// Permits to create and change, or to delete, an item. A folder has its name as its path. For a user that the
+    /// workspace has, there is [`Permits::add_user`].
     pub fn add(&mut self, item: &ItemId, deletes: bool) {
         for subject in subjects(item, deletes) {
             self.permit(subject, deletes, item.to_string());
@@ -44,16 +44,6 @@ impl Permits {
     /// Permits to change, or to delete, the user with this name in the workspace.
     pub fn add_user(&mut self, name: &str, deletes: bool) {
         self.permit(format!("user/{name}"), deletes, format!("user {name}"));
-    }
-
-    /// Permits to create and change, or to delete, the folder `f/{name}`.
-    pub fn add_folder(&mut self, name: &str, deletes: bool) {
-        self.permit(format!("folders/{name}"), deletes, format!("folder {name}"));
-    }
-
-    /// Permits to change the shared UI.
-    pub fn add_shared_ui(&mut self) {
-        self.permit("shared_ui".to_owned(), false, "shared UI".to_owned());
     }
 
     fn permit(&mut self, subject: String, deletes: bool, what: String) {
@@ -74,6 +64,7 @@ fn subjects(item: &ItemId, deletes: bool) -> Vec<String> {
     let subject = match item.kind {
         ItemKind::Settings => "settings".to_owned(),
         ItemKind::Key => "key".to_owned(),
+        ItemKind::SharedUi => "shared_ui".to_owned(),
         ItemKind::User => format!("new_user/{path}"),
         ItemKind::App | ItemKind::RawApp => format!("apps/{path}"),
         ItemKind::ResourceType => format!("resources/type/{path}"),
@@ -340,9 +331,13 @@ fn passed_on(response: Response) -> Answer<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::windmill::item_path::item_of;
+    use crate::windmill::item_path::{SHARED_UI, item_of};
 
     const PREFIX: &str = "/api/w/shop/";
+
+    fn folder(name: &str) -> ItemId {
+        ItemId { kind: ItemKind::Folder, path: name.to_owned() }
+    }
 
     fn permits(file: &str, deletes: bool) -> Permits {
         let mut permits = Permits::default();
@@ -408,8 +403,8 @@ mod tests {
         check(native, "native_triggers/nextcloud/update/77", runs);
         check_deletion(native, "native_triggers/nextcloud/delete/77");
         let mut others = Permits::default();
-        others.add_shared_ui();
-        others.add_folder("ops", false);
+        others.add(&SHARED_UI, false);
+        others.add(&folder("ops"), false);
         others.add_user("bob", false);
         others.add_user("ann", true);
         for (target, body) in [
@@ -445,7 +440,7 @@ mod tests {
             ] {
                 all.add(&item_of(file).expect("an item"), deletes);
             }
-            all.add_folder("ops", deletes);
+            all.add(&folder("ops"), deletes);
             all.add_user("bob", deletes);
         }
         for kind in ["flows", "apps", "resources", "variables", "schedules", "http_triggers"] {
@@ -498,7 +493,7 @@ mod tests {
     fn only_chosen_changes_of_the_workspace_are_forwarded() {
         let mut permits = permits("f/ops/a.variable.yaml", false);
         permits.add(&item_of("f/ops/b.variable.yaml").expect("an item"), true);
-        permits.add_folder("ops", false);
+        permits.add(&folder("ops"), false);
         for (target, is_forwarded) in [
             ("/api/w/shop/variables/update/f/ops/a?already_encrypted=true", true),
             ("/api/w/shop/variables/delete/f/ops/a", false),

@@ -430,12 +430,12 @@ impl WrittenFiles {
             // content lies in their folder.
             let base = narrow::base_of(entry);
             return !["f/", "u/"].iter().any(|top| entry.starts_with(top))
-                || plan.kinds.skip_scripts
+                || !plan.kinds.has("scripts")
                 || is_written(&[base, "__mod/script", &entry[base.len()..]].concat());
         }
         let Some(item) = item_path::item_of(&main).filter(|_| item_path::proves_existence(&main)) else { return true };
         let is_wanted = match item.kind {
-            ItemKind::Variable => !plan.kinds.skip_secrets,
+            ItemKind::Variable => plan.kinds.has("secrets"),
             ItemKind::User | ItemKind::Group | ItemKind::Settings | ItemKind::Key => false,
             _ => true,
         };

@@ -1,7 +1,6 @@
 //! The repository's `wmill.yaml`: which keys are used, and the text of the file that a run writes.
 
-use std::collections::BTreeSet;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 
 use miniserde::json;
 
@@ -26,32 +25,26 @@ const PATTERN_BRACES_MAX: usize = 4;
 /// The most characters of the names of keys in a warning.
 const NAMED_CHARS_MAX: usize = 800;
 
-/// The kinds of items that one sync exports. There is a decision for each kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the key of wmill.yaml of the same name")]
-pub struct Kinds {
-    pub include_schedules: bool,
-    pub include_triggers: bool,
-    pub include_users: bool,
-    pub include_groups: bool,
-    pub include_settings: bool,
-    pub include_key: bool,
-    pub skip_secrets: bool,
-    pub skip_variables: bool,
-    pub skip_resources: bool,
-    pub skip_resource_types: bool,
-    pub skip_scripts: bool,
-    pub skip_flows: bool,
-    pub skip_apps: bool,
-    pub skip_folders: bool,
-    pub skip_workspace_dependencies: bool,
-    pub skip_datatable_migrations: bool,
-}
+/// Whether one sync exports the items of a kind, by the kind's word in [`KINDS`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Kinds(BTreeMap<&'static str, bool>);
 
 impl Kinds {
     /// Returns the kinds that are exported if neither a setting nor the repository says otherwise.
     pub fn usual() -> Self {
-        Self { include_schedules: true, include_triggers: true, include_groups: true, ..Self::default() }
+        let is_usual = |key: &str, word: &str| !is_include(key) || ["schedules", "triggers", "groups"].contains(&word);
+        Self(KINDS.map(|(key, word)| (word, is_usual(key, word))).into())
+    }
+
+    /// Whether the kind with this word is exported.
+    pub fn has(&self, word: &str) -> bool {
+        debug_assert!(self.0.contains_key(word), "{word}");
+        self.0.get(word) == Some(&true)
+    }
+
+    /// Exports the kind, or leaves it out.
+    pub fn set(&mut self, word: &'static str, is_exported: bool) {
+        self.0.insert(word, is_exported);
     }
 }
 
@@ -67,6 +60,14 @@ pub struct KindSettings {
     pub skips: Option<Vec<&'static str>>,
 }
 
+impl KindSettings {
+    /// Returns whether a kind is exported, if the settings decide that.
+    fn decide(&self, key: &str, word: &str) -> Option<bool> {
+        let words = if is_include(key) { &self.includes } else { &self.skips };
+        words.as_ref().map(|words| words.contains(&word) == is_include(key))
+    }
+}
+
 /// The task of one run of wmill.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -76,6 +77,10 @@ pub struct Plan {
     pub non_dotted_paths: bool,
     /// Whether items share lock files.
     pub dedupes_lockfiles: bool,
+    /// The language of scripts with the ending `.ts`.
+    default_ts: &'static str,
+    /// An absent key does not mean `v0` in every version of wmill, so it stays absent.
+    sync_behavior: Option<&'static str>,
     /// The patterns of the repository.
     pub scope: Scope,
     /// The query with which wmill requests the export in this run, without the type of the archive.
@@ -93,48 +98,70 @@ impl Plan {
     pub fn keeps_out(&self, item: &ItemId) -> bool {
         !item_path::covers(item, &self.kinds) || self.scope.keeps_out(item, self.non_dotted_paths)
     }
+
+    /// Takes a field of the repository's file. Returns whether no warning is needed: its value is used, or it makes no
+    /// difference.
+    fn take(&mut self, key: &str, node: &Node, asked: &KindSettings, scope: &mut [Vec<String>; 3]) -> bool {
+        match (key, node) {
+            (_, node) if node.is_empty() => true,
+            ("nonDottedPaths", Node::Bool(value)) => set(&mut self.non_dotted_paths, Some(*value)),
+            ("dedupeLockfiles", Node::Bool(value)) => set(&mut self.dedupes_lockfiles, Some(*value)),
+            ("defaultTs", Node::Text(text)) => set(&mut self.default_ts, one_of(["bun", "deno"], text)),
+            // wmill exits if the version is above its own, and treats every other value as v0.
+            ("syncBehavior", Node::Text(text)) => set(&mut self.sync_behavior, one_of(["v0", "v1"], text).map(Some)),
+            (key, Node::List(list)) => {
+                let of_key = SCOPE.iter().position(|name| *name == key);
+                of_key.is_some_and(|index| set(&mut scope[index], patterns(list)))
+            }
+            (key, Node::Bool(value)) => match KINDS.into_iter().find(|(name, _)| *name == key) {
+                Some((_, word)) => {
+                    let is_exported = *value == is_include(key);
+                    if key != INCLUDE_KEY && asked.decide(key, word).is_none() {
+                        self.kinds.set(word, is_exported);
+                    }
+                    self.kinds.has(word) == is_exported
+                }
+                None => !value && NEVER_HEEDED.contains(&key),
+            },
+            _ => false,
+        }
+    }
+
+    /// Adds a warning about keys, if there are any.
+    fn warn(&mut self, what: &str, keys: &str) {
+        if !keys.is_empty() {
+            self.warnings.push(format!("{what}: {}", escaped_start(keys, NAMED_CHARS_MAX)));
+        }
+    }
 }
 
-/// One kind: its key in `wmill.yaml`, its word in the settings (empty if it has none), and its place in [`Kinds`].
-struct Kind {
-    key: &'static str,
-    setting: &'static str,
-    field: fn(&mut Kinds) -> &mut bool,
-}
-
-const KINDS: [Kind; 16] = [
-    Kind { key: "skipVariables", setting: "variables", field: |kinds| &mut kinds.skip_variables },
-    Kind { key: "skipResources", setting: "resources", field: |kinds| &mut kinds.skip_resources },
-    Kind { key: "skipResourceTypes", setting: "resource-types", field: |kinds| &mut kinds.skip_resource_types },
-    Kind { key: "skipSecrets", setting: "secrets", field: |kinds| &mut kinds.skip_secrets },
-    Kind { key: "skipScripts", setting: "scripts", field: |kinds| &mut kinds.skip_scripts },
-    Kind { key: "skipFlows", setting: "flows", field: |kinds| &mut kinds.skip_flows },
-    Kind { key: "skipApps", setting: "apps", field: |kinds| &mut kinds.skip_apps },
-    Kind { key: "skipFolders", setting: "folders", field: |kinds| &mut kinds.skip_folders },
-    Kind { key: "skipWorkspaceDependencies", setting: "", field: |kinds| &mut kinds.skip_workspace_dependencies },
-    Kind { key: "skipDatatableMigrations", setting: "", field: |kinds| &mut kinds.skip_datatable_migrations },
-    Kind { key: "includeSchedules", setting: "schedules", field: |kinds| &mut kinds.include_schedules },
-    Kind { key: "includeTriggers", setting: "triggers", field: |kinds| &mut kinds.include_triggers },
-    Kind { key: "includeUsers", setting: "users", field: |kinds| &mut kinds.include_users },
-    Kind { key: "includeGroups", setting: "groups", field: |kinds| &mut kinds.include_groups },
-    Kind { key: "includeSettings", setting: "settings", field: |kinds| &mut kinds.include_settings },
-    Kind { key: INCLUDE_KEY, setting: "key", field: |kinds| &mut kinds.include_key },
+/// The key of each kind in `wmill.yaml`, and its word. It is the one of the settings, except for the two kinds that no
+/// setting leaves out.
+const KINDS: [(&str, &str); 16] = [
+    ("skipVariables", "variables"),
+    ("skipResources", "resources"),
+    ("skipResourceTypes", "resource-types"),
+    ("skipSecrets", "secrets"),
+    ("skipScripts", "scripts"),
+    ("skipFlows", "flows"),
+    ("skipApps", "apps"),
+    ("skipFolders", "folders"),
+    ("skipWorkspaceDependencies", "workspace-dependencies"),
+    ("skipDatatableMigrations", "datatable-migrations"),
+    ("includeSchedules", "schedules"),
+    ("includeTriggers", "triggers"),
+    ("includeUsers", "users"),
+    ("includeGroups", "groups"),
+    ("includeSettings", "settings"),
+    (INCLUDE_KEY, "key"),
 ];
 
 /// The key of the only kind that a repository never decides, because the encryption key decrypts the ciphertext beside
 /// it.
 const INCLUDE_KEY: &str = "includeKey";
 
-impl Kind {
-    fn is_include(&self) -> bool {
-        self.key.starts_with("include")
-    }
-
-    /// Returns the decision of the settings about this kind, if there is one.
-    fn asked(&self, asked: &KindSettings) -> Option<bool> {
-        let words = if self.is_include() { &asked.includes } else { &asked.skips };
-        words.as_ref().map(|words| words.contains(&self.setting))
-    }
+fn is_include(key: &str) -> bool {
+    key.starts_with("include")
 }
 
 /// Keys that are always ignored. There is no warning if their value is wmill's default.
@@ -168,189 +195,114 @@ const RAW_APPS: [&str; 2] = ["**/*{.,__}raw_app/**", "**/*{.,__}raw_app/**/.*"];
 /// Decides what this run exports. The settings come first, then the repository's own file as far as it may decide, then
 /// the defaults. It never fails: a file that cannot be read is ignored, with a warning.
 pub fn read(repository_file: Option<&[u8]>, asked: &KindSettings) -> Plan {
-    let mut draft = YamlDraft::default();
-    draft.plan.kinds = Kinds::usual();
-    let mut warnings = Vec::new();
-    match repository_file.map_or(Ok(Vec::new()), entries) {
-        Ok(entries) => {
-            for (key, node) in entries {
-                draft.take(key, node, asked);
-            }
-        }
-        Err(reason) => warnings.push(format!("`wmill.yaml` in the repository is ignored: {reason}")),
-    }
-    for kind in &KINDS {
-        if let Some(value) = kind.asked(asked) {
-            *(kind.field)(&mut draft.plan.kinds) = value;
+    let mut plan = Plan { kinds: Kinds::usual(), default_ts: "bun", ..Plan::default() };
+    for (key, word) in KINDS {
+        if let Some(is_exported) = asked.decide(key, word) {
+            plan.kinds.set(word, is_exported);
         }
     }
-    draft.settle_scope();
-    if !draft.ignored.is_empty() {
-        warnings.push(format!("ignored in the repository's `wmill.yaml`: {}", named(&draft.ignored)));
+    // The patterns, in the order of `SCOPE`.
+    let mut scope = <[Vec<String>; 3]>::default();
+    let mut ignored = Vec::new();
+    let fields = repository_file.map_or(Ok(Vec::new()), entries).unwrap_or_else(|reason| {
+        plan.warnings.push(format!("`wmill.yaml` in the repository is ignored: {reason}"));
+        Vec::new()
+    });
+    for (key, node) in fields {
+        if !plan.take(&key, &node, asked, &mut scope) {
+            ignored.push(key);
+        }
     }
-    if draft.sync_behavior == Some("v1") {
-        warnings.push(WITHOUT_RUN_AS.to_owned());
+    let mut narrowing = settle_scope(&mut scope);
+    let usual = Kinds::usual();
+    let is_narrowed =
+        |(key, word): &(&str, &str)| usual.has(word) && !plan.kinds.has(word) && asked.decide(key, word).is_none();
+    narrowing.extend(KINDS.into_iter().filter(is_narrowed).map(|(key, _)| key));
+    plan.warn("ignored in the repository's `wmill.yaml`", &ignored.join(", "));
+    if plan.sync_behavior == Some("v1") {
+        plan.warnings.push(WITHOUT_RUN_AS.to_owned());
     }
-    if !draft.narrowing.is_empty() {
-        warnings.push(format!(
-            "the repository's `wmill.yaml` leaves a part of the workspace out of the backup: {}",
-            named(&draft.narrowing)
-        ));
-    }
-    Plan {
-        scope: Scope::new(&draft.scope),
-        query: draft.query(),
-        text: draft.text(&draft.scope),
-        text_without_patterns: draft.text(&Default::default()),
-        warnings,
-        ..draft.plan
-    }
+    let what = "the repository's `wmill.yaml` leaves a part of the workspace out of the backup";
+    plan.warn(what, &narrowing.join(", "));
+    plan.query = query(&plan);
+    plan.text = text(&plan, &scope);
+    plan.text_without_patterns = text(&plan, &Default::default());
+    plan.scope = Scope::new(&scope);
+    plan
 }
 
-/// The result of the reading so far.
-#[derive(Default)]
-struct YamlDraft {
-    plan: Plan,
-    deno: bool,
-    /// An absent key does not mean `v0` in every version of wmill, so it stays absent.
-    sync_behavior: Option<&'static str>,
-    /// The patterns, in the order of [`SCOPE`].
-    scope: [Vec<String>; 3],
-    ignored: Vec<String>,
-    narrowing: Vec<String>,
+/// Sets a value, if there is one. Returns whether there is one.
+fn set<T>(place: &mut T, value: Option<T>) -> bool {
+    value.map(|value| *place = value).is_some()
 }
 
-impl YamlDraft {
-    fn take(&mut self, key: String, node: Node, asked: &KindSettings) {
-        let heeded = if let Some(kind) = KINDS.iter().find(|kind| kind.key == key) {
-            self.take_kind(kind, &node, asked)
-        } else if LAYOUT.contains(&key.as_str()) {
-            self.take_layout(&key, &node)
-        } else if let Some(index) = SCOPE.iter().position(|name| *name == key) {
-            self.take_patterns(index, node)
-        } else {
-            NEVER_HEEDED.contains(&key.as_str()) && (node.is_empty() || node == Node::Bool(false))
+fn one_of(known: [&'static str; 2], text: &str) -> Option<&'static str> {
+    known.into_iter().find(|known| *known == text)
+}
+
+/// Returns the whole list or nothing: with only some of the includes, items of the others would be missing.
+fn patterns(list: &[Node]) -> Option<Vec<String>> {
+    let pattern = |node: &Node| match node {
+        Node::Text(text) if is_pattern(text) => Some(text.clone()),
+        _ => None,
+    };
+    if list.len() <= PATTERNS_MAX { list.iter().map(pattern).collect() } else { None }
+}
+
+/// Drops patterns that restrict nothing, and returns the keys of those that do.
+///
+/// wmill 1.819.0 uses `extraIncludes` only together with other patterns, and then as a further condition.
+fn settle_scope(scope: &mut [Vec<String>; 3]) -> Vec<&'static str> {
+    let [includes, extra_includes, excludes] = &*scope;
+    let all = includes.iter().any(|pattern| pattern == "**") || includes.is_empty();
+    let looks_at_extra = !includes.is_empty() || !excludes.is_empty();
+    let restricting = [!all, looks_at_extra && !extra_includes.is_empty(), !excludes.is_empty()];
+    if !restricting.contains(&true) {
+        *scope = Default::default();
+    }
+    SCOPE.iter().zip(restricting).filter(|(_, restricts)| *restricts).map(|(name, _)| *name).collect()
+}
+
+/// Returns the query of wmill 1.819.0. wmill itself leaves out scripts, flows, apps and folders.
+fn query(plan: &Plan) -> String {
+    let mut query = String::from("plain_secret=false");
+    for (key, word) in KINDS {
+        let is_exported = plan.kinds.has(word);
+        query += &match key {
+            "skipScripts" | "skipFlows" | "skipApps" | "skipFolders" => continue,
+            "skipWorkspaceDependencies" => format!("&include_workspace_dependencies={is_exported}"),
+            key => format!("&{}={}", in_query(key), is_exported == is_include(key)),
         };
-        if !heeded {
-            self.ignored.push(key);
-        }
     }
+    let (default_ts, behavior) = (plan.default_ts, plan.sync_behavior.unwrap_or("v0"));
+    query
+        + &format!(
+            "&default_ts={default_ts}&settings_version=v2&preserve_extra_perms=true&sync_behavior_version={behavior}"
+        )
+}
 
-    /// Returns whether no warning is needed: the value was used, or it makes no difference.
-    fn take_kind(&mut self, kind: &Kind, node: &Node, asked: &KindSettings) -> bool {
-        let Node::Bool(value) = *node else {
-            return node.is_empty();
-        };
-        if let Some(wins) = kind.asked(asked) {
-            return wins == value;
-        }
-        if kind.key == INCLUDE_KEY {
-            return !value;
-        }
-        let field = (kind.field)(&mut self.plan.kinds);
-        let takes_less = value != kind.is_include();
-        if takes_less && *field != value {
-            self.narrowing.push(kind.key.to_owned());
-        }
-        *field = value;
-        true
+/// Writes every kind, so that nothing depends on the defaults, which differ between wmill's versions.
+fn text(plan: &Plan, scope: &[Vec<String>; 3]) -> String {
+    let Plan { default_ts, non_dotted_paths, dedupes_lockfiles, .. } = plan;
+    let mut text = format!(
+        "# Written by windmill-git-sync for one run.\ndefaultTs: \"{default_ts}\"\nnonDottedPaths: {non_dotted_paths}\n\
+         dedupeLockfiles: {dedupes_lockfiles}\n"
+    );
+    if let Some(version) = plan.sync_behavior {
+        text += &format!("syncBehavior: \"{version}\"\n");
     }
-
-    fn take_layout(&mut self, key: &str, node: &Node) -> bool {
-        match (key, node) {
-            (_, node) if node.is_empty() => {}
-            ("nonDottedPaths", Node::Bool(value)) => self.plan.non_dotted_paths = *value,
-            ("dedupeLockfiles", Node::Bool(value)) => self.plan.dedupes_lockfiles = *value,
-            ("defaultTs", Node::Text(text)) if text == "bun" => self.deno = false,
-            ("defaultTs", Node::Text(text)) if text == "deno" => self.deno = true,
-            // wmill exits if the version is above its own, and treats every other value as v0.
-            ("syncBehavior", Node::Text(text)) if text == "v0" => self.sync_behavior = Some("v0"),
-            ("syncBehavior", Node::Text(text)) if text == "v1" => self.sync_behavior = Some("v1"),
-            _ => return false,
-        }
-        true
+    let mut scope = scope.clone();
+    if !plan.kinds.has("apps") {
+        scope[2].extend(RAW_APPS.map(str::to_owned));
     }
-
-    /// Uses the whole list or ignores it: with only some of the includes, items of the others would be missing.
-    fn take_patterns(&mut self, index: usize, node: Node) -> bool {
-        let patterns = match node {
-            _ if node.is_empty() => return true,
-            Node::List(list) if list.len() <= PATTERNS_MAX => list,
-            _ => return false,
-        };
-        let text = |pattern| match pattern {
-            Node::Text(text) if is_pattern(&text) => Some(text),
-            _ => None,
-        };
-        let patterns: Option<Vec<_>> = patterns.into_iter().map(text).collect();
-        patterns.map(|patterns| self.scope[index] = patterns).is_some()
+    for (key, patterns) in SCOPE.iter().zip(&scope).filter(|(_, patterns)| !patterns.is_empty()) {
+        // JSON is valid YAML 1.2, which wmill reads.
+        text += &format!("{key}: {}\n", json::to_string(patterns));
     }
-
-    /// Drops patterns that restrict nothing, and notes the keys of those that do.
-    ///
-    /// wmill 1.819.0 uses `extraIncludes` only together with other patterns, and then as a further condition.
-    fn settle_scope(&mut self) {
-        let [includes, extra_includes, excludes] = &self.scope;
-        let all = includes.iter().any(|pattern| pattern == "**") || includes.is_empty();
-        let looks_at_extra = !includes.is_empty() || !excludes.is_empty();
-        let restricting = [!all, looks_at_extra && !extra_includes.is_empty(), !excludes.is_empty()];
-        if restricting.contains(&true) {
-            let names = SCOPE.iter().zip(restricting).filter(|(_, restricts)| *restricts);
-            self.narrowing.splice(0..0, names.map(|(name, _)| (*name).to_owned()));
-        } else {
-            self.scope = Default::default();
-        }
+    for (key, word) in KINDS {
+        text += &format!("{key}: {}\n", plan.kinds.has(word) == is_include(key));
     }
-
-    /// Returns the query of wmill 1.819.0. wmill itself leaves out scripts, flows, apps and folders.
-    fn query(&self) -> String {
-        let mut kinds = self.plan.kinds;
-        let mut query = String::from("plain_secret=false");
-        for Kind { key, field, .. } in KINDS {
-            let is_set = *field(&mut kinds);
-            query += &match key {
-                "skipScripts" | "skipFlows" | "skipApps" | "skipFolders" => continue,
-                "skipWorkspaceDependencies" => format!("&include_workspace_dependencies={}", !is_set),
-                key => format!("&{}={is_set}", in_query(key)),
-            };
-        }
-        let default_ts = if self.deno { "deno" } else { "bun" };
-        let behavior = self.sync_behavior.unwrap_or("v0");
-        query
-            + &format!(
-                "&default_ts={default_ts}&settings_version=v2&preserve_extra_perms=true&sync_behavior_version={behavior}"
-            )
-    }
-
-    /// Writes every kind, so that nothing depends on the defaults, which differ between wmill's versions.
-    fn text(&self, scope: &[Vec<String>; 3]) -> String {
-        let (mut scope, mut kinds) = (scope.clone(), self.plan.kinds);
-        let mut text = String::from("# Written by windmill-git-sync for one run.\n");
-        let mut line = |key: &str, value: &dyn fmt::Display| text.push_str(&format!("{key}: {value}\n"));
-        line("defaultTs", &if self.deno { "\"deno\"" } else { "\"bun\"" });
-        line("nonDottedPaths", &self.plan.non_dotted_paths);
-        line("dedupeLockfiles", &self.plan.dedupes_lockfiles);
-        if let Some(version) = self.sync_behavior {
-            line("syncBehavior", &json::to_string(version));
-        }
-        if kinds.skip_apps {
-            scope[2].extend(RAW_APPS.map(str::to_owned));
-        }
-        for (key, patterns) in SCOPE.iter().zip(&scope) {
-            // JSON is valid YAML 1.2, which wmill reads.
-            if !patterns.is_empty() {
-                let patterns: Vec<String> = patterns.iter().map(|pattern| json::to_string(pattern.as_str())).collect();
-                line(key, &format_args!("[{}]", patterns.join(", ")));
-            }
-        }
-        for kind in &KINDS {
-            line(kind.key, (kind.field)(&mut kinds));
-        }
-        line("plainSecrets", &false);
-        line("stateful", &false);
-        line("codebases", &"[]");
-        text
-    }
+    text + "plainSecrets: false\nstateful: false\ncodebases: []\n"
 }
 
 /// Returns the query parameter of a kind: `skip_resource_types` for `skipResourceTypes`.
@@ -373,18 +325,13 @@ fn is_pattern(pattern: &str) -> bool {
         && pattern.split('/').all(|segment| count(segment, '*') <= PATTERN_STARS_PER_SEGMENT_MAX)
 }
 
-/// Returns the keys for a warning.
-fn named(keys: &[String]) -> String {
-    escaped_start(&keys.join(", "), NAMED_CHARS_MAX)
-}
-
 /// Returns the top level of the repository's file in its order, or why the whole file is ignored.
 fn entries(file: &[u8]) -> Result<Vec<(String, Node)>, String> {
     yaml::fields(file, FILE_BYTES_MAX, is_known)
 }
 
 fn is_known(key: &str) -> bool {
-    KINDS.iter().any(|kind| kind.key == key)
+    KINDS.iter().any(|(name, _)| *name == key)
         || [&LAYOUT[..], &SCOPE, &NEVER_HEEDED].iter().any(|names| names.contains(&key))
 }
 
@@ -461,7 +408,7 @@ mod tests {
              includeTriggers: true\nincludeUsers: false\nincludeGroups: true\nincludeSettings: false\n\
              includeKey: false\nplainSecrets: false\nstateful: false\ncodebases: []\n"
         );
-        assert_eq!((plan.kinds, plan.non_dotted_paths, plan.scope.is_all()), (Kinds::usual(), false, true));
+        assert_eq!((&plan.kinds, plan.non_dotted_paths, plan.scope.is_all()), (&Kinds::usual(), false, true));
         assert!(plan.warnings.is_empty());
         for empty in ["", "\n", "# only a comment\n", "---\n", "null\n", "{}\n", "\u{feff}# with a mark\n"] {
             assert_eq!(read(Some(empty.as_bytes()), &NOTHING), plan, "{empty:?}");
@@ -569,7 +516,7 @@ mod tests {
 
     #[test]
     fn skipped_apps_include_raw_apps() {
-        let raw = "excludes: [\"**/*{.,__}raw_app/**\", \"**/*{.,__}raw_app/**/.*\"]";
+        let raw = "excludes: [\"**/*{.,__}raw_app/**\",\"**/*{.,__}raw_app/**/.*\"]";
         let asked = KindSettings { includes: None, skips: Some(vec!["apps"]) };
         check_asked("", &asked, &[raw, "skipApps: true"], &[]);
         assert!(read(None, &asked).scope.is_all());
