@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use miniserde::{Deserialize, Serialize, json};
@@ -16,7 +16,7 @@ use crate::model::run_result::{first_warnings, keep_first};
 use crate::model::{Changed, Code, LeftOut, SyncResult, TokenUser};
 use crate::util::deadline::wait_while;
 use crate::util::redact::shorten;
-use crate::util::{files, time};
+use crate::util::{files, lock, time};
 
 /// Stands for the list of all workspaces, in place of a workspace's name.
 pub const ALL: &str = "*";
@@ -220,9 +220,9 @@ pub struct SavedHistory {
 type Change = Box<dyn Fn(&mut SavedHistory) -> bool + Send>;
 
 impl SavedHistory {
-    /// Returns the status of one backup.
-    pub fn status(&self, workspace: &str, destination: &str) -> Option<&BackupStatus> {
-        self.statuses.iter().find(|status| status.is_of(workspace, destination))
+    /// Returns the status of one backup. It is empty if there was no run.
+    pub fn status(&self, workspace: &str, destination: &str) -> BackupStatus {
+        self.statuses.iter().find(|status| status.is_of(workspace, destination)).cloned().unwrap_or_default()
     }
 
     /// Returns the status of one backup, to change it. It becomes the first entry, so that backups of former settings
@@ -359,15 +359,10 @@ impl History {
         Self { path: folder.join("history.json"), memory: Mutex::default() }
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        // After a panic, a list can lack a run, but it is valid.
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the current history, including the runs of other processes: reads the file if it was replaced, and
     /// applies the unsaved changes again.
     fn current(&self) -> MutexGuard<'_, Memory> {
-        let mut memory = self.memory();
+        let mut memory = lock(&self.memory);
         let stamp = stamp_of(&self.path);
         if stamp.is_none() || stamp == memory.stamp {
             return memory;
@@ -396,7 +391,7 @@ impl History {
     ) -> Option<[BackupStatus; 2]> {
         let mut memory = self.current();
         let (workspace, key) = (record.workspace.clone(), destination.clone());
-        let status = |saved: &SavedHistory| Some(saved.status(&workspace, key.as_ref()?).cloned().unwrap_or_default());
+        let status = |saved: &SavedHistory| Some(saved.status(&workspace, key.as_ref()?));
         let before = status(&memory.saved);
         memory.change(move |saved| saved.add(&record, destination.as_deref(), token_user.as_ref()));
         Some([before?, status(&memory.saved)?])
@@ -404,7 +399,7 @@ impl History {
 
     /// Returns the user of the token that made the last backup of a workspace to a destination, if known.
     pub fn token_user(&self, workspace: &str, destination: &str) -> Option<TokenUser> {
-        self.read(|saved| saved.status(workspace, destination).and_then(|known| known.token_user.clone()))
+        self.read(|saved| saved.status(workspace, destination).token_user)
     }
 
     /// Records a notice that a backup is overdue since the time `since`. Returns false if there was such a notice
@@ -437,14 +432,13 @@ impl History {
     /// and the time of the first, UTC.
     pub fn note_list(&self, list: WorkspaceList) -> Option<(u64, String)> {
         let mut memory = self.current();
-        let recovery =
-            memory.saved.status(ALL, "").and_then(|all| Some((all.consecutive_failures, all.failing_since.clone()?)));
+        let before = memory.saved.status(ALL, "");
         memory.change(move |saved| {
             saved.statuses.retain(|status| status.workspace != ALL);
             saved.list = Some(list.clone());
             true
         });
-        recovery
+        before.failing_since.map(|since| (before.consecutive_failures, since))
     }
 
     /// Reads the current history.
@@ -455,7 +449,7 @@ impl History {
     /// Writes the unsaved changes to the file. Waits for other writers, at most `patience`, and for the disk; other
     /// calls that read or record do not wait meanwhile. A failure is logged, and a later call tries again.
     pub fn save(&self, patience: Duration) {
-        if !self.memory().unsaved.is_empty()
+        if !lock(&self.memory).unsaved.is_empty()
             && let Err(error) = self.write(patience)
         {
             log::warn!("cannot write the history of runs, will try again after the next one: {error}");
@@ -469,7 +463,7 @@ impl History {
         let (text, saving) = (memory.saved.file_text(), mem::take(&mut memory.unsaved));
         drop(memory);
         let written = files::replace_file(&self.path, text.as_bytes());
-        let mut memory = self.memory();
+        let mut memory = lock(&self.memory);
         match written {
             Ok(()) => memory.stamp = stamp_of(&self.path),
             Err(_) => drop(memory.unsaved.splice(..0, saving)),
@@ -557,8 +551,7 @@ mod tests {
         assert!(history.note_overdue("shop", "d".to_owned(), SystemTime::now()));
         let overdue = SyncResult { code: Code::Overdue, ..lost };
         history.forget_alert(&overdue);
-        let alert =
-            history.read(|saved| saved.status("shop", "d").and_then(|status| status.overdue.clone())).expect("overdue");
+        let alert = history.read(|saved| saved.status("shop", "d").overdue).expect("overdue");
         let soon = SystemTime::now() + LOST_ALERT_INTERVAL;
         assert!(!is_a_day_between(&alert.sent, &time::to_text(soon - Duration::from_secs(60))));
         assert!(is_a_day_between(&alert.sent, &time::to_text(soon + Duration::from_secs(2))));
@@ -669,7 +662,7 @@ mod tests {
         };
         let look = |history: &History| {
             let listed = |saved: &SavedHistory| saved.list.as_ref().map_or(0, |list| list.workspaces.len());
-            history.read(|saved| (saved.status(ALL, "").is_some(), listed(saved)))
+            history.read(|saved| (saved.status(ALL, "").last_run.is_some(), listed(saved)))
         };
         let list = |count: usize| {
             let workspaces = (0..count).map(|number| format!("ws{number}")).collect();
@@ -679,7 +672,7 @@ mod tests {
         record("02", ALL, Code::Timeout);
         assert_eq!(list(2).map(|(failures, _)| failures), Some(2));
         assert_eq!(list(2), None);
-        assert_eq!(history.memory().unsaved.len(), 4);
+        assert_eq!(lock(&history.memory).unsaved.len(), 4);
         // Another process replaces the file before this one saves.
         let other = History::new(scratch.path());
         add(&other, &ended("05", "lab", Code::Unchanged));
@@ -693,7 +686,7 @@ mod tests {
         history.save(Duration::from_secs(5));
         assert_eq!(look(&history), (true, 1));
         assert_eq!(look(&History::new(scratch.path())), (true, 1));
-        assert!(history.memory().unsaved.is_empty());
+        assert!(lock(&history.memory).unsaved.is_empty());
     }
 
     #[test]
@@ -724,10 +717,10 @@ mod tests {
         assert!(!add(&mut saved, "2026-11-23T16:29:59Z"));
         assert!(add(&mut saved, "2026-11-23T16:30:00Z"));
         saved.add(&record("01", false), Some("there"), None);
-        let is_overdue = |saved: &SavedHistory| saved.status("shop", "there").map(|status| status.overdue.is_some());
-        assert_eq!(is_overdue(&saved), Some(true));
+        let is_overdue = |saved: &SavedHistory| saved.status("shop", "there").overdue.is_some();
+        assert!(is_overdue(&saved));
         saved.add(&record("02", true), Some("there"), None);
-        assert_eq!(is_overdue(&saved), Some(false));
+        assert!(!is_overdue(&saved));
     }
 
     #[test]
@@ -744,7 +737,7 @@ mod tests {
         let scratch = files::RunDir::for_test("history").expect("a folder");
         let (history, other) = (History::new(scratch.path()), History::new(scratch.path()));
         let fail = |history: &History, id: &str| add(history, &ended(id, "shop", Code::Timeout)).consecutive_failures;
-        let unsaved = || history.memory().unsaved.len();
+        let unsaved = || lock(&history.memory).unsaved.len();
         let save = |history: &History| history.save(Duration::from_secs(5));
         assert_eq!((fail(&history, "01"), unsaved()), (1, 1));
         save(&history);
@@ -761,17 +754,17 @@ mod tests {
     fn changes_that_cannot_be_saved_are_limited_and_saved_later() {
         let scratch = files::RunDir::for_test("unsaved-history").expect("a folder");
         let history = History::new(scratch.path());
-        let lock = history.lock(Duration::ZERO).expect("free");
+        let held = history.lock(Duration::ZERO).expect("free");
         for id in 0..UNSAVED_MAX + 5 {
             add(&history, &ended(&id.to_string(), "shop", Code::Timeout));
         }
         history.save(Duration::ZERO);
-        assert_eq!(history.memory().unsaved.len(), UNSAVED_MAX, "the file is locked");
-        drop(lock);
+        assert_eq!(lock(&history.memory).unsaved.len(), UNSAVED_MAX, "the file is locked");
+        drop(held);
         history.save(Duration::ZERO);
-        assert_eq!(history.memory().unsaved.len(), 0);
-        let failures = |saved: &SavedHistory| saved.status("shop", "there").map(|status| status.consecutive_failures);
-        assert_eq!(History::new(scratch.path()).read(failures), Some(UNSAVED_MAX as u64 + 5));
+        assert_eq!(lock(&history.memory).unsaved.len(), 0);
+        let failures = |saved: &SavedHistory| saved.status("shop", "there").consecutive_failures;
+        assert_eq!(History::new(scratch.path()).read(failures), UNSAVED_MAX as u64 + 5);
     }
 
     #[test]

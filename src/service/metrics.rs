@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crate::model::Code;
 use crate::service::history::{BackupStatus, Record};
 use crate::service::status::Workspace;
+use crate::util::lock;
 
 /// The media type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -53,13 +54,9 @@ impl Histogram {
 }
 
 impl Metrics {
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Counts an ended run. The caller leaves out dry runs and verifications.
     pub fn count_run(&self, workspace: &str, code: Code, time: Duration) {
-        let mut counts = self.counts();
+        let mut counts = lock(&self.0);
         *counts.runs.entry((workspace.to_owned(), code.as_str())).or_default() += 1;
         counts.run_times.entry(workspace.to_owned()).or_default().add(time);
     }
@@ -67,19 +64,19 @@ impl Metrics {
     /// Counts a step that succeeded. A step that is not timed is ignored.
     pub fn count_step(&self, step: &str, time: Duration) {
         if let Some(index) = STEPS.iter().position(|known| *known == step) {
-            self.counts().step_times[index].add(time);
+            lock(&self.0).step_times[index].add(time);
         }
     }
 
     /// Counts an answered request.
     pub fn count_request(&self, path: &'static str, status: u16) {
-        *self.counts().requests.entry((path, status)).or_default() += 1;
+        *lock(&self.0).requests.entry((path, status)).or_default() += 1;
     }
 
     /// Returns all metrics as text: those counted here, and the current values of the configured backups, of the runs
     /// in progress and of the process, which started at `process_start`.
     pub fn to_text(&self, backups: &[Workspace], in_progress: usize, process_start: SystemTime) -> String {
-        let counts = self.counts();
+        let counts = lock(&self.0);
         let mut text = Text(String::with_capacity(8 << 10));
         let name = "windmill_git_sync_runs_total";
         let help = "Completed runs by workspace and result code; those with other settings count as `other`.";
@@ -216,8 +213,8 @@ mod tests {
             ..Default::default()
         };
         let verified = BackupStatus { last_success: Some(run(150)), ..Default::default() };
-        let shop = Workspace::configured("shop", Some(&backup), Some(&verified));
-        let none = Workspace::configured("new", None, None);
+        let shop = Workspace::configured("shop", backup, verified);
+        let none = Workspace::configured("new", BackupStatus::default(), BackupStatus::default());
         metrics.to_text(&[shop, none], 1, SystemTime::UNIX_EPOCH + Duration::from_secs(50))
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use miniserde::Serialize;
@@ -18,7 +18,7 @@ use crate::backup::{sync, verify};
 use crate::model::{Code, SyncResult, run_result};
 use crate::request::{Purpose, SyncRequest};
 use crate::service::Service;
-use crate::util::time;
+use crate::util::{lock, time};
 
 /// The most simultaneous runs of configured backups. Each starts a `wmill`, which takes 100 MB.
 const RUNNING_MAX: usize = 3;
@@ -57,12 +57,13 @@ struct QueueState {
 impl QueueState {
     /// Returns a waiting run with an equal request.
     fn waiting_for(&self, request: &SyncRequest) -> Option<&Arc<Run>> {
-        self.runs.iter().find(|run| run.state().waits && run.request == *request)
+        self.runs.iter().find(|run| lock(&run.state).waits && run.request == *request)
     }
 
     /// Whether one more run of a backup may wait or begin.
-    fn takes(&self, request: &SyncRequest, backup_id: &str) -> bool {
-        match self.runs.iter().filter(|run| run.backup_id == backup_id).count() {
+    fn takes(&self, request: &SyncRequest) -> bool {
+        let backup_id = request.backup_id();
+        match self.runs.iter().filter(|run| run.request.backup_id() == backup_id).count() {
             0 => request.configured || self.first_runs(false).count() < OTHER_BACKUPS_MAX,
             count => count <= WAITING_MAX && self.runs.len() < RUNS_MAX,
         }
@@ -71,7 +72,7 @@ impl QueueState {
     /// Returns the runs of one kind that are in progress or are the next of their backup.
     fn first_runs(&self, configured: bool) -> impl Iterator<Item = &Arc<Run>> {
         let mut backups = BTreeSet::new();
-        let firsts = self.runs.iter().filter(move |run| backups.insert(&run.backup_id));
+        let firsts = self.runs.iter().filter(move |run| backups.insert(run.request.backup_id()));
         firsts.filter(move |run| run.request.configured == configured)
     }
 
@@ -79,9 +80,10 @@ impl QueueState {
     fn may_begin(&self, run: &Run) -> bool {
         let configured = run.request.configured;
         let running_max = if configured { RUNNING_MAX } else { OTHERS_RUNNING_MAX };
-        let (begun, waiting): (Vec<_>, Vec<_>) = self.first_runs(configured).partition(|first| first.state().has_begun);
+        let (begun, waiting): (Vec<_>, Vec<_>) =
+            self.first_runs(configured).partition(|first| lock(&first.state).has_begun);
         let is_next = waiting.first().is_some_and(|next| next.id == run.id);
-        is_next && begun.len() < running_max && !(self.is_closed && run.state().waits)
+        is_next && begun.len() < running_max && !(self.is_closed && lock(&run.state).waits)
     }
 
     /// Returns when the waiting time of a run began: when it was requested, or, for the next run of its backup, when a
@@ -99,8 +101,6 @@ pub struct Run {
     pub id: String,
     /// The request.
     pub request: SyncRequest,
-    /// See [`SyncRequest::backup_id`].
-    backup_id: String,
     since: Instant,
     state: Mutex<State>,
 }
@@ -116,23 +116,18 @@ struct State {
 impl Run {
     fn new(request: SyncRequest) -> Self {
         let state = State { step: QUEUE, waits: false, has_begun: false, result: None };
-        let (backup_id, since) = (request.backup_id(), Instant::now());
-        Self { id: new_run_id(), request, backup_id, since, state: Mutex::new(state) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { id: new_run_id(), request, since: Instant::now(), state: Mutex::new(state) }
     }
 
     /// Sets the step of the run.
     pub fn enter(&self, step: &'static str) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         (state.step, state.waits) = (step, false);
     }
 
     /// Marks the run as waiting for others. Until it enters a step, equal requests share it.
     pub fn wait_for_others(&self) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         (state.step, state.waits) = (QUEUE, true);
     }
 
@@ -158,7 +153,7 @@ impl Serialize for Run {
             ("configured", Box::new(self.request.configured)),
             ("dry_run", Box::new(self.request.flags.dry_run)),
             ("verify", Box::new(self.request.flags.purpose == Purpose::Verify)),
-            ("step", Box::new(self.state().step)),
+            ("step", Box::new(lock(&self.state).step)),
             ("elapsed_ms", Box::new(self.age_ms())),
         ])
     }
@@ -170,7 +165,7 @@ impl Service {
     /// # Errors
     /// [`Code::ShuttingDown`] or [`Code::TooManyRequests`].
     pub fn submit(self: &Arc<Self>, request: SyncRequest) -> Result<Arc<Run>, Code> {
-        let mut state = self.queue.state();
+        let mut state = lock(&self.queue.state);
         if state.is_closed {
             return Err(Code::ShuttingDown);
         }
@@ -179,10 +174,10 @@ impl Service {
             return Ok(Arc::clone(same));
         }
         let run = Arc::new(Run::new(request));
-        if !state.takes(&run.request, &run.backup_id) {
+        if !state.takes(&run.request) {
             return Err(Code::TooManyRequests);
         }
-        if state.runs.iter().any(|other| other.backup_id == run.backup_id) {
+        if state.runs.iter().any(|other| other.request.backup_id() == run.request.backup_id()) {
             log::info!("run {} waits for its turn: a sync of workspace {} is running", run.id, run.request.workspace);
             run.wait_for_others();
         }
@@ -200,14 +195,14 @@ impl Service {
             let panicked = |_| run.failure(Code::Internal, "internal error; the log has more".to_owned());
             let mut result = worked.unwrap_or_else(panicked);
             result.duration_ms = run.age_ms();
-            let mut state = self.queue.state();
+            let mut state = lock(&self.queue.state);
             state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
             self.end(run, result, true);
             drop(state);
             // The run frees its place, even after a panic.
             let _ = catch_unwind(AssertUnwindSafe(|| self.recorder.flush()));
         }
-        self.queue.state().runs.retain(|other| other.id != run.id);
+        lock(&self.queue.state).runs.retain(|other| other.id != run.id);
         self.queue.changed.notify_all();
     }
 
@@ -238,7 +233,7 @@ impl Service {
 
     /// Returns whether the run may begin. If not, it has ended.
     fn wait_for_turn(&self, run: &Run) -> bool {
-        let mut state = self.queue.state();
+        let mut state = lock(&self.queue.state);
         while !state.may_begin(run) {
             run.wait_for_others();
             let left = self.config.sync_timeout.saturating_sub(state.waits_since(run).elapsed());
@@ -261,7 +256,7 @@ impl Service {
             }
             state = self.queue.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        run.state().has_begun = true;
+        lock(&run.state).has_begun = true;
         // There may be room for the next run too.
         self.queue.changed.notify_all();
         true
@@ -271,7 +266,7 @@ impl Service {
     /// of the backup. The queue's state is locked meanwhile, so that no caller begins to wait meanwhile.
     fn end(&self, run: &Run, result: SyncResult, counts: bool) {
         self.recorder.record(&run.request, &result, counts);
-        let mut state = run.state();
+        let mut state = lock(&run.state);
         (state.waits, state.result) = (false, Some(result));
         drop(state);
         self.queue.changed.notify_all();
@@ -279,16 +274,11 @@ impl Service {
 }
 
 impl Queue {
-    fn state(&self) -> MutexGuard<'_, QueueState> {
-        // After a panic, the state is valid: each change is one step.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Waits until a run ends, and returns its result, or `None` if its caller is gone. `is_gone` is called repeatedly.
     pub fn wait(&self, run: &Run, is_gone: &dyn Fn() -> bool) -> Option<SyncResult> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         loop {
-            if let Some(result) = run.state().result.clone() {
+            if let Some(result) = lock(&run.state).result.clone() {
                 return Some(result);
             }
             if is_gone() {
@@ -301,28 +291,29 @@ impl Queue {
 
     /// Refuses new runs and ends those that wait. Runs in progress continue.
     pub fn close(&self) {
-        self.state().is_closed = true;
+        lock(&self.state).is_closed = true;
         self.changed.notify_all();
     }
 
     /// Waits until no run is in progress, at most `time`. Returns whether this happened.
     pub fn wait_until_idle(&self, time: Duration) -> bool {
         let is_busy = |state: &mut QueueState| !state.runs.is_empty();
-        let waited = self.changed.wait_timeout_while(self.state(), time, is_busy);
+        let waited = self.changed.wait_timeout_while(lock(&self.state), time, is_busy);
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Whether there is or was a run.
     pub fn was_used(&self) -> bool {
-        let state = self.state();
+        let state = lock(&self.state);
         !state.runs.is_empty() || state.last_end.iter().any(Option::is_some)
     }
 
     /// Returns the runs in progress, at most one for each backup, and those that wait for others.
     pub fn overview(&self) -> (Vec<Arc<Run>>, Vec<Arc<Run>>) {
         // A run that has ended keeps its place until it is saved.
-        let active: Vec<_> = self.state().runs.iter().filter(|run| run.state().result.is_none()).cloned().collect();
-        active.into_iter().partition(|run| run.state().has_begun)
+        let active: Vec<_> =
+            lock(&self.state).runs.iter().filter(|run| lock(&run.state).result.is_none()).cloned().collect();
+        active.into_iter().partition(|run| lock(&run.state).has_begun)
     }
 }
 
@@ -367,7 +358,7 @@ mod tests {
         let late = run("late", true, first, 2);
         let runs: Vec<_> = ours.iter().chain(&others).chain([&late]).cloned().collect();
         let state = QueueState { runs, ..QueueState::default() };
-        let begin = |run: &Arc<Run>| run.state().has_begun = true;
+        let begin = |run: &Arc<Run>| lock(&run.state).has_begun = true;
         others[..2].iter().for_each(begin);
         assert!(!state.may_begin(&others[2]), "two of others go on");
         assert!(state.may_begin(&ours[0]) && !state.may_begin(&late), "an earlier one waits");
@@ -381,11 +372,11 @@ mod tests {
     fn a_run_that_would_wait_is_refused_if_very_many_are_queued() {
         let (first, waits) = (Instant::now(), run("shop", true, Instant::now(), 0));
         let mut state = QueueState { runs: vec![run("shop", true, first, 0)], ..QueueState::default() };
-        assert!(state.takes(&waits.request, &waits.backup_id));
+        assert!(state.takes(&waits.request));
         state.runs.extend((1..RUNS_MAX).map(|number| run(&format!("w{number}"), true, first, 0)));
-        assert!(!state.takes(&waits.request, &waits.backup_id));
+        assert!(!state.takes(&waits.request));
         let new = run("new", true, first, 0);
-        assert!(state.takes(&new.request, &new.backup_id), "a backup has room for its first run");
+        assert!(state.takes(&new.request), "a backup has room for its first run");
     }
 
     #[test]

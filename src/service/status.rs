@@ -44,11 +44,9 @@ struct Next {
 }
 
 impl Workspace {
-    pub(super) fn configured(id: &str, backup: Option<&BackupStatus>, verified: Option<&BackupStatus>) -> Self {
-        let mut backup = backup.cloned().unwrap_or_default();
+    pub(super) fn configured(id: &str, mut backup: BackupStatus, verified: BackupStatus) -> Self {
         // Earlier versions did not write it.
         backup.last_backup = backup.last_backup.or_else(|| Some(backup.last_success.as_ref()?.ended.clone()));
-        let verified = verified.cloned().unwrap_or_default();
         Self { id: id.to_owned(), configured: true, backup, verified, commit_url: None }
     }
 
@@ -57,7 +55,7 @@ impl Workspace {
     fn other(run: &Record) -> Self {
         let mut backup = BackupStatus::default();
         backup.add(run, None);
-        Self { configured: false, ..Self::configured(&run.workspace, Some(&backup), None) }
+        Self { configured: false, ..Self::configured(&run.workspace, backup, BackupStatus::default()) }
     }
 }
 
@@ -116,8 +114,8 @@ pub fn configured_workspaces(config: &Config, saved: &SavedHistory) -> Vec<Works
     let mut all: Vec<_> = known.iter().map(with_status).collect();
     // If the workspaces cannot be listed, none of them is backed up.
     let failing = saved.status(ALL, "");
-    if failing.is_some_and(|status| status.last_run.is_some()) || all.is_empty() && config.expect_sync_every.is_some() {
-        all.push(Workspace::configured(ALL, failing, None));
+    if failing.last_run.is_some() || all.is_empty() && config.expect_sync_every.is_some() {
+        all.push(Workspace::configured(ALL, failing, BackupStatus::default()));
     }
     all
 }
@@ -236,7 +234,7 @@ mod tests {
         let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
         let at = |text: &str| time::from_text(text).expect("a time");
         let started = at("2026-11-30T02:00:00Z");
-        let mut workspace = Workspace::configured("shop", None, None);
+        let mut workspace = Workspace::configured("shop", BackupStatus::default(), BackupStatus::default());
         for last in [None, Some("2036-11-30T03:00:00Z")] {
             workspace.backup.last_backup = last.map(str::to_owned);
             assert!(overdue(&config, &workspace, started, at("2026-12-01T04:00:00Z")).is_none(), "{last:?}");

@@ -8,13 +8,14 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ureq::http::Method;
 
 use super::snapshot::{self, Archive, SideAnswers};
 use crate::http::loopback::{Answer, LoopbackServer, Request};
 use crate::model::WorkspaceId;
+use crate::util::lock;
 
 /// The answer of a server that does not make archives of this type.
 const NO_ZIP: &str = "Bad request: Invalid Archive Type zip";
@@ -96,10 +97,6 @@ impl SnapshotServer {
             _ => Ok(()),
         }
     }
-}
-
-fn lock(asked: &Mutex<Questions>) -> MutexGuard<'_, Questions> {
-    asked.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Answers {

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Shutdown};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Handler;
@@ -11,6 +11,7 @@ use super::connection::Connection;
 use crate::http::sockets;
 use crate::model::Code;
 use crate::util::deadline::wait_while;
+use crate::util::lock;
 
 /// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].
 #[derive(Clone, Copy, Debug)]
@@ -118,16 +119,11 @@ impl Slots {
         Arc::new(Self { list: Mutex::default(), is_stopped: AtomicBool::default(), limits, handler })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Slot>> {
-        // No change of the list panics halfway.
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Gives the connection a slot, for which another connection may have to close. Returns `None` if none can close
     /// in time.
     pub(super) fn open(self: &Arc<Self>, connection: Arc<Connection>) -> Option<Caller> {
         let (peer, limits) = (connection.peer.ip(), self.limits);
-        let mut list = self.lock();
+        let mut list = lock(&self.list);
         let of_peer = list.iter().filter(|slot| slot.peer() == peer).count();
         let reserved = if of_peer == 0 { 0 } else { limits.reserved };
         let is_peer_full = of_peer >= limits.connections_per_peer_max;
@@ -144,7 +140,7 @@ impl Slots {
         }
         // Only the accepting thread opens connections, so the list did not grow meanwhile.
         let slot = Slot { connection: Arc::clone(&connection), phase: Phase::Head, since: Instant::now() };
-        self.lock().push(slot);
+        lock(&self.list).push(slot);
         Some(Caller { connection, limits, slots: Arc::clone(self) })
     }
 
@@ -152,7 +148,7 @@ impl Slots {
     pub(super) fn close_unfinished(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
         let is_unfinished = |slot: &mut Slot| matches!(slot.phase, Phase::Head | Phase::Body(_));
-        self.lock().extract_if(.., is_unfinished).for_each(Slot::close);
+        lock(&self.list).extract_if(.., is_unfinished).for_each(Slot::close);
     }
 }
 
@@ -190,7 +186,7 @@ impl Caller {
     ///
     /// The reason why the connection has to close instead.
     pub(super) fn enter(&self, phase: Phase) -> Result<(), Code> {
-        let mut list = self.slots.lock();
+        let mut list = lock(&self.slots.list);
         let slot = self.find_slot(&mut list)?;
         (slot.phase, slot.since) = (phase, Instant::now());
         let is_other = |slot: &Slot| slot.bytes() > 0 && !self.is_own(slot);
@@ -202,7 +198,7 @@ impl Caller {
 
     /// Returns an error with the reason if the connection has to close.
     pub(super) fn check(&self) -> Result<(), Code> {
-        self.find_slot(&mut self.slots.lock()).map(|_| ())
+        self.find_slot(&mut lock(&self.slots.list)).map(|_| ())
     }
 
     /// Counts this connection among the callers that wait. Has to be called before the answer waits for longer than a
@@ -213,7 +209,7 @@ impl Caller {
     ///
     /// [`Code::TooManyRequests`] if there is no such caller, or no thread to wait in.
     pub fn begin_wait(&self) -> Result<(), Code> {
-        let (mut list, limits) = (self.slots.lock(), self.limits);
+        let (mut list, limits) = (lock(&self.slots.list), self.limits);
         if limits.callers_max == 0 {
             return Err(Code::TooManyRequests);
         }
@@ -231,12 +227,12 @@ impl Caller {
     /// Whether the client has gone, or another caller has replaced it. Called repeatedly while the answer waits.
     pub fn is_gone(&self) -> bool {
         sockets::state_of(&self.connection.stream).has_ended
-            || !self.find_slot(&mut self.slots.lock()).is_ok_and(|own| own.phase == Phase::Waiting)
+            || !self.find_slot(&mut lock(&self.slots.list)).is_ok_and(|own| own.phase == Phase::Waiting)
     }
 }
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        self.slots.lock().retain(|slot| !self.is_own(slot));
+        lock(&self.slots.list).retain(|slot| !self.is_own(slot));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ureq::Error;
@@ -19,6 +19,7 @@ use crate::net::http_client;
 use crate::service::history::History;
 use crate::service::notify::message::{self, Notice, Subject};
 use crate::util::deadline::wait_while;
+use crate::util::lock;
 
 /// The most notices of an address, including the one that is being sent. More accumulate only if it does not answer for
 /// long.
@@ -118,9 +119,9 @@ impl Sender {
 
     /// Waits until everything is sent, at most `time`. Notices that are not sent by then are lost.
     pub fn finish(&self, time: Duration) {
-        wait_while(time, || self.targets.iter().any(|target| !target.queue().is_empty()));
+        wait_while(time, || self.targets.iter().any(|target| !lock(&target.queue).is_empty()));
         for target in &self.targets {
-            let unsent = mem::take(&mut *target.queue());
+            let unsent = mem::take(&mut *lock(&target.queue));
             if !unsent.is_empty() {
                 log::warn!("{}: not all notices could be sent before the end", target.setting);
                 // The thread still has the first one, so that one is not dropped.
@@ -131,13 +132,9 @@ impl Sender {
 }
 
 impl Target {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Arc<Delivery>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Queues a notice, and starts the sending thread if it is not running.
     fn add(self: &Arc<Self>, delivery: Arc<Delivery>) {
-        let mut queue = self.queue();
+        let mut queue = lock(&self.queue);
         let has_thread = !queue.is_empty();
         if self.channel == Channel::Heartbeat {
             // Only the newest heartbeat of each workspace is needed.
@@ -163,7 +160,7 @@ impl Target {
 
     /// Sends all notices that wait.
     fn send_all(&self) {
-        let mut next = self.queue().front().cloned();
+        let mut next = lock(&self.queue).front().cloned();
         while let Some(delivery) = next {
             // A panic costs only one notification.
             let sent = catch_unwind(AssertUnwindSafe(|| self.send(&delivery.notice))).unwrap_or_else(|_| {
@@ -171,7 +168,7 @@ impl Target {
                 false
             });
             delivery.is_accepted.fetch_or(sent, Ordering::Relaxed);
-            let mut queue = self.queue();
+            let mut queue = lock(&self.queue);
             // A newer heartbeat may have replaced it already.
             queue.retain(|waiting| !Arc::ptr_eq(waiting, &delivery));
             next = queue.front().cloned();
@@ -247,7 +244,7 @@ mod tests {
     fn busy(channel: Channel) -> Arc<Target> {
         let (source, environment) = (SecretSource::Value(Secret::new("http://h/")), Vec::new());
         let target = Target { channel, setting: "", source, environment, queue: Mutex::default() };
-        target.queue().push_back(delivery(0, "busy", false));
+        lock(&target.queue).push_back(delivery(0, "busy", false));
         Arc::new(target)
     }
 
@@ -267,15 +264,14 @@ mod tests {
 
     /// Returns the ids of the waiting notices.
     fn ids(target: &Target) -> Vec<String> {
-        target.queue().iter().skip(1).map(|waiting| waiting.notice.result.run_id.clone()).collect()
+        lock(&target.queue).iter().skip(1).map(|waiting| waiting.notice.result.run_id.clone()).collect()
     }
 
     #[test]
     fn a_failure_is_lost_if_no_address_accepts_its_notice() {
         let history = Arc::new(History::new(Path::new("/none")));
         history.record(Record::new(&failed(1)), Some("d".to_owned()), None);
-        let is_lost =
-            || history.read(|saved| saved.status("shop", "d").is_some_and(|status| status.last_alert.is_none()));
+        let is_lost = || history.read(|saved| saved.status("shop", "d").last_alert.is_none());
         let accepted = delivery_of(&history, failed(1), true);
         accepted.is_accepted.store(true, Ordering::Relaxed);
         drop((accepted, delivery_of(&history, failed(1), false)));
@@ -299,8 +295,8 @@ mod tests {
         for id in 101..100 + WAITING_MAX {
             target.add(delivery(id, "shop", true));
         }
-        assert_eq!(target.queue().len(), WAITING_MAX);
-        assert!(target.queue().iter().skip(1).all(|waiting| waiting.notice.reports_failure));
+        assert_eq!(lock(&target.queue).len(), WAITING_MAX);
+        assert!(lock(&target.queue).iter().skip(1).all(|waiting| waiting.notice.reports_failure));
     }
 
     #[test]
