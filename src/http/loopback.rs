@@ -95,10 +95,9 @@ type AnswerRequest = dyn Fn(Request, &dyn Fn(Answer<'_>) -> io::Result<()>) -> i
 /// The server, which ends when it is dropped.
 pub struct LoopbackServer {
     address: SocketAddr,
-    /// Has one more reference for each connection that is served.
-    connections: Arc<()>,
     /// The accepting thread ends when this is closed. `None` only while the server is dropped.
     running: Option<(PipeWriter, JoinHandle<()>)>,
+    /// The accepting thread and each connection that is served have one more reference.
     shared: Arc<Shared>,
 }
 
@@ -127,23 +126,22 @@ impl LoopbackServer {
         listener.set_nonblocking(true)?;
         let (address, (stopped, stop)) = (listener.local_addr()?, io::pipe()?);
         let shared = Arc::new(Shared { word: Secret::new(word), open_path, answer: Box::new(answer) });
-        let (served, connections) = (Arc::clone(&shared), Arc::new(()));
-        let counted = Arc::downgrade(&connections);
+        let own = Arc::clone(&shared);
         let accept = move || {
             sockets::accept_until_stopped(&listener, &stopped, |stream, _| {
-                if counted.strong_count() > CONNECTIONS_MAX {
+                if served(&own) >= CONNECTIONS_MAX {
                     return;
                 }
-                let connection = Arc::new((stream, counted.upgrade()));
-                let (aside, by_thread) = (Arc::clone(&connection), Arc::clone(&served));
+                let stream = Arc::new(stream);
+                let (of_thread, aside) = (Arc::clone(&own), Arc::clone(&stream));
                 let thread = thread::Builder::new().name("loopback".to_owned());
-                if thread.spawn(move || by_thread.serve(&aside.0)).is_err() {
-                    served.serve(&connection.0);
+                if thread.spawn(move || of_thread.serve(&aside)).is_err() {
+                    own.serve(&stream);
                 }
             });
         };
         let thread = thread::Builder::new().name("loopback".to_owned()).spawn(accept)?;
-        Ok(Self { address, connections, running: Some((stop, thread)), shared })
+        Ok(Self { address, running: Some((stop, thread)), shared })
     }
 
     /// Returns the URL to which a client appends its paths.
@@ -159,7 +157,7 @@ impl LoopbackServer {
     /// Returns how many connections are being served.
     #[cfg(test)]
     pub fn served(&self) -> usize {
-        Arc::strong_count(&self.connections) - 1
+        served(&self.shared)
     }
 
     /// Returns the address on which it listens.
@@ -175,8 +173,13 @@ impl Drop for LoopbackServer {
         if let Some(thread) = self.running.take().map(|(_stop, thread)| thread) {
             let _ = thread.join();
         }
-        wait_while(END_TIME_MAX, || Arc::strong_count(&self.connections) > 1);
+        wait_while(END_TIME_MAX, || Arc::strong_count(&self.shared) > 1);
     }
+}
+
+/// Returns how many connections are being served, while the accepting thread runs.
+fn served(shared: &Arc<Shared>) -> usize {
+    Arc::strong_count(shared).saturating_sub(2)
 }
 
 impl Shared {
@@ -232,14 +235,14 @@ fn head_of(parsed: &httparse::Request<'_, '_>) -> Option<http::Request<()>> {
 
 /// Reads the rest of the body, which begins with `body`.
 fn read_body(mut stream: &TcpStream, head: http::Request<()>, mut body: Vec<u8>) -> io::Result<Request> {
-    let invalid = |why| io::Error::new(io::ErrorKind::InvalidData, why);
-    if head.headers().contains_key("transfer-encoding") {
-        return Err(invalid("a body in chunks"));
-    }
-    let length = head.headers().get("content-length").map_or(Some("0"), |length| length.to_str().ok());
-    let length: Option<usize> = length.and_then(|length| length.parse().ok());
-    let length = length.filter(|length| *length <= BODY_BYTES_MAX);
-    let left = length.ok_or_else(|| invalid("its length"))?.saturating_sub(body.len());
+    let length: Option<usize> = match ["transfer-encoding", "content-length"].map(|name| head.headers().get(name)) {
+        [None, None] => Some(0),
+        [None, Some(length)] => length.to_str().ok().and_then(|length| length.parse().ok()),
+        [Some(_), _] => None,
+    };
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "the length of its body");
+    let length = length.filter(|length| *length <= BODY_BYTES_MAX).ok_or_else(invalid)?;
+    let left = length.saturating_sub(body.len());
     stream.set_read_timeout(Some(SILENCE_MAX))?;
     if Read::by_ref(&mut stream).take(left as u64).read_to_end(&mut body)? < left {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -428,9 +428,8 @@ impl History {
         });
     }
 
-    /// Records that Windmill listed all workspaces. If listing them had failed before, returns the number of failures,
-    /// and the time of the first, UTC.
-    pub fn note_list(&self, list: WorkspaceList) -> Option<(u64, String)> {
+    /// Records that Windmill listed all workspaces. If listing them had failed before, returns the status of that.
+    pub fn note_list(&self, list: WorkspaceList) -> Option<BackupStatus> {
         let mut memory = self.current();
         let before = memory.saved.status(ALL, "");
         memory.change(move |saved| {
@@ -438,7 +437,7 @@ impl History {
             saved.list = Some(list.clone());
             true
         });
-        before.failing_since.map(|since| (before.consecutive_failures, since))
+        Some(before).filter(|before| before.failing_since.is_some())
     }
 
     /// Reads the current history.
@@ -670,7 +669,7 @@ mod tests {
         };
         record("01", ALL, Code::Timeout);
         record("02", ALL, Code::Timeout);
-        assert_eq!(list(2).map(|(failures, _)| failures), Some(2));
+        assert_eq!(list(2).map(|before| before.consecutive_failures), Some(2));
         assert_eq!(list(2), None);
         assert_eq!(lock(&history.memory).unsaved.len(), 4);
         // Another process replaces the file before this one saves.

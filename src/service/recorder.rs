@@ -12,7 +12,7 @@ use crate::config::{Config, Workspaces};
 use crate::model::{Code, SyncResult, WorkspaceId};
 use crate::request::{self, Draft, Purpose, SyncRequest};
 use crate::service::Service;
-use crate::service::history::{self, History, Record, WorkspaceList};
+use crate::service::history::{self, BackupStatus, History, Record, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message::{self, Notice, Subject};
 use crate::service::notify::sender::Sender;
@@ -70,16 +70,8 @@ impl Recorder {
         }
         let recorded = self.history.record(record, destination, result.token_user.clone());
         let Some([before, after]) = recorded else { return };
-        // After a success, the status before it says what is over now.
-        let is_success = result.code.is_success();
-        let status = if is_success { before } else { after };
-        self.notifier.notify(&Notice {
-            reports_failure: status.last_alert.is_some_and(|alert| alert.run_id == result.run_id),
-            failures: status.failing_since.map(|since| (status.consecutive_failures, since)),
-            overdue_since: status.overdue.filter(|_| is_success).map(|overdue| overdue.since),
-            link,
-            ..Notice::new(result.clone(), subject)
-        });
+        let status = if result.code.is_success() { before } else { after };
+        self.notifier.notify(&Notice { link, ..Notice::new(result.clone(), subject, &status) });
     }
 
     /// Returns the syncs that a draft asks for. If the draft comes from the settings and gives no syncs, because a
@@ -97,9 +89,9 @@ impl Recorder {
                 // No backup was made yet, so this does not count as a run or a success.
                 let list =
                     WorkspaceList { place: status::place(config), workspaces, time: time::to_text(SystemTime::now()) };
-                if let Some(failures) = self.history.note_list(list) {
+                if let Some(failing) = self.history.note_list(list) {
                     let (result, _) = result_without_run(config, history::ALL, Code::Unchanged, String::new());
-                    self.notifier.notify(&Notice { failures: Some(failures), ..Notice::new(result, Subject::List) });
+                    self.notifier.notify(&Notice::new(result, Subject::List, &failing));
                     self.flush();
                 }
             }
@@ -157,7 +149,8 @@ pub fn report_overdue(service: &Service) {
             // it twice.
             recorder.flush();
             log::error!("overdue: {}", result.message);
-            recorder.notifier.notify(&Notice { reports_failure: true, ..Notice::new(result, Subject::Backup) });
+            let notice = Notice::new(result, Subject::Backup, &BackupStatus::default());
+            recorder.notifier.notify(&Notice { reports_failure: true, ..notice });
         }
     }
 }

@@ -50,7 +50,7 @@ impl Caller {
             return Ok(response);
         }
         if received.len() < request_bytes {
-            self.enter(Phase::Body(head.body_bytes)).map_err(unavailable)?;
+            self.enter(Phase::Body, head.body_bytes).map_err(unavailable)?;
             socket = self.socket();
             if head.expects_continue && received.len() == head_bytes {
                 socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| None)?;
@@ -63,7 +63,7 @@ impl Caller {
         // Bytes after the request are not read: each connection has one request, as `Connection: close` says.
         received.truncate(request_bytes);
         received.drain(..head_bytes);
-        self.enter(Phase::Answering).map_err(unavailable)?;
+        self.enter(Phase::Answering, 0).map_err(unavailable)?;
         Ok(self.slots.handler.handle(head, std::mem::take(received), self))
     }
 
@@ -99,7 +99,7 @@ impl Caller {
         let begins = || request::begins_head_request(&request.received);
         let is_head = request.head.as_ref().map_or_else(begins, |head| head.method == Method::HEAD);
         let body_bytes = if is_head { 0 } else { response.body.len() };
-        if self.enter(Phase::Sending(body_bytes)).is_err() {
+        if self.enter(Phase::Sending, body_bytes).is_err() {
             return self.connection.send_at_once(response, Some(is_head));
         }
         let mut socket = self.socket();

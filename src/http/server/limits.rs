@@ -61,26 +61,21 @@ const CLOSE_TIME_MAX: Duration = Duration::from_millis(500);
 pub(super) enum Phase {
     /// The head is being read.
     Head,
-    /// A body of this many bytes is being read.
-    Body(usize),
+    /// The body is being read.
+    Body,
     /// The answer is being made.
     Answering,
     /// The answer waits for a run.
     Waiting,
-    /// An answer with a body of this many bytes is being sent, or the server waits for the client to close.
-    Sending(usize),
-}
-
-impl Phase {
-    /// Whether it waits for its client, and so can be closed to make room.
-    fn waits_for_client(self) -> bool {
-        matches!(self, Self::Head | Self::Body(_) | Self::Sending(_))
-    }
+    /// The answer is being sent, or the server waits for the client to close.
+    Sending,
 }
 
 struct Slot {
     connection: Arc<Connection>,
     phase: Phase,
+    /// The size of the body that is being read or sent.
+    bytes: usize,
     since: Instant,
 }
 
@@ -89,17 +84,9 @@ impl Slot {
         self.connection.peer.ip()
     }
 
-    /// Returns the size of the body that is being read or sent.
-    fn bytes(&self) -> usize {
-        match self.phase {
-            Phase::Body(bytes) | Phase::Sending(bytes) => bytes,
-            _ => 0,
-        }
-    }
-
     /// Makes the connection close: its thread reads the end of the input at once, and then finds that the slot is gone.
     fn close(self) {
-        let side = if matches!(self.phase, Phase::Sending(_)) { Shutdown::Both } else { Shutdown::Read };
+        let side = if self.phase == Phase::Sending { Shutdown::Both } else { Shutdown::Read };
         // This fails if the peer is already gone.
         let _ = self.connection.stream.shutdown(side);
     }
@@ -131,30 +118,27 @@ impl Slots {
         if is_full && !close_longest_waiting(&mut list, |slot| !is_peer_full || slot.peer() == peer) {
             return None;
         }
+        list.push(Slot { connection: Arc::clone(&connection), phase: Phase::Head, bytes: 0, since: Instant::now() });
         drop(list);
-        // Each connection has one more reference.
-        let are_too_many = || Arc::strong_count(self) > limits.connections_max + CLOSING_MAX;
+        let caller = Caller { connection, limits, slots: Arc::clone(self) };
+        // Each connection has a reference, and the accepting thread.
+        let are_too_many = || Arc::strong_count(self) > limits.connections_max + CLOSING_MAX + 1;
         wait_while(CLOSE_TIME_MAX, are_too_many);
-        if are_too_many() {
-            return None;
-        }
-        // Only the accepting thread opens connections, so the list did not grow meanwhile.
-        let slot = Slot { connection: Arc::clone(&connection), phase: Phase::Head, since: Instant::now() };
-        lock(&self.list).push(slot);
-        Some(Caller { connection, limits, slots: Arc::clone(self) })
+        (!are_too_many()).then_some(caller)
     }
 
     /// Closes the connections that have not sent their whole request. The server is stopping, so they are too late.
     pub(super) fn close_unfinished(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
-        let is_unfinished = |slot: &mut Slot| matches!(slot.phase, Phase::Head | Phase::Body(_));
+        let is_unfinished = |slot: &mut Slot| matches!(slot.phase, Phase::Head | Phase::Body);
         lock(&self.list).extract_if(.., is_unfinished).for_each(Slot::close);
     }
 }
 
 /// Closes the selected connection that has waited for its client the longest. Returns whether there is one.
 fn close_longest_waiting(list: &mut Vec<Slot>, is_selected: impl Fn(&Slot) -> bool) -> bool {
-    let waiting = list.iter().enumerate().filter(|(_, slot)| slot.phase.waits_for_client() && is_selected(slot));
+    let waits_for_client = |slot: &Slot| matches!(slot.phase, Phase::Head | Phase::Body | Phase::Sending);
+    let waiting = list.iter().enumerate().filter(|(_, slot)| waits_for_client(slot) && is_selected(slot));
     let longest = waiting.min_by_key(|(_, slot)| slot.since).map(|(index, _)| index);
     longest.map(|index| list.swap_remove(index).close()).is_some()
 }
@@ -179,18 +163,18 @@ impl Caller {
         list.iter_mut().find(|slot| self.is_own(slot)).ok_or(reason)
     }
 
-    /// Enters the next phase. If the bodies that are being read or sent exceed their total limit, closes the
+    /// Enters the next phase, in which a body of this many bytes is read or sent. If the bodies that are being read or sent exceed their total limit, closes the
     /// connections that have taken the longest until the rest fits.
     ///
     /// # Errors
     ///
     /// The reason why the connection has to close instead.
-    pub(super) fn enter(&self, phase: Phase) -> Result<(), Code> {
+    pub(super) fn enter(&self, phase: Phase, bytes: usize) -> Result<(), Code> {
         let mut list = lock(&self.slots.list);
         let slot = self.find_slot(&mut list)?;
-        (slot.phase, slot.since) = (phase, Instant::now());
-        let is_other = |slot: &Slot| slot.bytes() > 0 && !self.is_own(slot);
-        while list.iter().map(Slot::bytes).sum::<usize>() > self.slots.limits.bytes_max
+        (slot.phase, slot.bytes, slot.since) = (phase, bytes, Instant::now());
+        let is_other = |slot: &Slot| slot.bytes > 0 && !self.is_own(slot);
+        while list.iter().map(|slot| slot.bytes).sum::<usize>() > self.slots.limits.bytes_max
             && close_longest_waiting(&mut list, is_other)
         {}
         Ok(())

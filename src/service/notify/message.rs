@@ -4,6 +4,7 @@ use miniserde::json;
 use ureq::http::Uri;
 
 use crate::model::{Code, RemoteUrl, SyncResult};
+use crate::service::history::BackupStatus;
 use crate::util::redact::first_chars;
 
 /// The most characters of a result's message in a chat message.
@@ -27,10 +28,9 @@ pub struct Notice {
     /// Whether this is a failure to report: the first one, one with another code or other left out items than the
     /// last one, or one a day after the last notice.
     pub reports_failure: bool,
-    /// The number of failed runs in a row up to this run, and when the first ended.
-    pub failures: Option<(u64, String)>,
-    /// Since when the backup was overdue, if a notice said so and this run succeeded.
-    pub overdue_since: Option<String>,
+    /// After a success, the trouble that is over now; after a failure, how many there were in a row. It is empty if
+    /// there was no trouble before.
+    pub trouble: String,
     /// The web page of the commit.
     pub link: Option<String>,
 }
@@ -47,11 +47,19 @@ pub enum Subject {
 }
 
 impl Notice {
-    /// Returns the notice of a result that is not a failure to report. Differences show content of the workspace, so
-    /// they are left out.
-    pub fn new(result: SyncResult, subject: Subject) -> Self {
+    /// Returns the notice of a result. `status` is the one before a success, or after a failure. Differences show
+    /// content of the workspace, so they are left out.
+    pub fn new(result: SyncResult, subject: Subject, status: &BackupStatus) -> Self {
         let result = SyncResult { differences: None, ..result };
-        Self { result, subject, reports_failure: false, failures: None, overdue_since: None, link: None }
+        let is_success = result.code.is_success();
+        let trouble = match (status.consecutive_failures, &status.failing_since, &status.overdue) {
+            (count, Some(since), _) if is_success => format!("failures since {since}: {count}"),
+            (2.., Some(since), _) => format!("{} in a row since {since}", status.consecutive_failures),
+            (_, _, Some(overdue)) if is_success => format!("overdue since {}", overdue.since),
+            _ => String::new(),
+        };
+        let reports_failure = status.last_alert.as_ref().is_some_and(|alert| alert.run_id == result.run_id);
+        Self { result, subject, reports_failure, trouble, link: None }
     }
 
     /// Whether the notice is for one of these occasions.
@@ -65,34 +73,26 @@ impl Notice {
     }
 
     fn is_recovery(&self) -> bool {
-        self.result.code.is_success() && (self.failures.is_some() || self.overdue_since.is_some())
+        self.result.code.is_success() && !self.trouble.is_empty()
     }
 
     /// Returns what happened, in one line. `escape` is applied to texts from other sources, `link` to the commit.
     fn sentence(&self, escape: fn(&str) -> String, link: fn(&str, &str) -> String) -> String {
         let result = &self.result;
         let workspace = escape(&result.workspace);
-        let failures = self.failures.as_ref().map(|(count, since)| format!("failures since {since}: {count}"));
-        let trouble = failures.or_else(|| Some(format!("overdue since {}", self.overdue_since.as_ref()?)));
+        let trouble = &self.trouble;
         let what = match self.subject {
             Subject::Backup => "backup",
             Subject::Verification => "verification",
-            Subject::List => {
-                return format!("✅ Windmill lists its workspaces again ({})", trouble.unwrap_or_default());
-            }
+            Subject::List => return format!("✅ Windmill lists its workspaces again ({trouble})"),
         };
-        let mut sentence = match (result.code, trouble) {
-            (code, Some(trouble)) if code.is_success() => {
-                format!("✅ The {what} of workspace {workspace} works again ({trouble}): ")
-            }
-            (code, None) if code.is_success() => format!("✅ Workspace {workspace}: "),
-            (Code::Overdue, _) => format!("❌ The {what} of workspace {workspace} is overdue: "),
-            (Code::Incomplete, _) => format!("⚠️ The {what} of workspace {workspace} is incomplete: "),
-            (code, _) => {
-                let row = match &self.failures {
-                    Some((count, since)) if *count > 1 => format!(", {count} in a row since {since}"),
-                    _ => String::new(),
-                };
+        let mut sentence = match result.code {
+            _ if self.is_recovery() => format!("✅ The {what} of workspace {workspace} works again ({trouble}): "),
+            code if code.is_success() => format!("✅ Workspace {workspace}: "),
+            Code::Overdue => format!("❌ The {what} of workspace {workspace} is overdue: "),
+            Code::Incomplete => format!("⚠️ The {what} of workspace {workspace} is incomplete: "),
+            code => {
+                let row = if trouble.is_empty() { String::new() } else { format!(", {trouble}") };
                 format!("❌ The {what} of workspace {workspace} failed ({}{row}): ", escape(code.as_str()))
             }
         };
@@ -208,15 +208,21 @@ fn escaped_for_discord(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::model::{Changed, Difference, LeftOut};
+    use crate::service::history::OverdueAlert;
 
     fn notice(code: Code, message: &str) -> Notice {
+        notice_after(&BackupStatus::default(), code, message)
+    }
+
+    /// Returns the notice of a run with this status before it (a success) or after it (a failure).
+    fn notice_after(status: &BackupStatus, code: Code, message: &str) -> Notice {
         let (id, workspace, branch) = ("r".to_owned(), "shop".to_owned(), "main".to_owned());
         let result = SyncResult {
             commit: code.is_success().then(|| "0123456789abcdef0123456789abcdef01234567".to_owned()),
             changed: Changed { added: 1, modified: 2, deleted: 0 },
             ..SyncResult::bare(code, message.to_owned(), id, workspace, branch)
         };
-        Notice { reports_failure: !code.is_success(), ..Notice::new(result, Subject::Backup) }
+        Notice { reports_failure: !code.is_success(), ..Notice::new(result, Subject::Backup, status) }
     }
 
     #[test]
@@ -229,15 +235,18 @@ mod tests {
         let expected = "{\"content\":\"✅ Workspace shop: 1 added, 2 modified, 0 deleted, commit \
                     [0123456789](<https://github.com/a/b/commit/0123>)\",\"allowed_mentions\":{\"parse\":[]}}";
         assert_eq!(pushed.for_discord(), expected);
-        let failing = Some((3, "2026-11-22T18:00:00Z".to_owned()));
-        let failed = Notice { failures: failing.clone(), ..notice(Code::GitRejected, "<!channel> & *x*\nend") };
+        let since = "2026-11-22T18:00:00Z".to_owned();
+        let failing =
+            BackupStatus { consecutive_failures: 3, failing_since: Some(since.clone()), ..BackupStatus::default() };
+        let failed = notice_after(&failing, Code::GitRejected, "<!channel> & *x*\nend");
         let expected = "{\"text\":\"❌ The backup of workspace shop failed (git_rejected, 3 in a row since \
                     2026-11-22T18:00:00Z): &lt;!channel&gt; &amp; *x* | end\",\"mrkdwn\":false}";
         assert_eq!(failed.for_slack(), expected);
         assert!(failed.for_discord().contains("\\\\<\\\\!channel\\\\> \\\\& \\\\*x\\\\*"), "{}", failed.for_discord());
-        let healed = Notice { failures: failing, ..notice(Code::Unchanged, "") };
+        let healed = notice_after(&failing, Code::Unchanged, "");
         assert!(healed.for_slack().contains("works again (failures since 2026-11-22T18:00:00Z: 3): nothing has"));
-        let back = Notice { overdue_since: Some("2026-11-22T18:00:00Z".to_owned()), ..notice(Code::Unchanged, "") };
+        let overdue = Some(OverdueAlert { since, sent: String::new() });
+        let back = notice_after(&BackupStatus { overdue, ..BackupStatus::default() }, Code::Unchanged, "");
         assert!(back.is_for(&["recovery"]));
         assert!(back.for_ntfy().contains("works again (overdue since 2026-11-22T18:00:00Z): nothing has"));
     }
@@ -247,7 +256,12 @@ mod tests {
         let difference = Difference { path: "f/a".to_owned(), kind: "differs", diff: vec!["- hunter2".to_owned()] };
         let result = SyncResult { differences: Some(vec![difference]), ..notice(Code::Differs, "").result };
         assert!(result.to_json().contains("hunter2"));
-        assert!(!Notice::new(result, Subject::Verification).result.to_json().contains("differences"));
+        assert!(
+            !Notice::new(result, Subject::Verification, &BackupStatus::default())
+                .result
+                .to_json()
+                .contains("differences")
+        );
     }
 
     #[test]
@@ -290,10 +304,11 @@ mod tests {
 
     #[test]
     fn a_notice_is_sent_only_on_its_occasions() {
-        let failures = Some((2, String::new()));
+        let failing =
+            BackupStatus { consecutive_failures: 2, failing_since: Some(String::new()), ..Default::default() };
         let quiet = Notice { reports_failure: false, ..notice(Code::Timeout, "") };
-        let recovery = Notice { failures: failures.clone(), ..notice(Code::Unchanged, "") };
-        let again = Notice { failures, ..notice(Code::Timeout, "") };
+        let recovery = notice_after(&failing, Code::Unchanged, "");
+        let again = notice_after(&failing, Code::Timeout, "");
         for (notice, expected) in [
             (&notice(Code::Timeout, ""), [true, false, false, true]),
             (&quiet, [false, false, false, true]),

@@ -237,7 +237,7 @@ mod tests {
 
     use super::*;
     use crate::model::SyncResult;
-    use crate::service::history::Record;
+    use crate::service::history::{BackupStatus, Record};
     use crate::util::Secret;
 
     /// Returns a target that is sending notice 0, so that all others wait.
@@ -253,7 +253,10 @@ mod tests {
     }
 
     fn delivery_of(history: &Arc<History>, result: SyncResult, reports_failure: bool) -> Arc<Delivery> {
-        Delivery::new(Notice { reports_failure, ..Notice::new(result, Subject::Backup) }, history)
+        Delivery::new(
+            Notice { reports_failure, ..Notice::new(result, Subject::Backup, &BackupStatus::default()) },
+            history,
+        )
     }
 
     fn delivery(id: usize, workspace: &str, reports_failure: bool) -> Arc<Delivery> {
