@@ -101,16 +101,14 @@ pub fn configured_workspaces(config: &Config, saved: &SavedHistory) -> Vec<Works
     if let Workspaces::Listed(listed) = &config.workspaces {
         return listed.iter().map(with_status).collect();
     }
-    let in_history = |status: &BackupStatus| {
-        let id = WorkspaceId::parse(&status.workspace).ok()?;
-        (status.destination == request::configured_destination(config, &id)).then_some(id)
-    };
     let list = saved.list.as_ref().filter(|list| list.place == place(config));
-    let is_since = |status: &&BackupStatus| {
-        list.is_none_or(|list| status.last_run.as_ref().is_some_and(|run| run.ended > list.time))
-    };
-    let mut known: BTreeSet<_> = saved.statuses.iter().filter(is_since).filter_map(in_history).collect();
-    known.extend(list.iter().flat_map(|list| &list.workspaces).filter_map(|id| WorkspaceId::parse(id).ok()));
+    let backed_up = saved.statuses.iter().filter_map(|status| {
+        let id = WorkspaceId::parse(&status.workspace).ok()?;
+        let is_since = list.is_none_or(|list| status.last_run.as_ref().is_some_and(|run| run.ended > list.time));
+        (is_since && status.destination == request::configured_destination(config, &id)).then_some(id)
+    });
+    let listed = list.iter().flat_map(|list| &list.workspaces).filter_map(|id| WorkspaceId::parse(id).ok());
+    let known: BTreeSet<_> = backed_up.chain(listed).collect();
     let mut all: Vec<_> = known.iter().map(with_status).collect();
     // If the workspaces cannot be listed, none of them is backed up.
     let failing = saved.status(ALL, "");

@@ -193,7 +193,7 @@ fn exactly_the_paths_and_methods_of_the_service_are_described() {
 #[test]
 fn exactly_the_statuses_of_the_code_are_described() {
     let mut of_code = BTreeSet::new();
-    let calls = ["Refusal::new(", "Response::error(", "Self::error(", "Response::json(", "Response::new("];
+    let calls = ["refused(", "Response::error(", "Self::error(", "Response::json(", "Response::new("];
     for path in ["src/api/routes.rs", "src/http/request.rs", "src/http/response.rs", "src/http/server/connection.rs"] {
         let code = code(path);
         let statuses = calls.iter().flat_map(|call| code.split(call).skip(1));

@@ -75,10 +75,10 @@ impl Caller {
     /// Appends the bytes that have arrived, at least one.
     fn read_more(&self, socket: &mut TimedSocket<'_>, received: &mut Vec<u8>) -> Result<(), End> {
         let mut chunk = [0; CHUNK_BYTES];
-        let (status, why) = match socket.read(&mut chunk) {
+        let refusal = match socket.read(&mut chunk) {
             Ok(0) => {
                 self.check().map_err(unavailable)?;
-                (400, "the request was cut off")
+                Response::error(400, Code::RequestInvalid, "the request was cut off")
             }
             Ok(bytes) => {
                 // Growing by doubling would take twice the memory.
@@ -86,11 +86,13 @@ impl Caller {
                 received.extend_from_slice(&chunk[..bytes]);
                 return Ok(());
             }
-            Err(error) if sockets::is_timeout(&error) => (408, "the request did not arrive in time"),
+            Err(error) if sockets::is_timeout(&error) => {
+                Response::error(408, Code::RequestInvalid, "the request did not arrive in time")
+            }
             Err(_) => return Err(None),
         };
         // A browser that opened a connection in advance and sent nothing gets no error.
-        Err((!received.is_empty()).then(|| Response::error(status, Code::RequestInvalid, why)))
+        Err(Some(refusal).filter(|_| !received.is_empty()))
     }
 
     /// Sends the answer. If the client still sends, also waits until it closes, because a reset could overtake the
