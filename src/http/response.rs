@@ -95,7 +95,8 @@ impl Response {
         }
         head += "\r\n";
         let mut bytes = if is_head { Vec::new() } else { self.body };
-        // A second copy of a large body would take twice the memory.
+        // A large body is neither copied nor moved to a place of twice its size.
+        bytes.reserve_exact(head.len());
         bytes.splice(..0, head.into_bytes());
         bytes
     }

@@ -235,16 +235,6 @@ impl SavedHistory {
         &mut self.statuses[0]
     }
 
-    /// Records that a backup is overdue. Does nothing, and returns false, if there was a notice within a day.
-    fn add_overdue(&mut self, workspace: &str, destination: &str, alert: &OverdueAlert) -> bool {
-        let status = self.status_mut(workspace, destination);
-        let is_new = status.overdue.as_ref().is_none_or(|known| is_a_day_between(&known.sent, &alert.sent));
-        if is_new {
-            status.overdue = Some(alert.clone());
-        }
-        is_new
-    }
-
     /// Returns the text of the file. If it is too long, all runs lose their warnings, their left out items and the rest
     /// of a long message. The rest is far below the limit.
     fn file_text(&mut self) -> String {
@@ -402,12 +392,17 @@ impl History {
         self.read(|saved| saved.status(workspace, destination).token_user)
     }
 
-    /// Records a notice that a backup is overdue since the time `since`. Returns false if there was such a notice
-    /// within a day.
-    pub fn note_overdue(&self, workspace: &str, destination: String, since: SystemTime) -> bool {
-        let alert = OverdueAlert { since: time::to_text(since), sent: time::to_text(SystemTime::now()) };
+    /// Records a notice that a backup is overdue. Does nothing, and returns false, if there was one within a day.
+    pub fn note_overdue(&self, workspace: &str, destination: String, alert: OverdueAlert) -> bool {
         let workspace = workspace.to_owned();
-        self.current().change(move |saved| saved.add_overdue(&workspace, &destination, &alert))
+        self.current().change(move |saved| {
+            let status = saved.status_mut(&workspace, &destination);
+            let is_new = status.overdue.as_ref().is_none_or(|known| is_a_day_between(&known.sent, &alert.sent));
+            if is_new {
+                status.overdue = Some(alert.clone());
+            }
+            is_new
+        })
     }
 
     /// Removes the record that this failure was reported, because its notice was lost. The next failure is then
@@ -547,7 +542,8 @@ mod tests {
         assert!(is_reported("3").0 && !is_reported("4").0);
         history.forget_alert(&lost);
         assert!(!is_reported("5").0, "a later failure was reported");
-        assert!(history.note_overdue("shop", "d".to_owned(), SystemTime::now()));
+        let alert = OverdueAlert { since: String::new(), sent: time::to_text(SystemTime::now()) };
+        assert!(history.note_overdue("shop", "d".to_owned(), alert));
         let overdue = SyncResult { code: Code::Overdue, ..lost };
         history.forget_alert(&overdue);
         let alert = history.read(|saved| saved.status("shop", "d").overdue).expect("overdue");
@@ -709,17 +705,17 @@ mod tests {
 
     #[test]
     fn an_overdue_backup_is_reported_once_a_day_until_it_is_made() {
-        let mut saved = <SavedHistory as Default>::default();
+        let history = History::new(Path::new("/none"));
         let alert = |sent: &str| OverdueAlert { since: "2026-11-22T17:00:00Z".to_owned(), sent: sent.to_owned() };
-        let add = |saved: &mut SavedHistory, sent: &str| saved.add_overdue("shop", "there", &alert(sent));
-        assert!(add(&mut saved, "2026-11-22T17:30:00Z"));
-        assert!(!add(&mut saved, "2026-11-23T16:29:59Z"));
-        assert!(add(&mut saved, "2026-11-23T16:30:00Z"));
-        saved.add(&record("01", false), Some("there"), None);
-        let is_overdue = |saved: &SavedHistory| saved.status("shop", "there").overdue.is_some();
-        assert!(is_overdue(&saved));
-        saved.add(&record("02", true), Some("there"), None);
-        assert!(!is_overdue(&saved));
+        let note = |sent: &str| history.note_overdue("shop", "there".to_owned(), alert(sent));
+        assert!(note("2026-11-22T17:30:00Z"));
+        assert!(!note("2026-11-23T16:29:59Z"));
+        assert!(note("2026-11-23T16:30:00Z"));
+        let is_overdue = || history.read(|saved| saved.status("shop", "there").overdue.is_some());
+        history.record(record("01", false), Some("there".to_owned()), None);
+        assert!(is_overdue());
+        history.record(record("02", true), Some("there".to_owned()), None);
+        assert!(!is_overdue());
     }
 
     #[test]

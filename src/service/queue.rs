@@ -137,10 +137,9 @@ impl Run {
     }
 
     /// Returns a failed result of this run, without a commit and changes.
-    pub fn failure(&self, code: Code, message: String) -> SyncResult {
+    fn failure(&self, code: Code, message: String) -> SyncResult {
         let (workspace, branch) = (self.request.workspace.to_string(), self.request.branch.to_string());
-        let result = SyncResult::bare(code, message, self.id.clone(), workspace, branch);
-        SyncResult { duration_ms: self.age_ms(), ..result }
+        SyncResult::bare(code, message, self.id.clone(), workspace, branch)
     }
 }
 
@@ -193,11 +192,9 @@ impl Service {
         if self.wait_for_turn(run) {
             let worked = catch_unwind(AssertUnwindSafe(|| self.work(run)));
             let panicked = |_| run.failure(Code::Internal, "internal error; the log has more".to_owned());
-            let mut result = worked.unwrap_or_else(panicked);
-            result.duration_ms = run.age_ms();
             let mut state = lock(&self.queue.state);
             state.last_end[usize::from(run.request.configured)] = Some(Instant::now());
-            self.end(run, result, true);
+            self.end(run, worked.unwrap_or_else(panicked), true);
             drop(state);
             // The run frees its place, even after a panic.
             let _ = catch_unwind(AssertUnwindSafe(|| self.recorder.flush()));
@@ -265,6 +262,7 @@ impl Service {
     /// Records the end, then ends the run for all its callers. If `counts` is false, the run does not change the status
     /// of the backup. The queue's state is locked meanwhile, so that no caller begins to wait meanwhile.
     fn end(&self, run: &Run, result: SyncResult, counts: bool) {
+        let result = SyncResult { duration_ms: run.age_ms(), ..result };
         self.recorder.record(&run.request, &result, counts);
         let mut state = lock(&run.state);
         (state.waits, state.result) = (false, Some(result));

@@ -12,7 +12,7 @@ use crate::config::{Config, Workspaces};
 use crate::model::{Code, SyncResult, WorkspaceId};
 use crate::request::{self, Draft, Purpose, SyncRequest};
 use crate::service::Service;
-use crate::service::history::{self, BackupStatus, History, Record, WorkspaceList};
+use crate::service::history::{self, BackupStatus, History, OverdueAlert, Record, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message::{self, Notice, Subject};
 use crate::service::notify::sender::Sender;
@@ -144,13 +144,13 @@ pub fn report_overdue(service: &Service) {
         let overdue = status::overdue(config, &workspace, started, now).filter(|_| has_run || has_waited);
         let Some((since, message)) = overdue else { continue };
         let (result, destination) = result_without_run(config, &workspace.id, Code::Overdue, message);
-        if recorder.history.note_overdue(&workspace.id, destination, since) {
+        let alert = OverdueAlert { since: time::to_text(since), sent: time::to_text(now) };
+        if recorder.history.note_overdue(&workspace.id, destination, alert) {
             // The history is saved before the notice is sent, so that a service that is killed in between does not send
             // it twice.
             recorder.flush();
             log::error!("overdue: {}", result.message);
-            let notice = Notice::new(result, Subject::Backup, &BackupStatus::default());
-            recorder.notifier.notify(&Notice { reports_failure: true, ..notice });
+            recorder.notifier.notify(&Notice::new(result, Subject::Backup, &BackupStatus::default()));
         }
     }
 }

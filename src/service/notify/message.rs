@@ -58,7 +58,8 @@ impl Notice {
             (_, _, Some(overdue)) if is_success => format!("overdue since {}", overdue.since),
             _ => String::new(),
         };
-        let reports_failure = status.last_alert.as_ref().is_some_and(|alert| alert.run_id == result.run_id);
+        let is_alert = status.last_alert.as_ref().is_some_and(|alert| alert.run_id == result.run_id);
+        let reports_failure = is_alert || result.code == Code::Overdue;
         Self { result, subject, reports_failure, trouble, link: None }
     }
 
