@@ -7,9 +7,7 @@ mod advertisement;
 mod auth;
 pub mod checkout_cache;
 mod commits;
-mod config;
 mod fetch;
-mod leftovers;
 pub mod ls_tree;
 pub mod object;
 mod output;
@@ -104,7 +102,7 @@ impl<'a> Git<'a> {
         branch: &'a BranchName,
         credentials: &'a GitCredentials,
     ) -> Result<Self, GitError> {
-        let configuration = run_env.run_dir.write("gitconfig", config::CONFIGURATION.as_bytes())?;
+        let configuration = run_env.run_dir.write("gitconfig", fetch::CONFIGURATION.as_bytes())?;
         Ok(Self {
             run_env,
             remote,
@@ -203,7 +201,7 @@ impl<'a> Git<'a> {
     }
 
     fn remote_error(&self, tried: &str, finished: &Finished) -> GitError {
-        let printed = finished.tail_text();
+        let printed = finished.tail.join("\n");
         let found = output::classify(&printed);
         let key_fault = match (&found, self.credentials) {
             (Some((Code::GitUnauthorized | Code::ConfigInvalid, _)), GitCredentials::Ssh { key, .. }) => {
@@ -221,7 +219,7 @@ impl<'a> Git<'a> {
             message += &format!(": {printed}");
         }
         if printed.contains(output::REDIRECT) {
-            message += &self.redirect_target();
+            message += &self.redirect_target().unwrap_or_default();
         }
         let Some((code, why)) = found else { return GitError::Checkout(message) };
         let is_passing = code == Code::GitUnreachable && why.is_none() && output::is_passing(&printed);
@@ -238,6 +236,6 @@ fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>, GitErro
     if finished.is_success() {
         return Ok(finished.stdout);
     }
-    let Finished { ending, .. } = finished;
-    Err(GitError::Checkout(format!("`{command_line}` ended with {ending}: {}", finished.tail_text())))
+    let Finished { ending, tail, .. } = finished;
+    Err(GitError::Checkout(format!("`{command_line}` ended with {ending}: {}", tail.join("\n"))))
 }

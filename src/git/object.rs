@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::{self, Read};
 
-use crate::model::names;
 use crate::util::Digest;
 /// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
 pub use crate::util::hash::Algorithm as ObjectFormat;
@@ -56,7 +55,8 @@ impl fmt::Display for ObjectId {
     }
 }
 
-const LINK: u32 = 0o120_000;
+/// The mode of a link.
+pub(super) const LINK: u32 = 0o120_000;
 /// The mode of a folder, as an entry of its parent tree.
 pub(super) const FOLDER: u32 = 0o040_000;
 
@@ -74,15 +74,6 @@ impl Entry {
     /// Returns whether it is a regular file, executable or not.
     pub fn is_file(&self) -> bool {
         matches!(self.mode, 0o100_644 | 0o100_755)
-    }
-
-    /// Returns whether git accepts an entry with this path in an index. No other rule applies to the files of a
-    /// repository: other unusual names existed before us, and stay.
-    pub fn is_sound_at(&self, path: &[u8]) -> bool {
-        let mut parts = path.split(|byte| *byte == b'/');
-        let is_linked_configuration = self.mode == LINK
-            && parts.clone().next_back().is_some_and(|name| name.eq_ignore_ascii_case(b".gitmodules"));
-        !is_linked_configuration && parts.all(names::is_storable)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
 
 use crate::git::auth::THIS_MACHINE;
 use crate::git::push_journal;
@@ -30,7 +29,7 @@ pub fn become_ssh(
     let push = push.filter(|push| verb == "receive-pack" && !push.is_empty()).and_then(OsStr::to_str);
     // The file stays open in the program that we become.
     let _noted = push.map(|push| {
-        let noted = push_journal::begin(Path::new(&path), push, report);
+        let noted = push_journal::begin(&path, push, report);
         noted.map_err(|error| report(format!("cannot record a push: {error}")))
     });
     confine::become_program("git", [verb, "--", &path].map(OsString::from))

@@ -31,7 +31,7 @@ pub fn prepare_signing(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, GitErr
     })?;
     if !finished.is_success() {
         return Err(refused(fault_of(SETTING, key).unwrap_or_else(|| {
-            let printed = finished.tail_text();
+            let printed = finished.tail.join("\n");
             format!("{SETTING} is not a private key without a passphrase that ssh-keygen can read: {printed}")
         })));
     }

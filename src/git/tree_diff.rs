@@ -172,8 +172,7 @@ impl fmt::Display for Sample {
 
 /// Returns a name on one line, with each invisible character replaced.
 pub fn printable(name: &[u8]) -> String {
-    let name = String::from_utf8_lossy(name);
-    name.chars().map(|character| if redact::is_invisible(character) { '\u{fffd}' } else { character }).collect()
+    redact::visible(&String::from_utf8_lossy(name)).replace(['\n', '\t'], "\u{fffd}")
 }
 
 #[cfg(test)]

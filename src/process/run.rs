@@ -50,11 +50,6 @@ impl Finished {
     pub fn is_success(&self) -> bool {
         self.ending == Ending::Exit(0)
     }
-
-    /// Returns the last lines as one text.
-    pub fn tail_text(&self) -> String {
-        self.tail.join("\n")
-    }
 }
 
 /// Why a program did not end by itself. The texts name the command.
