@@ -83,7 +83,13 @@ pub(super) fn environment(
             // If it is a FIFO, ssh would wait for its other end.
             files::make_way(site.accepted_hosts)?;
             let key = run_env.run_dir.write("ssh_key", key.expose().as_bytes())?;
-            ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(site.accepted_hosts))
+            let accepted = accept_new.then_some(site.accepted_hosts);
+            // ssh splits a value at white space unless it is quoted.
+            let quoted = |path: &Path| format!("\"{}\"", path.display());
+            let hosts: Vec<_> = accepted.into_iter().chain(known_hosts.as_deref()).map(quoted).collect();
+            let (key, hosts) = (quoted(&key), hosts.join(" "));
+            let checking = if *accept_new { "accept-new" } else { "yes" };
+            format!("IdentityFile={key}\nUserKnownHostsFile={hosts}\nStrictHostKeyChecking={checking}\n{SSH_OPTIONS}")
         }
     };
     Ok(vec![
@@ -92,18 +98,4 @@ pub(super) fn environment(
         ("GIT_SSH_VARIANT", "ssh".to_owned()),
         (OPTIONS_ENVIRONMENT, ssh_options),
     ])
-}
-
-/// Returns the options for ssh, one per line: use only this key, ask no questions, and refuse an unknown host unless
-/// `accepted` is given.
-fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) -> String {
-    // ssh splits a value at white space unless it is quoted.
-    let quoted = |path: &Path| format!("\"{}\"", path.display());
-    let hosts: Vec<_> = accepted.into_iter().chain(known_hosts).map(quoted).collect();
-    format!(
-        "IdentityFile={}\nUserKnownHostsFile={}\nStrictHostKeyChecking={}\n{SSH_OPTIONS}",
-        quoted(key),
-        hosts.join(" "),
-        if accepted.is_some() { "accept-new" } else { "yes" }
-    )
 }

@@ -130,17 +130,16 @@ impl Git<'_> {
         self.discard()?;
         files::create_folder(&self.tree_folder)?;
         let command = self.command_without_repository()?;
-        let folder = self.git_folder.as_os_str();
         match format {
             None => {
                 let clone = ["clone", "--quiet", "--bare", "--no-tags", "--depth=1", "--single-branch", "--template="];
-                let clone = command.arguments(clone).arguments(["--", &self.address]).arguments([folder]);
+                let clone = command.arguments(clone).arguments(["--", &self.address]).arguments([&self.git_folder]);
                 self.over_the_network("cannot clone", clone)?;
             }
             Some(format) => {
                 let name = if format == ObjectFormat::Sha256 { "sha256" } else { "sha1" };
                 let init = ["init", "--quiet", "--bare", "--template=", &format!("--object-format={name}"), "--"];
-                self.locally(command.arguments(init).arguments([folder]))?;
+                self.locally(command.arguments(init).arguments([&self.git_folder]))?;
             }
         }
         self.configure(self.format())
@@ -201,12 +200,9 @@ impl Git<'_> {
             .arguments(["--no-recurse-submodules", "--refmap=", "--update-head-ok"])
             .arguments(options)
             .arguments(["--", &self.address, &refspec]);
-        let fetched = self.over_the_network("cannot fetch", command);
-        if fetched.is_err() {
-            // What this cannot remove is found before the next fetch.
-            let _ = self.remove_leftovers();
-        }
-        fetched.map(drop)
+        let fetched = self.over_the_network("cannot fetch", command).map(drop);
+        // What this cannot remove is found before the next fetch.
+        fetched.inspect_err(|_| drop(self.remove_leftovers()))
     }
 
     /// Records the commit that the checkout is at.

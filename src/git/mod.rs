@@ -30,7 +30,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::git::object::ObjectId;
-use crate::model::{BranchName, Code, GitCredentials, RemoteScheme, RemoteUrl};
+use crate::model::{BranchName, Code, GitCredentials, RemoteUrl};
 use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::RunEnv;
@@ -102,14 +102,13 @@ impl<'a> Git<'a> {
         branch: &'a BranchName,
         credentials: &'a GitCredentials,
     ) -> Result<Self, GitError> {
-        let configuration = run_env.run_dir.write("gitconfig", fetch::CONFIGURATION.as_bytes())?;
         Ok(Self {
             run_env,
             remote,
             branch,
             git_folder: site.folder.join(checkout_cache::GIT),
             tree_folder: site.folder.join(checkout_cache::TREE),
-            configuration,
+            configuration: run_env.run_dir.write("gitconfig", fetch::CONFIGURATION.as_bytes())?,
             address: auth::address(remote),
             signing_key: site.signing_key.map(Path::to_owned),
             credentials,
@@ -143,11 +142,8 @@ impl<'a> Git<'a> {
     }
 
     fn environment(&self, invocation: Invocation) -> Invocation {
-        let scheme = match self.remote.scheme() {
-            RemoteScheme::Https => "https",
-            RemoteScheme::Http => "http",
-            RemoteScheme::Ssh | RemoteScheme::File => "ssh",
-        };
+        // The other form of an ssh remote, `git@host:path`, has no scheme.
+        let scheme = self.address.split_once("://").map_or("ssh", |(scheme, _)| scheme);
         invocation
             .environment("GIT_CONFIG_NOSYSTEM", "1")
             .environment("GIT_CONFIG_GLOBAL", &self.configuration)

@@ -7,11 +7,7 @@ use crate::util::Digest;
 /// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
 pub use crate::util::hash::Algorithm as ObjectFormat;
 
-/// The number of digits of a SHA-1, and of a SHA-256.
-const SHA1_DIGITS: usize = 40;
-const SHA256_DIGITS: usize = 64;
-
-/// The id of a commit, tree or blob: 40 or 64 hexadecimal digits.
+/// The id of a commit, tree or blob: the 40 hexadecimal digits of a SHA-1, or the 64 of a SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(Box<str>);
 
@@ -19,7 +15,7 @@ impl ObjectId {
     /// Parses lower-case hexadecimal digits, as git prints them. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let is_hexadecimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        (is_hexadecimal && matches!(text.len(), SHA1_DIGITS | SHA256_DIGITS)).then(|| Self(text.into()))
+        (is_hexadecimal && matches!(text.len(), 40 | 64)).then(|| Self(text.into()))
     }
 
     /// Returns the digits.
@@ -29,7 +25,7 @@ impl ObjectId {
 
     /// Returns the object format of the repository that the id comes from.
     pub fn format(&self) -> ObjectFormat {
-        if self.0.len() == SHA1_DIGITS { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
+        if self.0.len() == 40 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
     }
 
     /// Returns the id of a blob with this content.

@@ -28,17 +28,12 @@ pub enum Pushed {
 
 pub(super) fn remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
     let text = String::from_utf8_lossy(listing);
-    let mut state = RemoteState { tip: None, format: None, has_head: false };
-    for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
-        let Some(id) = ObjectId::parse(id) else { continue };
-        state.format = Some(id.format());
-        state.has_head |= name == "HEAD";
-        // `git ls-remote` also lists names that only end with our ref, such as `x/refs/heads/main`.
-        if name == full_ref {
-            state.tip = Some(id);
-        }
-    }
-    state
+    let lines = text.lines().filter_map(|line| line.split_once('\t'));
+    let refs: Vec<_> = lines.filter_map(|(id, name)| Some((ObjectId::parse(id)?, name))).collect();
+    // `git ls-remote` also lists names that only end with our ref, such as `x/refs/heads/main`.
+    let find = |wanted: &str| refs.iter().find(|(_, name)| *name == wanted).map(|(id, _)| id.clone());
+    let format = refs.first().map(|(id, _)| id.format());
+    RemoteState { tip: find(full_ref), format, has_head: find("HEAD").is_some() }
 }
 
 /// Parses the line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`. The reason of a

@@ -59,8 +59,7 @@ impl Lock {
         let _ = file.seek(SeekFrom::End(0));
         // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
         end_orphans(&path);
-        let marker = own_marker(&path).unwrap_or_default();
-        Ok(Ok(Self { file, marker }))
+        Ok(Ok(Self { file, marker: own_marker(&path).unwrap_or_default() }))
     }
 
     /// Acquires the lock at `path` if no run holds it. Ends programs that a killed run left behind.
