@@ -165,8 +165,8 @@ impl Git<'_> {
         Ok(files::write_file(&self.configuration, CONFIGURATION.as_bytes())?)
     }
 
-    /// Fetches the newest `depth` commits of the branch, or all if it is `None`, with what passes the filter. Returns the
-    /// tip, or `None` if the branch does not exist.
+    /// Fetches the newest `depth` commits of the branch, or all if it is `None`, with what passes the filter. Returns
+    /// the tip, or `None` if the branch does not exist.
     ///
     /// # Errors
     /// [`GitError`].

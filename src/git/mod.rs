@@ -58,8 +58,8 @@ pub enum GitError {
 }
 
 impl From<io::Error> for GitError {
-    /// A new checkout repairs what is damaged, has the wrong type or cannot be accessed. It is also smaller, which helps
-    /// on a full disk. For the rest, such as a missing git, it is tried in vain.
+    /// A new checkout repairs what is damaged, has the wrong type or cannot be accessed. It is also smaller, which
+    /// helps on a full disk. For the rest, such as a missing git, it is tried in vain.
     fn from(error: io::Error) -> Self {
         Self::Checkout(error.to_string())
     }

@@ -33,9 +33,10 @@ fn parse(line: &str) -> Option<(ObjectId, &str)> {
     Some((ObjectId::parse(commit)?, full_ref))
 }
 
-/// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what a killed
-/// push left, and records this push. Passes a message to `report` for each removed lock, and for a failure to check the
-/// locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file is closed.
+/// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what a
+/// killed push left, and records this push. Passes a message to `report` for each removed lock, and for a failure to
+/// check the locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file
+/// is closed.
 ///
 /// If other programs keep the locks of a killed push, that push stays in the journal in place of this one.
 ///

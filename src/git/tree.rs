@@ -27,8 +27,8 @@ impl Git<'_> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &format!("{commit}:{path}")]))
     }
 
-    /// Returns what a commit or tree has at the path of a folder, of which an empty one is the root: the folder's tree, or
-    /// the path of a file, link or submodule that is there, or in the place of a parent folder.
+    /// Returns what a commit or tree has at the path of a folder, of which an empty one is the root: the folder's tree,
+    /// or the path of a file, link or submodule that is there, or in the place of a parent folder.
     ///
     /// # Errors
     /// [`GitError`].
@@ -175,9 +175,9 @@ impl Git<'_> {
     }
 
     /// Stages the files as [`Git::stage`] does, and verifies that git staged the files that are in the folder: the same
-    /// paths, only regular files, each with its content. It walks the folder and computes the object ids itself, so that
-    /// no setting of git can interfere. A file that has the same content in `known` is not read again: git checked it
-    /// out, and wmill did not change it.
+    /// paths, only regular files, each with its content. It walks the folder and computes the object ids itself, so
+    /// that no setting of git can interfere. A file that has the same content in `known` is not read again: git checked
+    /// it out, and wmill did not change it.
     ///
     /// # Errors
     /// [`GitError`], which names the first file that differs.
@@ -244,7 +244,8 @@ impl Git<'_> {
     }
 }
 
-/// Returns the order for `git fast-import` to put an entry at a path, or to delete what is there. The path is in quotes and escaped as in C.
+/// Returns the order for `git fast-import` to put an entry at a path, or to delete what is there. The path is in quotes
+/// and escaped as in C.
 pub(super) fn order(path: impl AsRef<[u8]>, entry: Option<&Entry>) -> Vec<u8> {
     let verb = entry.map_or_else(|| "D".to_owned(), |entry| format!("M {:06o} {}", entry.mode, entry.object));
     let mut order = [verb.as_bytes(), b" \""].concat();
