@@ -60,13 +60,9 @@ impl Git<'_> {
     }
 
     /// Returns the target of the remote's redirect as the end of a message. The request has no credentials.
-    pub(super) fn redirect_target(&self) -> String {
-        let answer = ask(self.remote, None, self.run_env);
-        let location = answer.and_then(|(answer, _)| {
-            RemoteUrl::parse(header(&answer, "location").split("/info/refs").next().unwrap_or_default()).ok()
-        });
-        location.map_or_else(String::new, |url| {
-            format!("; it has moved to {url}: set GIT_REMOTE_URL to that if you trust it")
-        })
+    pub(super) fn redirect_target(&self) -> Option<String> {
+        let (answer, _) = ask(self.remote, None, self.run_env)?;
+        let url = RemoteUrl::parse(header(&answer, "location").split("/info/refs").next()?).ok()?;
+        Some(format!("; it has moved to {url}: set GIT_REMOTE_URL to that if you trust it"))
     }
 }

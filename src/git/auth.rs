@@ -1,11 +1,8 @@
 //! Access to the remote: its address, the credentials and the options of ssh.
 
 use std::path::Path;
-#[cfg(unix)]
-use std::path::PathBuf;
 
 use super::GitError;
-use super::object::ObjectId;
 use crate::model::git_credentials::basic_credentials;
 use crate::model::{GitCredentials, RemoteScheme, RemoteUrl};
 use crate::process::run_env::RunEnv;
@@ -30,12 +27,12 @@ pub const OPTIONS_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_SSH_OPTIONS";
 const FILE: &str = "file://";
 /// The value in place of options if the repository is on this machine.
 pub(super) const THIS_MACHINE: &str = "this machine";
-
-/// The variable from which our own program, started by git as `ssh`, reads the line of its push for the
-/// [journal](crate::git::push_journal). It is empty if there is none.
+/// The variable from which our own program, started by git as `ssh`, reads the line of its push for the journal: the
+/// commit and the full name of the ref. It is empty if the push is not recorded.
 pub const PUSH_ENVIRONMENT: &str = "WINDMILL_GIT_SYNC_PUSH";
 /// The start of each line that our own program prints on git's standard error.
 pub const LINE_PREFIX: &str = "windmill-git-sync: ";
+
 /// The paths of a checkout and of the files that git needs to talk to its remote.
 pub struct RepositoryPaths<'a> {
     /// The folder that holds all files of the checkout.
@@ -57,15 +54,10 @@ pub(super) fn address(remote: &RemoteUrl) -> String {
     }
 }
 
-/// Returns the journal's line for a push of `commit` to the ref with this full name.
-pub(super) fn push_line(commit: &ObjectId, full_ref: &str) -> String {
-    format!("{commit} {full_ref}")
-}
-
 /// Returns the path of a repository on this machine, decoded as git does it.
 #[cfg(unix)]
-pub(super) fn path_on_this_machine(remote: &RemoteUrl) -> Option<PathBuf> {
-    percent::decode(remote.as_str().strip_prefix(FILE)?).map(PathBuf::from)
+pub(super) fn path_on_this_machine(remote: &RemoteUrl) -> Option<String> {
+    percent::decode(remote.as_str().strip_prefix(FILE)?)
 }
 
 /// Returns the environment variables that pass the credentials to git and ssh.
@@ -75,46 +67,35 @@ pub(super) fn environment(
     remote: &RemoteUrl,
     credentials: &GitCredentials,
 ) -> Result<Vec<(&'static str, String)>, GitError> {
-    let own_program_as_ssh = |options: &str| {
-        vec![
-            // A command with options would need a shell, and our image has no shell.
-            ("GIT_SSH", site.own_program.to_string_lossy().into_owned()),
-            ("GIT_SSH_VARIANT", "ssh".to_owned()),
-            (OPTIONS_ENVIRONMENT, options.to_owned()),
-        ]
-    };
-    match credentials {
-        GitCredentials::None if remote.scheme() == RemoteScheme::File => Ok(own_program_as_ssh(THIS_MACHINE)),
-        GitCredentials::None => Ok(Vec::new()),
+    let ssh_options = match credentials {
+        GitCredentials::None if remote.scheme() == RemoteScheme::File => THIS_MACHINE.to_owned(),
+        GitCredentials::None => return Ok(Vec::new()),
         GitCredentials::Token { username, token } => {
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
             let basic = basic_credentials(username, token);
-            Ok(vec![
+            return Ok(vec![
                 ("GIT_CONFIG_COUNT", "1".to_owned()),
                 ("GIT_CONFIG_KEY_0", format!("http.{origin}.extraHeader")),
                 ("GIT_CONFIG_VALUE_0", format!("Authorization: Basic {}", basic.expose())),
-            ])
+            ]);
         }
         GitCredentials::Ssh { key, known_hosts, accept_new } => {
             // If it is a FIFO, ssh would wait for its other end.
             files::make_way(site.accepted_hosts)?;
             let key = run_env.run_dir.write("ssh_key", key.expose().as_bytes())?;
-            let options = ssh_options(&key, known_hosts.as_deref(), accept_new.then_some(site.accepted_hosts));
-            Ok(own_program_as_ssh(&options))
+            let accepted = accept_new.then_some(site.accepted_hosts);
+            // ssh splits a value at white space unless it is quoted.
+            let quoted = |path: &Path| format!("\"{}\"", path.display());
+            let hosts: Vec<_> = accepted.into_iter().chain(known_hosts.as_deref()).map(quoted).collect();
+            let (key, hosts) = (quoted(&key), hosts.join(" "));
+            let checking = if *accept_new { "accept-new" } else { "yes" };
+            format!("IdentityFile={key}\nUserKnownHostsFile={hosts}\nStrictHostKeyChecking={checking}\n{SSH_OPTIONS}")
         }
-    }
-}
-
-/// Returns the options for ssh, one per line: use only this key, ask no questions, and refuse an unknown host unless
-/// `accepted` is given.
-fn ssh_options(key: &Path, known_hosts: Option<&Path>, accepted: Option<&Path>) -> String {
-    // ssh splits a value at white space unless it is quoted.
-    let quoted = |path: &Path| format!("\"{}\"", path.display());
-    let hosts: Vec<_> = accepted.into_iter().chain(known_hosts).map(quoted).collect();
-    format!(
-        "IdentityFile={}\nUserKnownHostsFile={}\nStrictHostKeyChecking={}\n{SSH_OPTIONS}",
-        quoted(key),
-        hosts.join(" "),
-        if accepted.is_some() { "accept-new" } else { "yes" }
-    )
+    };
+    Ok(vec![
+        // A command with options would need a shell, and our image has no shell.
+        ("GIT_SSH", site.own_program.to_string_lossy().into_owned()),
+        ("GIT_SSH_VARIANT", "ssh".to_owned()),
+        (OPTIONS_ENVIRONMENT, ssh_options),
+    ])
 }

@@ -17,9 +17,10 @@ pub(super) const TREE: &str = "tree";
 const OTHERS_MAX: usize = 16;
 /// The file that marks a checkout made by a request. Its modification time is the time of the last use.
 const MARK: &str = "made-by-a-request";
-/// After this time without a success, the checkout of a configured backup is removed, if another backup of its workspace is
-/// made. A weekly backup to a second branch keeps its checkout, also if it fails once.
+/// After this time without a success, the checkout of a configured backup is removed, if another backup of its
+/// workspace is made. A weekly backup to a second branch keeps its checkout, also if it fails once.
 const UNUSED_MAX: Duration = Duration::from_secs(15 * 24 * 60 * 60);
+
 /// Creates the folder of a checkout if it is missing, and marks it as kept (configured backup) or as limited in number
 /// (other runs). Removes the oldest of the limited ones if their lock is free or is the caller's own; `lock` returns
 /// the path of the lock for a folder's name. A checkout that a run is using stays. A checkout that cannot be removed is
@@ -81,8 +82,8 @@ fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
 
 /// Removes a checkout. Returns `None` if that fails.
 fn remove(folder: &Path) -> Option<()> {
-    let removed = files::remove_folder(folder);
     log::info!("removing the checkout `{}`, which is not used any more", folder.display());
+    let removed = files::remove_folder(folder);
     removed.inspect_err(|error| log::warn!("a checkout that is not used any more stays: {error}")).ok()
 }
 

@@ -1,10 +1,12 @@
 //! Creates, cleans and configures the checkout, and fetches the remote's branch into it.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::git::object::{ObjectFormat, ObjectId};
 use crate::git::output::{self, RemoteState};
-use crate::git::{Git, GitError, checkout_cache, config, leftovers};
+use crate::git::{Git, GitError, checkout_cache};
 use crate::model::Code;
 use crate::process::orphans;
 use crate::util::files;
@@ -21,6 +23,42 @@ pub const WITHOUT_CONTENTS: &str = "--filter=blob:none";
 
 /// The ref of the commit that the checkout is at. It keeps git from removing the commit's objects.
 pub(super) const TIP_REF: &str = "refs/sync/tip";
+
+/// The git attributes that turn off every conversion of content. Attributes in the repository may ask for one (line
+/// ends, `filter`, `ident`, encodings), but this file has precedence. `!` means unspecified: git fails if
+/// `working-tree-encoding` is only unset.
+const ATTRIBUTES: &str = "* -text !eol -ident !filter !working-tree-encoding\n";
+
+/// Configuration that replaces the user's and the system's. The reasons of some settings:
+///
+/// - `safe.directory`: a bare repository on a volume may have any owner. git ignores this setting in the environment.
+/// - `protectNTFS`, `protectHFS`: names that Windows does not allow are valid here.
+/// - `fetch.unpackLimit`: a fetch keeps its pack, since loose objects of an interrupted fetch cannot be distinguished
+///   from others.
+/// - `gc`, `maintenance`: no process in the background that outlives the run.
+/// - `http.followRedirects`: on a redirect, git would send the token to the new address.
+pub(super) const CONFIGURATION: &str = "\
+[safe]
+\tdirectory = *
+[core]
+\tattributesFile = /dev/null
+\texcludesFile = /dev/null
+\tlogAllRefUpdates = false
+\tprotectNTFS = false
+\tprotectHFS = false
+[fetch]
+\tunpackLimit = 1
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+[http]
+\tfollowRedirects = false
+\tlowSpeedLimit = 1
+\tlowSpeedTime = 60
+[gpg]
+\tformat = ssh
+";
 
 impl Git<'_> {
     /// Asks the remote for the branch's tip.
@@ -60,7 +98,7 @@ impl Git<'_> {
     /// [`GitError::Remote`] if a git that does not belong to this run works in the checkout: its locks are in use.
     /// [`GitError::Checkout`] if it left something that cannot be distinguished from what is needed.
     pub fn remove_leftovers(&self) -> Result<(), GitError> {
-        let found = leftovers::find(&self.git_folder).map_err(GitError::Checkout)?;
+        let found = leftovers_in(&self.git_folder).map_err(GitError::Checkout)?;
         let Some(first) = found.first() else { return Ok(()) };
         if let Some(id) = orphans::git_at_work_in(&self.git_folder) {
             let lock = first.display();
@@ -92,17 +130,16 @@ impl Git<'_> {
         self.discard()?;
         files::create_folder(&self.tree_folder)?;
         let command = self.command_without_repository()?;
-        let folder = self.git_folder.as_os_str();
         match format {
             None => {
                 let clone = ["clone", "--quiet", "--bare", "--no-tags", "--depth=1", "--single-branch", "--template="];
-                let clone = command.arguments(clone).arguments(["--", &self.address]).arguments([folder]);
+                let clone = command.arguments(clone).arguments(["--", &self.address]).arguments([&self.git_folder]);
                 self.over_the_network("cannot clone", clone)?;
             }
             Some(format) => {
                 let name = if format == ObjectFormat::Sha256 { "sha256" } else { "sha1" };
                 let init = ["init", "--quiet", "--bare", "--template=", &format!("--object-format={name}"), "--"];
-                self.locally(command.arguments(init).arguments([folder]))?;
+                self.locally(command.arguments(init).arguments([&self.git_folder]))?;
             }
         }
         self.configure(self.format())
@@ -123,16 +160,13 @@ impl Git<'_> {
             files::remove_folder(&self.git_folder.join(stray))?;
         }
         files::create_folder(&self.git_folder.join("info"))?;
-        for (name, content) in [("config", own.as_str()), ("info/attributes", config::ATTRIBUTES)] {
-            files::remove_folder(&self.git_folder.join(name))?;
-            files::write_file(&self.git_folder.join(name), content.as_bytes())?;
-        }
-        files::write_file(&self.configuration, config::CONFIGURATION.as_bytes())?;
-        Ok(())
+        files::write_file(&self.git_folder.join("config"), own.as_bytes())?;
+        files::write_file(&self.git_folder.join("info/attributes"), ATTRIBUTES.as_bytes())?;
+        Ok(files::write_file(&self.configuration, CONFIGURATION.as_bytes())?)
     }
 
-    /// Fetches the newest `depth` commits of the branch, or all if it is `None`, with what passes the filter. Returns the
-    /// tip, or `None` if the branch does not exist.
+    /// Fetches the newest `depth` commits of the branch, or all if it is `None`, with what passes the filter. Returns
+    /// the tip, or `None` if the branch does not exist.
     ///
     /// # Errors
     /// [`GitError`].
@@ -166,12 +200,9 @@ impl Git<'_> {
             .arguments(["--no-recurse-submodules", "--refmap=", "--update-head-ok"])
             .arguments(options)
             .arguments(["--", &self.address, &refspec]);
-        let fetched = self.over_the_network("cannot fetch", command);
-        if fetched.is_err() {
-            // What this cannot remove is found before the next fetch.
-            let _ = self.remove_leftovers();
-        }
-        fetched.map(drop)
+        let fetched = self.over_the_network("cannot fetch", command).map(drop);
+        // What this cannot remove is found before the next fetch.
+        fetched.inspect_err(|_| drop(self.remove_leftovers()))
     }
 
     /// Records the commit that the checkout is at.
@@ -180,5 +211,94 @@ impl Git<'_> {
     /// [`GitError`].
     pub fn set_tip_ref(&self, commit: &ObjectId) -> Result<(), GitError> {
         self.locally(self.command()?.arguments(["update-ref", TIP_REF, commit.as_str()])).map(drop)
+    }
+}
+
+/// Returns the files and folders to remove from a repository: what a git that was killed or lost its connection left.
+/// git itself does not remove them soon, and they would fill the disk. Entries that cannot be read are skipped: git
+/// itself reports them.
+///
+/// # Errors
+/// Why the checkout should be created again.
+fn leftovers_in(git_folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    for entry in files::entries_below(git_folder) {
+        let (path, kind) = (entry.path(), entry.file_type());
+        let is_object = path.strip_prefix(git_folder).is_ok_and(|path| path.starts_with("objects"));
+        if is_unfinished(is_object, &entry.file_name().to_string_lossy()) {
+            found.push(path);
+        } else if !kind.is_ok_and(|kind| kind.is_dir() || kind.is_file()) {
+            // git would wait for the other end of a FIFO, and a link leads elsewhere.
+            return Err(format!("`{}` is not a regular file", path.display()));
+        }
+    }
+    let packs = pack_files(git_folder);
+    for file in &packs {
+        let has = |ending: &str| packs.contains(&file.with_extension(ending));
+        // A fetch keeps its pack with a third file until it has moved the ref.
+        let is_of_pack = file.extension().is_some() && !found.contains(file);
+        if is_of_pack && (has("keep") || !has("pack") || !has("idx")) {
+            return Err(format!("`{}` is of a fetch that was cut off", file.display()));
+        }
+    }
+    Ok(found)
+}
+
+/// Returns whether git uses this name, below `objects` or elsewhere, for something that it has not finished.
+fn is_unfinished(is_object: bool, name: &str) -> bool {
+    // The objects of a received push are in a folder `incoming-…` until git accepts them.
+    let starts: &[&str] = if is_object { &["tmp_", ".tmp-", "incoming-"] } else { &["shallow_", "fast_import_crash_"] };
+    starts.iter().any(|start| name.starts_with(start)) || Path::new(name).extension().is_some_and(|end| end == "lock")
+}
+
+/// Returns the files of the packs.
+fn pack_files(git_folder: &Path) -> BTreeSet<PathBuf> {
+    fs::read_dir(git_folder.join("objects/pack")).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unfinished_files_of_git_are_recognized_by_name() {
+        for (folder, name) in [
+            ("", "index.lock"),
+            ("", "shallow_Xy12"),
+            ("", "fast_import_crash_12"),
+            ("refs/sync", "tip.lock"),
+            ("objects", "tmp_objdir-incoming-x"),
+            ("objects/pack", "tmp_pack_x1"),
+            ("objects/pack", ".tmp-1-pack-x"),
+            ("objects/17", "tmp_obj_x1"),
+        ] {
+            assert!(is_unfinished(folder.starts_with("objects"), name), "{folder}/{name}");
+        }
+        for (folder, name) in [
+            ("", "shallow"),
+            ("", "HEAD"),
+            ("objects", "pack"),
+            ("objects/pack", "pack-1.pack"),
+            ("objects/17", "0123456789"),
+            ("refs/heads", "tmp_branch"),
+        ] {
+            assert!(!is_unfinished(folder.starts_with("objects"), name), "{folder}/{name}");
+        }
+    }
+
+    #[test]
+    fn incomplete_packs_are_damage() {
+        let run = files::RunDir::for_test("leftovers").unwrap();
+        let pack = run.path().join("objects/pack");
+        files::create_folder(&pack).unwrap();
+        let put = |name: &&str| files::write_file(&pack.join(name), b"x").unwrap();
+        ["pack-a.pack", "pack-a.idx", "pack-a.rev", "multi-pack-index", "tmp_pack_d"].iter().for_each(put);
+        assert_eq!(leftovers_in(run.path()), Ok(vec![pack.join("tmp_pack_d")]));
+        for name in ["pack-b.pack", "pack-c.idx", "pack-a.keep"] {
+            put(&name);
+            assert!(leftovers_in(run.path()).is_err(), "{name}");
+            files::remove_file(&pack.join(name)).unwrap();
+        }
+        assert!(leftovers_in(run.path()).is_ok());
     }
 }

@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::git::object::{Entry, ObjectId};
+use crate::git::object::{Entry, LINK, ObjectId};
+use crate::model::names;
 use crate::util::files;
 
 /// A path as git sees it, in bytes. Everything here is in the order of these bytes.
@@ -93,11 +94,8 @@ impl Listing {
     /// # Errors
     /// Fails on an I/O error.
     pub fn sorted(self) -> io::Result<Self> {
-        let in_order = |left: &Item<Entry>, right: &Item<Entry>| match (left, right) {
-            (Ok((left, _)), Ok((right, _))) => left <= right,
-            _ => false,
-        };
-        if self.entries()?.is_sorted_by(in_order) {
+        let paths = self.entries()?.map(|line| line.map(|(path, _)| path));
+        if paths.is_sorted_by(|left, right| matches!((left, right), (Ok(left), Ok(right)) if left <= right)) {
             return Ok(self);
         }
         let mut all = self.entries()?.collect::<io::Result<Vec<_>>>()?;
@@ -132,7 +130,10 @@ pub struct EntryCheck {
 impl EntryCheck {
     /// Returns whether a checkout can hold the next entry beside the earlier ones.
     pub fn admits(&mut self, path: &[u8], entry: &Entry) -> bool {
-        if !entry.is_sound_at(path) {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let is_linked_configuration = entry.mode == LINK && name.eq_ignore_ascii_case(b".gitmodules");
+        // No other rule applies: other unusual names existed before us, and stay.
+        if is_linked_configuration || !path.split(|byte| *byte == b'/').all(names::is_storable) {
             return false;
         }
         while self.files.last().is_some_and(|file| !path.starts_with(file)) {
@@ -160,18 +161,13 @@ pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream
         };
         let left_item = if order.is_le() { left.next().transpose()? } else { None };
         let right_item = if order.is_ge() { right.next().transpose()? } else { None };
-        let (path, pair) = match (left_item, right_item) {
-            (Some((path, left_item)), right_item) => {
-                (path, (Some(left_item), right_item.map(|(_, right_item)| right_item)))
-            }
-            (None, Some((path, right_item))) => (path, (None, Some(right_item))),
-            (None, None) => return Ok(None),
-        };
+        let ((left_path, left_value), (right_path, right_value)) = (left_item.unzip(), right_item.unzip());
+        let Some(path) = left_path.or(right_path) else { return Ok(None) };
         if last.as_ref().is_some_and(|last| *last >= path) {
             return Err(invalid("a listing is not in order"));
         }
         last = Some(path.clone());
-        Ok(Some((path, pair)))
+        Ok(Some((path, (left_value, right_value))))
     };
     Box::new(std::iter::from_fn(move || pair().transpose()))
 }

@@ -7,9 +7,7 @@ mod advertisement;
 mod auth;
 pub mod checkout_cache;
 mod commits;
-mod config;
 mod fetch;
-mod leftovers;
 pub mod ls_tree;
 pub mod object;
 mod output;
@@ -32,7 +30,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::git::object::ObjectId;
-use crate::model::{BranchName, Code, GitCredentials, RemoteScheme, RemoteUrl};
+use crate::model::{BranchName, Code, GitCredentials, RemoteUrl};
 use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::RunEnv;
@@ -60,8 +58,8 @@ pub enum GitError {
 }
 
 impl From<io::Error> for GitError {
-    /// A new checkout repairs what is damaged, has the wrong type or cannot be accessed. It is also smaller, which helps
-    /// on a full disk. For the rest, such as a missing git, it is tried in vain.
+    /// A new checkout repairs what is damaged, has the wrong type or cannot be accessed. It is also smaller, which
+    /// helps on a full disk. For the rest, such as a missing git, it is tried in vain.
     fn from(error: io::Error) -> Self {
         Self::Checkout(error.to_string())
     }
@@ -104,14 +102,13 @@ impl<'a> Git<'a> {
         branch: &'a BranchName,
         credentials: &'a GitCredentials,
     ) -> Result<Self, GitError> {
-        let configuration = run_env.run_dir.write("gitconfig", config::CONFIGURATION.as_bytes())?;
         Ok(Self {
             run_env,
             remote,
             branch,
             git_folder: site.folder.join(checkout_cache::GIT),
             tree_folder: site.folder.join(checkout_cache::TREE),
-            configuration,
+            configuration: run_env.run_dir.write("gitconfig", fetch::CONFIGURATION.as_bytes())?,
             address: auth::address(remote),
             signing_key: site.signing_key.map(Path::to_owned),
             credentials,
@@ -145,11 +142,8 @@ impl<'a> Git<'a> {
     }
 
     fn environment(&self, invocation: Invocation) -> Invocation {
-        let scheme = match self.remote.scheme() {
-            RemoteScheme::Https => "https",
-            RemoteScheme::Http => "http",
-            RemoteScheme::Ssh | RemoteScheme::File => "ssh",
-        };
+        // The other form of an ssh remote, `git@host:path`, has no scheme.
+        let scheme = self.address.split_once("://").map_or("ssh", |(scheme, _)| scheme);
         invocation
             .environment("GIT_CONFIG_NOSYSTEM", "1")
             .environment("GIT_CONFIG_GLOBAL", &self.configuration)
@@ -203,7 +197,7 @@ impl<'a> Git<'a> {
     }
 
     fn remote_error(&self, tried: &str, finished: &Finished) -> GitError {
-        let printed = finished.tail_text();
+        let printed = finished.tail.join("\n");
         let found = output::classify(&printed);
         let key_fault = match (&found, self.credentials) {
             (Some((Code::GitUnauthorized | Code::ConfigInvalid, _)), GitCredentials::Ssh { key, .. }) => {
@@ -221,7 +215,7 @@ impl<'a> Git<'a> {
             message += &format!(": {printed}");
         }
         if printed.contains(output::REDIRECT) {
-            message += &self.redirect_target();
+            message += &self.redirect_target().unwrap_or_default();
         }
         let Some((code, why)) = found else { return GitError::Checkout(message) };
         let is_passing = code == Code::GitUnreachable && why.is_none() && output::is_passing(&printed);
@@ -238,6 +232,6 @@ fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>, GitErro
     if finished.is_success() {
         return Ok(finished.stdout);
     }
-    let Finished { ending, .. } = finished;
-    Err(GitError::Checkout(format!("`{command_line}` ended with {ending}: {}", finished.tail_text())))
+    let Finished { ending, tail, .. } = finished;
+    Err(GitError::Checkout(format!("`{command_line}` ended with {ending}: {}", tail.join("\n"))))
 }

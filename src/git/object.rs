@@ -3,16 +3,11 @@
 use std::fmt;
 use std::io::{self, Read};
 
-use crate::model::names;
 use crate::util::Digest;
 /// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
 pub use crate::util::hash::Algorithm as ObjectFormat;
 
-/// The number of digits of a SHA-1, and of a SHA-256.
-const SHA1_DIGITS: usize = 40;
-const SHA256_DIGITS: usize = 64;
-
-/// The id of a commit, tree or blob: 40 or 64 hexadecimal digits.
+/// The id of a commit, tree or blob: the 40 hexadecimal digits of a SHA-1, or the 64 of a SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId(Box<str>);
 
@@ -20,7 +15,7 @@ impl ObjectId {
     /// Parses lower-case hexadecimal digits, as git prints them. Returns `None` for any other text.
     pub fn parse(text: &str) -> Option<Self> {
         let is_hexadecimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        (is_hexadecimal && matches!(text.len(), SHA1_DIGITS | SHA256_DIGITS)).then(|| Self(text.into()))
+        (is_hexadecimal && matches!(text.len(), 40 | 64)).then(|| Self(text.into()))
     }
 
     /// Returns the digits.
@@ -30,7 +25,7 @@ impl ObjectId {
 
     /// Returns the object format of the repository that the id comes from.
     pub fn format(&self) -> ObjectFormat {
-        if self.0.len() == SHA1_DIGITS { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
+        if self.0.len() == 40 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
     }
 
     /// Returns the id of a blob with this content.
@@ -56,7 +51,8 @@ impl fmt::Display for ObjectId {
     }
 }
 
-const LINK: u32 = 0o120_000;
+/// The mode of a link.
+pub(super) const LINK: u32 = 0o120_000;
 /// The mode of a folder, as an entry of its parent tree.
 pub(super) const FOLDER: u32 = 0o040_000;
 
@@ -74,15 +70,6 @@ impl Entry {
     /// Returns whether it is a regular file, executable or not.
     pub fn is_file(&self) -> bool {
         matches!(self.mode, 0o100_644 | 0o100_755)
-    }
-
-    /// Returns whether git accepts an entry with this path in an index. No other rule applies to the files of a
-    /// repository: other unusual names existed before us, and stay.
-    pub fn is_sound_at(&self, path: &[u8]) -> bool {
-        let mut parts = path.split(|byte| *byte == b'/');
-        let is_linked_configuration = self.mode == LINK
-            && parts.clone().next_back().is_some_and(|name| name.eq_ignore_ascii_case(b".gitmodules"));
-        !is_linked_configuration && parts.all(names::is_storable)
     }
 }
 

@@ -28,17 +28,12 @@ pub enum Pushed {
 
 pub(super) fn remote_state(listing: &[u8], full_ref: &str) -> RemoteState {
     let text = String::from_utf8_lossy(listing);
-    let mut state = RemoteState { tip: None, format: None, has_head: false };
-    for (id, name) in text.lines().filter_map(|line| line.split_once('\t')) {
-        let Some(id) = ObjectId::parse(id) else { continue };
-        state.format = Some(id.format());
-        state.has_head |= name == "HEAD";
-        // `git ls-remote` also lists names that only end with our ref, such as `x/refs/heads/main`.
-        if name == full_ref {
-            state.tip = Some(id);
-        }
-    }
-    state
+    let lines = text.lines().filter_map(|line| line.split_once('\t'));
+    let refs: Vec<_> = lines.filter_map(|(id, name)| Some((ObjectId::parse(id)?, name))).collect();
+    // `git ls-remote` also lists names that only end with our ref, such as `x/refs/heads/main`.
+    let find = |wanted: &str| refs.iter().find(|(_, name)| *name == wanted).map(|(id, _)| id.clone());
+    let format = refs.first().map(|(id, _)| id.format());
+    RemoteState { tip: find(full_ref), format, has_head: find("HEAD").is_some() }
 }
 
 /// Parses the line of `git push --porcelain` for our ref: `flag TAB from:to TAB summary (reason)`. The reason of a
@@ -98,60 +93,45 @@ fn is_race(summary: &str) -> bool {
 /// What git prints if the remote answers with a redirect: the status begins with these digits.
 pub(super) const REDIRECT: &str = "returned error: 30";
 
+const HOST_KEY: Option<&str> = Some("the host's key is unknown or has changed");
+const CREDENTIALS: Option<&str> = Some("the credentials were refused");
+const NOT_FOLLOWED: Option<&str> =
+    Some("the remote answers with a redirect, which is not followed since the token would go along");
+const NO_REPOSITORY: Option<&str> = Some("there is no such repository, or it is hidden from this token");
+const TOO_LARGE: Option<&str> = Some(
+    "a proxy in front of the git host takes no body of this size (status 413): raise its limit, such as nginx's \
+     client_max_body_size",
+);
+
 /// Texts in git's output, with the result code and the explanation for them. The first row with a matching text is
 /// used.
-const SIGNS: &[(&[&str], Code, Option<&str>)] = &[
-    (
-        &["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", "No matching host key"],
-        Code::GitUnreachable,
-        Some("the host's key is unknown or has changed"),
-    ),
-    (&["Load key "], Code::ConfigInvalid, Some("ssh cannot read GIT_SSH_KEY as a private key")),
-    (
-        &[
-            "Authentication failed",
-            "could not read Username",
-            "could not read Password",
-            "Permission denied (",
-            "returned error: 401",
-            "returned error: 403",
-            "invalid credentials",
-            "Too many authentication failures",
-            "HTTP Basic: Access denied",
-        ],
-        Code::GitUnauthorized,
-        Some("the credentials were refused"),
-    ),
-    (
-        &[REDIRECT],
-        Code::GitFailed,
-        Some("the remote answers with a redirect, which is not followed since the token would go along"),
-    ),
-    (
-        &["HTTP 413", "returned error: 413"],
-        Code::GitRejected,
-        Some(
-            "a proxy in front of the git host takes no body of this size (status 413): raise its limit, such as nginx's \
-             client_max_body_size",
-        ),
-    ),
-    (
-        &["returned error: 404", "not found", "does not appear to be a git repository", "does not exist"],
-        Code::GitFailed,
-        Some("there is no such repository, or it is hidden from this token"),
-    ),
-    (
-        &[
-            "RPC failed",
-            "early EOF",
-            "unexpected disconnect",
-            "the remote end hung up",
-            "Could not read from remote repository",
-            "unable to access",
-        ],
-        Code::GitUnreachable,
-        None,
-    ),
+const SIGNS: [(&str, Code, Option<&str>); 26] = [
+    ("Host key verification failed", Code::GitUnreachable, HOST_KEY),
+    ("REMOTE HOST IDENTIFICATION HAS CHANGED", Code::GitUnreachable, HOST_KEY),
+    ("No matching host key", Code::GitUnreachable, HOST_KEY),
+    ("Load key ", Code::ConfigInvalid, Some("ssh cannot read GIT_SSH_KEY as a private key")),
+    ("Authentication failed", Code::GitUnauthorized, CREDENTIALS),
+    ("could not read Username", Code::GitUnauthorized, CREDENTIALS),
+    ("could not read Password", Code::GitUnauthorized, CREDENTIALS),
+    ("Permission denied (", Code::GitUnauthorized, CREDENTIALS),
+    ("returned error: 401", Code::GitUnauthorized, CREDENTIALS),
+    ("returned error: 403", Code::GitUnauthorized, CREDENTIALS),
+    ("invalid credentials", Code::GitUnauthorized, CREDENTIALS),
+    ("Too many authentication failures", Code::GitUnauthorized, CREDENTIALS),
+    ("HTTP Basic: Access denied", Code::GitUnauthorized, CREDENTIALS),
+    (REDIRECT, Code::GitFailed, NOT_FOLLOWED),
+    ("HTTP 413", Code::GitRejected, TOO_LARGE),
+    ("returned error: 413", Code::GitRejected, TOO_LARGE),
+    ("returned error: 404", Code::GitFailed, NO_REPOSITORY),
+    ("not found", Code::GitFailed, NO_REPOSITORY),
+    ("does not appear to be a git repository", Code::GitFailed, NO_REPOSITORY),
+    ("does not exist", Code::GitFailed, NO_REPOSITORY),
+    ("RPC failed", Code::GitUnreachable, None),
+    ("early EOF", Code::GitUnreachable, None),
+    ("unexpected disconnect", Code::GitUnreachable, None),
+    ("the remote end hung up", Code::GitUnreachable, None),
+    ("Could not read from remote repository", Code::GitUnreachable, None),
+    ("unable to access", Code::GitUnreachable, None),
 ];
 
 /// Texts of our own git about the checkout or the disk: it cannot read an object that it has to send, or cannot write.
@@ -171,8 +151,7 @@ pub(super) fn classify(printed: &str) -> Option<(Code, Option<&'static str>)> {
     if own.any(|line| OWN_SIGNS.iter().any(|sign| line.contains(sign))) {
         return None;
     }
-    let (_, code, why) = *SIGNS.iter().find(|(signs, ..)| signs.iter().any(|sign| printed.contains(sign)))?;
-    Some((code, why))
+    SIGNS.iter().find(|(sign, ..)| printed.contains(sign)).map(|(_, code, why)| (*code, *why))
 }
 
 /// Returns whether a retry may reach the remote after this output. A bad certificate or a missing ssh does not change

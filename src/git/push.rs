@@ -20,7 +20,7 @@ impl Git<'_> {
     /// [`GitError`] if there was no answer for our ref. A refusal is not an error but a [`Pushed`].
     pub fn push(&self, commit: &ObjectId, is_dry_run: bool) -> Result<Pushed, GitError> {
         let full_ref = self.branch.full_ref();
-        let line = auth::push_line(commit, &full_ref);
+        let line = format!("{commit} {full_ref}");
         let command = self
             .command()?
             .environment(auth::PUSH_ENVIRONMENT, if is_dry_run { "" } else { &line })

@@ -33,15 +33,16 @@ fn parse(line: &str) -> Option<(ObjectId, &str)> {
     Some((ObjectId::parse(commit)?, full_ref))
 }
 
-/// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what a killed
-/// push left, and records this push. Passes a message to `report` for each removed lock, and for a failure to check the
-/// locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file is closed.
+/// Waits until none of our other pushes is in progress in the repository that git finds at `path`, removes what a
+/// killed push left, and records this push. Passes a message to `report` for each removed lock, and for a failure to
+/// check the locks. The lock on the journal belongs to this process, and to the program that it becomes, until the file
+/// is closed.
 ///
 /// If other programs keep the locks of a killed push, that push stays in the journal in place of this one.
 ///
 /// # Errors
 /// Fails on an I/O error, for example if the file system has no locks.
-pub(super) fn begin(path: &Path, push: &str, report: &mut dyn FnMut(String)) -> io::Result<File> {
+pub(super) fn begin(path: &str, push: &str, report: &mut dyn FnMut(String)) -> io::Result<File> {
     let repository = repository_at(path)?;
     let mut journal = open(&repository)?;
     fcntl_lock(&journal, FlockOperation::LockExclusive)?;
@@ -66,21 +67,17 @@ pub(super) fn begin(path: &Path, push: &str, report: &mut dyn FnMut(String)) -> 
 ///
 /// # Errors
 /// Fails on an I/O error.
-pub(super) fn end(path: &Path, push: &str) -> io::Result<()> {
+pub(super) fn end(path: &str, push: &str) -> io::Result<()> {
     let mut journal = open(&repository_at(path)?)?;
     let is_free = fcntl_lock(&journal, FlockOperation::NonBlockingLockExclusive).is_ok();
     if is_free && read(&mut journal)? == push { journal.set_len(0) } else { Ok(()) }
 }
 
 /// Returns the folder that git uses as the repository at `path`.
-fn repository_at(path: &Path) -> io::Result<PathBuf> {
-    let places = ["/.git", "", ".git/.git", ".git"].map(|end| {
-        let mut place = path.as_os_str().to_owned();
-        place.push(end);
-        PathBuf::from(place)
-    });
+fn repository_at(path: &str) -> io::Result<PathBuf> {
+    let places = ["/.git", "", ".git/.git", ".git"].map(|end| PathBuf::from([path, end].concat()));
     let found = places.into_iter().find(|place| place.join("HEAD").is_file());
-    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} is not a repository", path.display())))
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{path} is not a repository")))
 }
 
 fn open(repository: &Path) -> io::Result<File> {
@@ -177,10 +174,10 @@ mod tests {
     #[test]
     fn the_repository_is_found_where_git_finds_it() -> io::Result<()> {
         let scratch = RunDir::for_test("pushes")?;
-        let name = scratch.path().join("a b");
+        let name = scratch.path().join("a b").to_string_lossy().into_owned();
         assert!(repository_at(&name).is_err());
         for end in [".git", ".git/.git", "", "/.git"] {
-            let folder = PathBuf::from([name.to_string_lossy().as_ref(), end].concat());
+            let folder = PathBuf::from([&name, end].concat());
             files::create_folder(&folder)?;
             files::write_file(&folder.join("HEAD"), b"ref: refs/heads/main\n")?;
             assert_eq!(repository_at(&name)?, folder, "the later ones come first");

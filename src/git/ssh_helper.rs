@@ -3,7 +3,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
 
 use crate::git::auth::THIS_MACHINE;
 use crate::git::push_journal;
@@ -24,13 +23,14 @@ pub fn become_ssh(
         all.extend(arguments);
         return confine::become_program("ssh", all);
     }
-    let Some((verb, path)) = arguments.last().and_then(|command| parse_remote_command(&command)) else {
+    let command = arguments.last().unwrap_or_default();
+    let Some((verb, path)) = parse_remote_command(&command) else {
         return io::Error::other("git asked for something else than a repository");
     };
     let push = push.filter(|push| verb == "receive-pack" && !push.is_empty()).and_then(OsStr::to_str);
     // The file stays open in the program that we become.
     let _noted = push.map(|push| {
-        let noted = push_journal::begin(Path::new(&path), push, report);
+        let noted = push_journal::begin(&path, push, report);
         noted.map_err(|error| report(format!("cannot record a push: {error}")))
     });
     confine::become_program("git", [verb, "--", &path].map(OsString::from))
@@ -38,13 +38,9 @@ pub fn become_ssh(
 
 /// Returns git's subcommand and the path from git's command for the other side: `git-upload-pack '/path'`, quoted
 /// as for a shell.
-fn parse_remote_command(command: &OsStr) -> Option<(&'static str, String)> {
+fn parse_remote_command(command: &OsStr) -> Option<(&str, String)> {
     let (program, quoted) = command.to_str()?.split_once(' ')?;
-    let verb = match program {
-        "git-upload-pack" => "upload-pack",
-        "git-receive-pack" => "receive-pack",
-        _ => return None,
-    };
+    let verb = program.strip_prefix("git-").filter(|verb| matches!(*verb, "upload-pack" | "receive-pack"))?;
     let path = quoted.strip_prefix('\'')?.strip_suffix('\'')?.replace("'\\''", "'").replace("'\\!'", "!");
     // In an ssh URL, git reads `/~x` as a home folder and removes the slash.
     Some((verb, if path.starts_with('~') { format!("/{path}") } else { path }))

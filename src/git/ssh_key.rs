@@ -31,7 +31,7 @@ pub fn prepare_signing(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, GitErr
     })?;
     if !finished.is_success() {
         return Err(refused(fault_of(SETTING, key).unwrap_or_else(|| {
-            let printed = finished.tail_text();
+            let printed = finished.tail.join("\n");
             format!("{SETTING} is not a private key without a passphrase that ssh-keygen can read: {printed}")
         })));
     }
@@ -45,24 +45,21 @@ pub fn fault_of(setting: &str, key: &Secret) -> Option<String> {
     const PUBLIC: [&str; 6] =
         ["ssh-", "ecdsa-", "sk-", "-----BEGIN PUBLIC", "-----BEGIN SSH2 PUBLIC", "---- BEGIN SSH2"];
     let text = key.expose().trim();
-    let reasons = [
-        (
-            PUBLIC.iter().any(|start| text.starts_with(start)),
-            "it is a public key; the private one is in the file of the same name without .pub",
-        ),
-        (
-            text.contains("\\n"),
-            "it has \\n where a line should end; put it into a file and name that by the variable with _FILE",
-        ),
-        (!text.starts_with("-----BEGIN"), "it does not begin with -----BEGIN"),
-        (!text.contains("-----END"), "it has no line that begins with -----END, so a part of it is missing"),
-        (
-            text.lines().count() < 3,
-            "its lines were joined into one; put it into a file and name that by the variable with _FILE",
-        ),
-        (has_passphrase(text), "it has a passphrase; `ssh-keygen -p -N '' -f KEY` removes it"),
-    ];
-    let (_, why) = reasons.into_iter().find(|(holds, _)| *holds)?;
+    let why = if PUBLIC.iter().any(|start| text.starts_with(start)) {
+        "it is a public key; the private one is in the file of the same name without .pub"
+    } else if text.contains("\\n") {
+        "it has \\n where a line should end; put it into a file and name that by the variable with _FILE"
+    } else if !text.starts_with("-----BEGIN") {
+        "it does not begin with -----BEGIN"
+    } else if !text.contains("-----END") {
+        "it has no line that begins with -----END, so a part of it is missing"
+    } else if text.lines().count() < 3 {
+        "its lines were joined into one; put it into a file and name that by the variable with _FILE"
+    } else if has_passphrase(text) {
+        "it has a passphrase; `ssh-keygen -p -N '' -f KEY` removes it"
+    } else {
+        return None;
+    };
     Some([setting, " is not a private key without a passphrase: ", why].concat())
 }
 

@@ -24,12 +24,11 @@ impl Git<'_> {
     /// # Errors
     /// [`GitError`], also if there is no tree.
     pub fn tree_at(&self, commit: &ObjectId, path: &str) -> Result<ObjectId, GitError> {
-        let name = if path.is_empty() { format!("{commit}^{{tree}}") } else { format!("{commit}:{path}") };
-        self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))
+        self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &format!("{commit}:{path}")]))
     }
 
-    /// Returns what a commit or tree has at the path of a folder, of which an empty one is the root: the folder's tree, or
-    /// the path of a file, link or submodule that is there, or in the place of a parent folder.
+    /// Returns what a commit or tree has at the path of a folder, of which an empty one is the root: the folder's tree,
+    /// or the path of a file, link or submodule that is there, or in the place of a parent folder.
     ///
     /// # Errors
     /// [`GitError`].
@@ -37,7 +36,8 @@ impl Git<'_> {
         if path.is_empty() {
             return Ok((Some(self.tree_at(tree, path)?), None));
         }
-        let folders = with_ancestors(path);
+        // `a`, `a/b` and `a/b/c` for `a/b/c`.
+        let folders: Vec<_> = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]).collect();
         let command = self.command()?.arguments(["ls-tree", "-t", "-z", "--full-tree", "--", tree.as_str()]);
         let mut found = None;
         for entry in self.listing("folders.listing", command.arguments(&folders))?.entries()? {
@@ -134,9 +134,7 @@ impl Git<'_> {
         for line in self.listing("sizes.listing", self.command()?.arguments(arguments))?.with_sizes()? {
             let (path, (_, size)) = line?;
             total = total.saturating_add(size);
-            if size > largest.0 {
-                largest = (size, path);
-            }
+            largest = largest.max((size, path));
         }
         // Files that are already checked out are replaced.
         let room = left.saturating_add(files::bytes_in(&self.tree_folder));
@@ -177,9 +175,9 @@ impl Git<'_> {
     }
 
     /// Stages the files as [`Git::stage`] does, and verifies that git staged the files that are in the folder: the same
-    /// paths, only regular files, each with its content. It walks the folder and computes the object ids itself, so that
-    /// no setting of git can interfere. A file that has the same content in `known` is not read again: git checked it
-    /// out, and wmill did not change it.
+    /// paths, only regular files, each with its content. It walks the folder and computes the object ids itself, so
+    /// that no setting of git can interfere. A file that has the same content in `known` is not read again: git checked
+    /// it out, and wmill did not change it.
     ///
     /// # Errors
     /// [`GitError`], which names the first file that differs.
@@ -246,7 +244,8 @@ impl Git<'_> {
     }
 }
 
-/// Returns the order for `git fast-import` to put an entry at a path, or to delete what is there. The path is in quotes and escaped as in C.
+/// Returns the order for `git fast-import` to put an entry at a path, or to delete what is there. The path is in quotes
+/// and escaped as in C.
 pub(super) fn order(path: impl AsRef<[u8]>, entry: Option<&Entry>) -> Vec<u8> {
     let verb = entry.map_or_else(|| "D".to_owned(), |entry| format!("M {:06o} {}", entry.mode, entry.object));
     let mut order = [verb.as_bytes(), b" \""].concat();
@@ -264,26 +263,14 @@ pub(super) fn order(path: impl AsRef<[u8]>, entry: Option<&Entry>) -> Vec<u8> {
 /// Returns whether this is the id that git gives to the content of a file.
 fn is_of_file(blob: &ObjectId, path: &Path) -> io::Result<bool> {
     let file = files::open_regular(File::options().read(true), path)?;
-    let in_file = |error: io::Error| files::at(path, &error);
-    let length = file.metadata().map_err(in_file)?.len();
-    Ok(ObjectId::of_blob(file, length, blob.format()).map_err(in_file)? == *blob)
-}
-
-/// Returns the path and all its parent folders: `a`, `a/b` and `a/b/c` for `a/b/c`.
-fn with_ancestors(path: &str) -> Vec<&str> {
-    let ends = path.match_indices('/').map(|(index, _)| index).chain([path.len()]);
-    ends.map(|end| &path[..end]).collect()
+    let length = file.metadata()?.len();
+    let id = ObjectId::of_blob(file, length, blob.format()).map_err(|error| files::at(path, &error))?;
+    Ok(id == *blob)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parent_folders_come_before_their_subfolders() {
-        assert_eq!(with_ancestors("a/b/c"), ["a", "a/b", "a/b/c"]);
-        assert_eq!(with_ancestors("a"), ["a"]);
-    }
 
     #[test]
     fn an_order_keeps_every_byte_of_a_path() {

@@ -11,6 +11,8 @@ use crate::util::redact;
 
 /// How many names a [`Sample`] keeps; the others are only counted.
 const SAMPLE_MAX: usize = 20;
+/// git's letter for each [`Mark`].
+const LETTERS: [char; 3] = ['A', 'M', 'D'];
 
 /// How a file changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +26,6 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// Returns the letter that git uses for it.
-    pub fn letter(self) -> char {
-        ['A', 'M', 'D'][self as usize]
-    }
-
     /// Counts one more file of this kind.
     pub fn count_in(self, changed: &mut Changed) {
         match self {
@@ -117,7 +114,7 @@ pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<(Mark
         mark.count_in(&mut changed);
         let of_mark = &mut listed[mark as usize];
         if of_mark.len() < listed_max {
-            of_mark.push(format!("\n{} {}", mark.letter(), printable(&path)));
+            of_mark.push(format!("\n{} {}", LETTERS[mark as usize], printable(&path)));
         }
     }
     let Changed { added, modified, deleted } = changed;
@@ -172,8 +169,7 @@ impl fmt::Display for Sample {
 
 /// Returns a name on one line, with each invisible character replaced.
 pub fn printable(name: &[u8]) -> String {
-    let name = String::from_utf8_lossy(name);
-    name.chars().map(|character| if redact::is_invisible(character) { '\u{fffd}' } else { character }).collect()
+    redact::visible(&String::from_utf8_lossy(name)).replace(['\n', '\t'], "\u{fffd}")
 }
 
 #[cfg(test)]

@@ -67,14 +67,12 @@ impl Invocation {
 impl fmt::Display for Invocation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.command.get_program().display())?;
-        for argument in self.command.get_args() {
-            let text = argument.to_string_lossy();
-            if text.is_empty()
-                || text.contains(|character: char| character.is_whitespace() || "'\"$*".contains(character))
-            {
-                write!(formatter, " {text:?}")?;
+        let is_plain = |character: char| !character.is_whitespace() && !"'\"$*".contains(character);
+        for argument in self.command.get_args().map(OsStr::to_string_lossy) {
+            if !argument.is_empty() && argument.chars().all(is_plain) {
+                write!(formatter, " {argument}")?;
             } else {
-                write!(formatter, " {text}")?;
+                write!(formatter, " {argument:?}")?;
             }
         }
         Ok(())

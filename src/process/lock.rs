@@ -40,29 +40,26 @@ impl Lock {
             // Computed before the try, so that the last try comes after the deadline: it may pass while orphans are
             // ended.
             let wait = deadline.next_wait();
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) => {
+            match (file.try_lock(), wait) {
+                (Ok(()), _) => break,
+                (Err(TryLockError::Error(error)), _) => return Err(files::at(&path, &error)),
+                (Err(TryLockError::WouldBlock), Err(expired)) => return Ok(Err(expired)),
+                (Err(TryLockError::WouldBlock), Ok(wait)) => {
                     if attempt == 0 {
                         on_busy();
                     }
                     if attempt.is_multiple_of(TRIES_PER_ORPHAN_SEARCH) {
                         end_orphans(&path);
                     }
-                    match wait {
-                        Ok(wait) => std::thread::sleep(wait.min(RETRY_INTERVAL)),
-                        Err(expired) => return Ok(Err(expired)),
-                    }
+                    std::thread::sleep(wait.min(RETRY_INTERVAL));
                 }
-                Err(TryLockError::Error(error)) => return Err(files::at(&path, &error)),
             }
         }
         // The file is the standard input of every program. At its end, there is nothing to read.
         let _ = file.seek(SeekFrom::End(0));
         // A descendant of an orphan may have closed its input, and thereby the lock, and still be writing.
         end_orphans(&path);
-        let marker = own_marker(&path).unwrap_or_default();
-        Ok(Ok(Self { file, marker }))
+        Ok(Ok(Self { file, marker: own_marker(&path).unwrap_or_default() }))
     }
 
     /// Acquires the lock at `path` if no run holds it. Ends programs that a killed run left behind.

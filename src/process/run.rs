@@ -50,11 +50,6 @@ impl Finished {
     pub fn is_success(&self) -> bool {
         self.ending == Ending::Exit(0)
     }
-
-    /// Returns the last lines as one text.
-    pub fn tail_text(&self) -> String {
-        self.tail.join("\n")
-    }
 }
 
 /// Why a program did not end by itself. The texts name the command.
@@ -81,12 +76,11 @@ impl fmt::Display for Failure {
 /// Returns why a program could not be started.
 pub(super) fn cannot_start(invocation: &Invocation, error: &io::Error) -> Failure {
     let program = invocation.command.get_program().display();
-    Failure::Io(match error.kind() {
-        io::ErrorKind::NotFound => {
-            io::Error::other(format!("cannot start `{program}`: it is not installed, or not on the PATH"))
-        }
-        kind => io::Error::new(kind, format!("cannot start `{program}`: {error}")),
-    })
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "it is not installed, or not on the PATH".to_owned(),
+        _ => error.to_string(),
+    };
+    Failure::Io(io::Error::other(format!("cannot start `{program}`: {why}")))
 }
 
 #[cfg(unix)]
@@ -108,7 +102,7 @@ mod platform {
     use std::io;
     use std::os::fd::OwnedFd;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
-    use std::process::{Child, Stdio};
+    use std::process::Stdio;
     use std::time::{Duration, Instant};
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -116,7 +110,6 @@ mod platform {
 
     use super::{Ending, Failure, Finished, TERM_GRACE, cannot_start};
     use crate::process::command::Invocation;
-    #[cfg(target_os = "linux")]
     use crate::process::confine;
     use crate::process::output::Output;
     use crate::process::run_env::RunEnv;
@@ -152,7 +145,9 @@ mod platform {
     ) -> Result<Finished, Failure> {
         log::debug!("running {invocation}");
         deadline.remaining().map_err(Failure::Expired)?;
-        let mut child = spawn(&mut invocation).map_err(|error| cannot_start(&invocation, &error))?;
+        let command = invocation.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let child = confine::spawn(command, &invocation.confined_to);
+        let mut child = child.map_err(|error| cannot_start(&invocation, &error))?;
         let group = Pid::from_child(&child);
         let (stdout, stderr) = (child.stdout.take().map(OwnedFd::from), child.stderr.take().map(OwnedFd::from));
         let mut pipes = Pipes([stdout, stderr]);
@@ -189,14 +184,6 @@ mod platform {
             (Some(code), _) => Ending::Exit(code),
             (None, signal) => Ending::Signal(signal.unwrap_or(0)),
         }))
-    }
-
-    fn spawn(invocation: &mut Invocation) -> io::Result<Child> {
-        let command = invocation.command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        #[cfg(target_os = "linux")]
-        return confine::spawn(command, &invocation.confined_to);
-        #[cfg(not(target_os = "linux"))]
-        command.spawn()
     }
 
     /// The pipes of standard output and standard error, as long as they are open.
