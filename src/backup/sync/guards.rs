@@ -6,15 +6,16 @@ use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::Config;
+use crate::git::ls_tree::GitPath;
 use crate::git::object::Entry;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::git::{self, Git, GitError};
 use crate::model::{Code, Warnings};
 use crate::process::run_env::RunEnv;
-use crate::request::{Purpose, SyncRequest};
+use crate::request::SyncRequest;
 use crate::util::files;
 use crate::windmill::api::Account;
-use crate::windmill::deletions::{self, Deletions, Visitor};
+use crate::windmill::deletions::{self, Visitor};
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::secret_files::{self, SETTINGS_FILE};
 use crate::windmill::wmill_yaml::Kinds;
@@ -80,27 +81,21 @@ pub fn refuse_a_public_repository(
         return Ok(());
     }
     let what = format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`");
-    if source.request.workspace == *workspace && holds_a_backup(tip)? {
+    // Each pull of wmill writes its file of hashes.
+    let is_lock = |(path, _): (GitPath, _)| path == WMILL_LOCK.as_bytes();
+    let mut entries = tip.folder.entries().map_err(GitError::from)?;
+    if source.request.workspace == *workspace && entries.any(|entry| entry.is_ok_and(is_lock)) {
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
-    let refusal = match target.request.flags.purpose {
-        Purpose::Restore => {
-            "on the branch of the restore point: make the repository private, set ALLOW_PUBLIC_REPOSITORY=true if that is \
-             meant, or give --no-backup-first; nothing was changed"
-        }
-        Purpose::Sync | Purpose::Verify => {
-            "make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for one run: \
-             `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed"
-        }
-    };
-    Err(BackupError::new(Code::PublicRepository, format!("{what} would be in it: {refusal}")))
-}
-
-/// Returns whether the folder holds a backup: each pull of wmill writes its file of hashes.
-fn holds_a_backup(tip: &RemoteTip) -> Result<bool, BackupError> {
-    let mut entries = tip.folder.entries().map_err(GitError::from)?;
-    Ok(entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())))
+    Err(BackupError::new(
+        Code::PublicRepository,
+        format!(
+            "{what} would be in it: make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for \
+             one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`, or --no-backup-first for a restore); nothing \
+             was changed"
+        ),
+    ))
 }
 
 /// Refuses a commit that would delete too much or publish secrets.
@@ -109,7 +104,7 @@ fn holds_a_backup(tip: &RemoteTip) -> Result<bool, BackupError> {
 /// [`BackupError`] if it refuses.
 pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &Kinds) -> Result<(), BackupError> {
     if !run.env.config.allow_plaintext_secrets {
-        let plain = plain_secrets(git, comparison).map_err(GitError::from)?;
+        let plain = changed_files(comparison, |mark, path| mark != Mark::Deleted && holds_plain_secret(git, path))?;
         if !plain.is_empty() {
             let message = format!(
                 "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {plain}; \
@@ -121,7 +116,17 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
     if run.request.flags.allow_mass_deletion || comparison.changed().deleted == 0 {
         return Ok(());
     }
-    let deletions = deletions(comparison, kinds).map_err(GitError::from)?;
+    let each = |visit: &mut Visitor<'_>| {
+        for pair in comparison.pairs()? {
+            let (path, (before, after)) = pair?;
+            if let Ok(path) = std::str::from_utf8(&path) {
+                let blob = |entry: Option<Entry>| entry.map(|entry| entry.object.to_string());
+                visit(path, blob(before).as_deref(), blob(after).as_deref());
+            }
+        }
+        Ok(())
+    };
+    let deletions = deletions::deletions(&each, kinds).map_err(|error: io::Error| GitError::from(error))?;
     if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }
@@ -139,37 +144,19 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
     ))
 }
 
-fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> io::Result<Deletions> {
-    let each = |visit: &mut Visitor<'_>| {
-        for pair in comparison.pairs()? {
-            let (path, (before, after)) = pair?;
-            if let Ok(path) = std::str::from_utf8(&path) {
-                visit(path, before.as_ref().map(blob), after.as_ref().map(blob));
-            }
-        }
-        Ok(())
-    };
-    deletions::deletions(&each, kinds)
-}
-
-fn blob(entry: &Entry) -> &str {
-    entry.object.as_str()
-}
-
-/// Returns the files to commit that hold a secret in plain text.
-fn plain_secrets(git: &Git<'_>, comparison: &TreeDiff) -> io::Result<Sample> {
-    let mut plain = Sample::default();
+/// Returns the changed files that `is_wanted` accepts. Leaves out paths that are not UTF-8: Windmill has none.
+///
+/// # Errors
+/// [`GitError`] if the disk fails.
+pub fn changed_files(comparison: &TreeDiff, mut is_wanted: impl FnMut(Mark, &str) -> bool) -> Result<Sample, GitError> {
+    let mut wanted = Sample::default();
     for change in comparison.changes()? {
         let Change { mark, path, .. } = change?;
-        // Windmill has no path that is not UTF-8.
-        if mark != Mark::Deleted
-            && let Ok(path) = std::str::from_utf8(&path)
-            && holds_plain_secret(git, path)
-        {
-            plain.add(path.as_bytes());
+        if std::str::from_utf8(&path).is_ok_and(|path| is_wanted(mark, path)) {
+            wanted.add(&path);
         }
     }
-    Ok(plain)
+    Ok(wanted)
 }
 
 /// Returns whether a file in git's folder holds the encryption key or a secret in plain text. It returns `true` for a
