@@ -38,8 +38,8 @@ pub fn make(
     now: &Now,
     warnings: &mut Warnings,
 ) -> Result<ObjectId, GitError> {
-    let (config, author) = (run.env.config, &run.request.author);
-    let tree = wanted_tree(run, git, tip, comparison)?;
+    let (config, author, path) = (run.env.config, &run.request.author, run.request.subdir.as_str());
+    let tree = wanted_tree(git, tip, comparison, path)?;
     let (by_item, of_no_item, is_all) = changes_by_item(comparison)?;
     let items = by_item.keys().cloned().collect();
     let windmill = run.windmill(git.run_env());
@@ -57,7 +57,6 @@ pub fn make(
             Ok(ItemCommit { author, time: edit.and_then(|edit| edit.time), message, changes })
         });
         let commits = commits.collect::<io::Result<Vec<_>>>()?;
-        let path = run.request.subdir.as_str();
         if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, author, &commits, &tree)? {
             return Ok(commit);
         }
@@ -69,12 +68,7 @@ pub fn make(
 }
 
 /// Returns the tree to commit. The tree of our folder in it is read again and compared with the wanted files.
-fn wanted_tree(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    tip: &RemoteTip,
-    comparison: &TreeDiff,
-) -> Result<ObjectId, GitError> {
+fn wanted_tree(git: &Git<'_>, tip: &RemoteTip, comparison: &TreeDiff, path: &str) -> Result<ObjectId, GitError> {
     let wanted = comparison.after();
     let folder = git.compose(wanted)?;
     for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
@@ -84,7 +78,7 @@ fn wanted_tree(
             return Err(GitError::Checkout(message.to_owned()));
         }
     }
-    git.with_folder(tip.commit.as_ref(), run.request.subdir.as_str(), &folder)
+    git.with_folder(tip.commit.as_ref(), path, &folder)
 }
 
 type ByItem = BTreeMap<ItemId, Vec<Change>>;

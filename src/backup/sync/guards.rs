@@ -45,23 +45,18 @@ pub fn refuse_the_key(config: &Config) -> Result<(), BackupError> {
 pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<(), BackupError> {
     let request = run.request;
     let (workspace, destination) = (&request.workspace, request.destination());
-    let is_refused = !account.is_admin
-        && !request.flags.allow_lost_rights
-        && request.configured
-        && (run.env.last_token_user)(workspace.as_str(), &destination).is_some_and(|last| last.admin);
-    if !is_refused {
+    let was_admin = || (run.env.last_token_user)(workspace.as_str(), &destination).is_some_and(|last| last.admin);
+    if account.is_admin || request.flags.allow_lost_rights || !request.configured || !was_admin() {
         return Ok(());
     }
     let user = account.user.as_ref().map_or("", |(name, _)| name);
-    Err(BackupError::new(
-        Code::LostRights,
-        format!(
-            "the token is not an admin's of workspace `{workspace}` (its user is `{user}`), and that of the last backup \
-             was: what this user may not see would be deleted from the backup. Use a token of an admin; or allow it \
-             once: `windmill-git-sync sync --workspace {workspace} --allow-lost-rights` (in a request with \
-             SYNC_API_TOKEN, \"allow_lost_rights\": true); nothing was committed"
-        ),
-    ))
+    let message = format!(
+        "the token is not an admin's of workspace `{workspace}` (its user is `{user}`), and that of the last backup \
+         was: what this user may not see would be deleted from the backup. Use a token of an admin; or allow it \
+         once: `windmill-git-sync sync --workspace {workspace} --allow-lost-rights` (in a request with \
+         SYNC_API_TOKEN, \"allow_lost_rights\": true); nothing was committed"
+    );
+    Err(BackupError::new(Code::LostRights, message))
 }
 
 /// Refuses to write the workspace of `target` to a repository that everyone can read, unless the settings allow it. It
@@ -88,14 +83,12 @@ pub fn refuse_a_public_repository(
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
-    Err(BackupError::new(
-        Code::PublicRepository,
-        format!(
-            "{what} would be in it: make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for \
-             one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`, or --no-backup-first for a restore); nothing \
-             was changed"
-        ),
-    ))
+    let message = format!(
+        "{what} would be in it: make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for \
+         one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`, or --no-backup-first for a restore); nothing \
+         was changed"
+    );
+    Err(BackupError::new(Code::PublicRepository, message))
 }
 
 /// Refuses a commit that would delete too much or publish secrets.
@@ -131,17 +124,15 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
         return Ok(());
     }
     let names: Sample = deletions.deleted.iter().map(ToString::to_string).collect();
-    Err(BackupError::new(
-        Code::MassDeletion,
-        format!(
-            "the sync would delete {} of {} items of workspace `{}` from the backup ({names}): is this the right \
-             workspace, and does the token still see everything? If this is right, allow it for one run \
-             (--allow-mass-deletion, or \"allow_mass_deletion\": true); nothing was committed",
-            deletions.deleted.len(),
-            deletions.total,
-            run.request.workspace,
-        ),
-    ))
+    let message = format!(
+        "the sync would delete {} of {} items of workspace `{}` from the backup ({names}): is this the right \
+         workspace, and does the token still see everything? If this is right, allow it for one run \
+         (--allow-mass-deletion, or \"allow_mass_deletion\": true); nothing was committed",
+        deletions.deleted.len(),
+        deletions.total,
+        run.request.workspace,
+    );
+    Err(BackupError::new(Code::MassDeletion, message))
 }
 
 /// Returns the changed files that `is_wanted` accepts. Leaves out paths that are not UTF-8: Windmill has none.

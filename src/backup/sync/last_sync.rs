@@ -189,8 +189,7 @@ impl LastSync {
         if let Err(error) = files::replace_file(&self.folder.join(GROUPS_FILE), now.snapshot.groups.as_bytes()) {
             log::warn!("cannot save the digests of the items: {error}");
         }
-        let mut found = now.snapshot.found().unwrap_or_default();
-        found.truncate(FOUND_MAX);
+        let found = now.snapshot.found().unwrap_or_default();
         self.write(&SavedState {
             digest: String::new(),
             commit: commit.to_string(),
@@ -204,7 +203,7 @@ impl LastSync {
             tree: tree.filter(|_| now.wmill.is_some()).map(ObjectId::to_string),
             warnings: warnings.to_vec(),
             left_out: LeftOut::first_of(now.snapshot.left_out_list()),
-            found,
+            found: found.into_iter().take(FOUND_MAX).collect(),
         });
     }
 

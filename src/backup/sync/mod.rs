@@ -12,12 +12,13 @@ pub mod push;
 pub mod steps;
 pub mod tip;
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, Outcome, RunContext};
-use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
+use crate::backup::sync::steps::{LiveSteps, SyncSteps};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Mark, TreeDiff};
 use crate::git::{self, GitError, Pushed};
@@ -73,17 +74,14 @@ fn result_of(
 /// Runs the sync from its start to its outcome.
 fn run_from<W: SyncSteps>(
     run: RunContext<'_>,
-    start: Start<W>,
+    start: ControlFlow<Outcome, W>,
     warnings: &mut Warnings,
 ) -> Result<Outcome, BackupError> {
-    match start {
-        Start::Unchanged { tip, left_out } => Ok(without(run, unchanged(run, tip), left_out)),
-        Start::Pull(steps) => {
-            let mut sync = SyncRun { run, steps, warnings };
-            let outcome = sync.run()?;
-            Ok(without(run, outcome, sync.steps.left_out()))
-        }
-    }
+    let outcome = match start {
+        ControlFlow::Break(unchanged) => unchanged,
+        ControlFlow::Continue(steps) => SyncRun { run, steps, warnings }.run()?,
+    };
+    Ok(with_left_out(run, outcome))
 }
 
 struct SyncRun<'a, W> {
@@ -150,9 +148,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     fn attempt(&mut self) -> Result<(Pushed, Outcome), BackupError> {
         let run = self.run;
         let SyncRequest { workspace, remote, branch, flags, .. } = run.request;
-        for warning in &self.steps.tip().plan.warnings {
-            self.warnings.add(warning.clone());
-        }
+        self.steps.tip().plan.warnings.iter().for_each(|warning| self.warnings.add(warning.clone()));
         run.step(Step::Pull, || self.steps.pull(self.warnings))?;
         let (comparison, new) = run.step(Step::Commit, || self.prepare())?;
         let pushed = match &new {
@@ -164,15 +160,16 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         if let (Pushed::Accepted, false, Some(commit)) = (&pushed, flags.dry_run, &commit) {
             self.steps.remember(commit, self.warnings);
         }
+        let left_out = self.steps.left_out();
         let outcome = if is_new {
             let message = format!("Successfully synced workspace '{workspace}' to Git");
-            Outcome { code: Code::Pushed, message, commit, changed, left_out: Vec::new() }
+            Outcome { code: Code::Pushed, message, commit, changed, left_out }
         } else if changed == Changed::default() {
-            unchanged(run, commit)
+            unchanged(run, commit, left_out)
         } else {
             let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
             let message = format!("Would commit to {remote} (branch {branch}): {listed}");
-            Outcome { code: Code::DryRun, message, commit: None, changed, left_out: Vec::new() }
+            Outcome { code: Code::DryRun, message, commit: None, changed, left_out }
         };
         Ok((pushed, outcome))
     }
@@ -197,23 +194,23 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 }
 
-fn unchanged(run: RunContext<'_>, tip: Option<ObjectId>) -> Outcome {
+fn unchanged(run: RunContext<'_>, commit: Option<ObjectId>, left_out: Vec<LeftOut>) -> Outcome {
     let message = format!("Workspace '{}' has not changed since the last commit", run.request.workspace);
-    Outcome { code: Code::Unchanged, message, commit: tip, changed: Changed::default(), left_out: Vec::new() }
+    Outcome { code: Code::Unchanged, message, commit, changed: Changed::default(), left_out }
 }
 
-/// Returns the outcome of a sync that left these items out. A dry run only lists them.
-fn without(run: RunContext<'_>, outcome: Outcome, left_out: Vec<LeftOut>) -> Outcome {
-    if left_out.is_empty() {
+/// Adds the items that were left out to the code and the message. A dry run only lists them.
+fn with_left_out(run: RunContext<'_>, outcome: Outcome) -> Outcome {
+    if outcome.left_out.is_empty() {
         return outcome;
     }
-    let missing = in_words(&left_out);
+    let (missing, done) = (in_words(&outcome.left_out), &outcome.message);
     let (code, message) = if run.request.flags.dry_run {
-        (Code::DryRun, format!("{}; what cannot be backed up: {missing}", outcome.message))
+        (Code::DryRun, format!("{done}; what cannot be backed up: {missing}"))
     } else {
-        (Code::Incomplete, format!("{}, except for what cannot be backed up: {missing}", outcome.message))
+        (Code::Incomplete, format!("{done}, except for what cannot be backed up: {missing}"))
     };
-    Outcome { code, message, left_out, ..outcome }
+    Outcome { code, message, ..outcome }
 }
 
 /// Names the first items with their reasons, and counts the rest.
@@ -299,6 +296,13 @@ mod tests {
 
     fn ended(code: Code, message: &str) -> SyncResult {
         SyncResult::bare(code, message.to_owned(), "r1".to_owned(), "shop".to_owned(), "main".to_owned())
+    }
+
+    /// Returns the start of a sync that finds nothing changed since this tip.
+    fn unchanged_since<T>(digit: &str, left_out: &[LeftOut]) -> ControlFlow<Outcome, T> {
+        let (changed, message) = (Changed::default(), UNCHANGED.to_owned());
+        let (commit, left_out) = (Some(id(digit)), left_out.to_vec());
+        ControlFlow::Break(Outcome { code: Code::Unchanged, message, commit, changed, left_out })
     }
 
     /// Returns the result of a sync with the commit of this round.
@@ -391,7 +395,7 @@ mod tests {
         /// Runs a sync that begins with `start`.
         fn play_from(
             mut self,
-            start: impl FnOnce(ScriptedSteps<'_>) -> Result<Start<ScriptedSteps<'_>>, BackupError>,
+            start: impl FnOnce(ScriptedSteps<'_>) -> Result<ControlFlow<Outcome, ScriptedSteps<'_>>, BackupError>,
         ) -> Played {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let name = format!("sync-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -428,7 +432,7 @@ mod tests {
         }
 
         fn play(self) -> Played {
-            self.play_from(|steps| Ok(Start::Pull(steps)))
+            self.play_from(|steps| Ok(ControlFlow::Continue(steps)))
         }
     }
 
@@ -614,7 +618,7 @@ mod tests {
             SyncResult { commit: Some("1".repeat(40)), changed: Changed::default(), ..incomplete(UNCHANGED) };
         let calls = "pull( pull:1 ) commit( compose guard ) remember:1";
         scene().unchanged().play().check(&[calls], nothing_new.clone());
-        let played = scene().play_from(|_| Ok(Start::Unchanged { tip: Some(id("1")), left_out: left_out.clone() }));
+        let played = scene().play_from(|_| Ok(unchanged_since("1", &left_out)));
         played.check(&[], nothing_new);
         let shown = scene().dry_run().play().result;
         assert_eq!((shown.code, shown.left_out.len()), (Code::DryRun, 4));
@@ -626,7 +630,7 @@ mod tests {
 
     #[test]
     fn no_step_runs_if_nothing_changed() {
-        let played = Scene::new().play_from(|_| Ok(Start::Unchanged { tip: Some(id("7")), left_out: Vec::new() }));
+        let played = Scene::new().play_from(|_| Ok(unchanged_since("7", &[])));
         played.check(&[], SyncResult { commit: Some("7".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) });
     }
 

@@ -34,29 +34,29 @@ const MARK: &[u8] = "\u{feff}".as_bytes();
 /// Files with these extensions get no word, since `wmill` parses them. They do not hold the content of an item.
 const PARSED: [&str; 3] = ["yaml", "yml", "json"];
 
-/// A pull of the whole workspace.
-pub struct WholePull<'a> {
+/// A pull of a workspace.
+pub struct Pull<'a> {
     /// The run.
     pub run: RunContext<'a>,
     /// The checkout.
     pub git: &'a Git<'a>,
     /// What to pull.
     pub plan: &'a Plan,
-    /// The tree that the folder holds before the pull; `None` for an empty folder.
+    /// The tree that the folder holds before a pull of the whole workspace; `None` for an empty folder.
     pub visible: Option<&'a ObjectId>,
     /// Items that earlier syncs found to be bad. They do not count towards the limit of bad items.
     pub suspects: &'a [FoundItem],
 }
 
-impl WholePull<'_> {
-    /// Pulls into a folder that holds `visible`, or into an empty one if these files stop wmill. Returns whether the
+impl Pull<'_> {
+    /// Pulls the whole workspace into a folder that holds `visible`, or into an empty one if these files stop wmill. Returns whether the
     /// folder held `visible`. Searches for items that wmill cannot write, first among `suspects`, and leaves them out of
     /// the snapshot. Items that wmill did not write are left out too. Then the pull is repeated without them, since
     /// wmill may have written some of their files.
     ///
     /// # Errors
     /// [`BackupError`] if wmill, git or the disk fails.
-    pub fn pull(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
+    pub fn whole(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
         let held_visible = self.pull_good_items(snapshot)?;
         let mut written = WrittenFiles::default();
         for file in walk(self.git.tree_folder())? {
@@ -88,13 +88,13 @@ impl WholePull<'_> {
 
     /// Pulls what the snapshot has, without a search for bad items.
     fn attempt(&self, snapshot: &Snapshot) -> Result<bool, BackupError> {
-        let answers = answers(self.run, snapshot, snapshot.whole()?);
-        match pull_archive(self.git, &answers, self.visible, &self.plan.text) {
+        let answers = self.answers(snapshot, snapshot.whole()?);
+        match self.pull_archive(&answers, self.visible, &self.plan.text) {
             Ok(()) => Ok(true),
             Err(error) if error.retry == Retry::EmptyFolder && self.visible.is_some() => {
                 log::warn!("pulling again, into an empty folder: {}", error.message);
                 // Without patterns: an item that a pattern leaves out would look as if Windmill did not hold it.
-                pull_archive(self.git, &answers, None, &self.plan.text_without_patterns).map(|()| false)
+                self.pull_archive(&answers, None, &self.plan.text_without_patterns).map(|()| false)
             }
             Err(error) => Err(error),
         }
@@ -114,8 +114,8 @@ impl WholePull<'_> {
             let wanted: BTreeSet<&ItemId> = items.iter().collect();
             let archive = snapshot.part(|name| wanted.contains(&snapshot::item_of_entry(name)))?;
             // The configuration has no patterns, as for the pull into an empty folder.
-            let answers = answers(self.run, snapshot, archive);
-            let error = match pull_archive(self.git, &answers, None, &self.plan.text_without_patterns) {
+            let answers = self.answers(snapshot, archive);
+            let error = match self.pull_archive(&answers, None, &self.plan.text_without_patterns) {
                 Ok(()) => continue,
                 Err(error) if error.retry == Retry::EmptyFolder => error,
                 Err(error) => return Err(error),
@@ -140,6 +140,75 @@ impl WholePull<'_> {
         }
         Ok(found > 0)
     }
+
+    fn answers(&self, snapshot: &Snapshot, archive: Archive) -> Answers {
+        let (query, sides) = (snapshot.query.clone(), snapshot.sides.clone());
+        Answers { workspace: self.run.request.workspace.clone(), archive, query, sides }
+    }
+
+    /// Pulls into a folder that holds `visible` and this `wmill.yaml`. Each attempt begins with nothing else.
+    fn pull_archive(&self, answers: &Answers, visible: Option<&ObjectId>, yaml: &str) -> Result<(), BackupError> {
+        let git = self.git;
+        let (run_env, folder) = (git.run_env(), git.tree_folder());
+        let own = folder.join(WMILL_YAML);
+        let pull = || {
+            files::write_file(&own, yaml.as_bytes())?;
+            let word = hash::random_word().ok_or_else(|| io::Error::other("the system gives no random numbers"))?;
+            let marked = append_to_marked(folder, &word)?;
+            let format = git.format();
+            let pulled = cli::pull(&answers.workspace, SnapshotServer::start(answers.clone())?, run_env, folder);
+            git.configure(format).map_err(|_| io::Error::other("cannot write the checkout's settings"))?;
+            files::remove_file(&own)?;
+            cut_off(&marked, &word)?;
+            pulled
+        };
+        retry::patiently(&run_env.deadline, || {
+            git.check_out(visible)?;
+            Ok(pull()?)
+        })
+    }
+
+    /// Pulls the items that changed, into a folder with their files and what they need. If it is not certain that a
+    /// pull of the whole workspace would have had the same result, returns the reason.
+    ///
+    /// # Errors
+    /// [`BackupError`] if git or the disk fails, or the time runs out.
+    pub fn narrowed(
+        &self,
+        tip: &RemoteTip,
+        snapshot: &Snapshot,
+        changed: &Changed,
+    ) -> Result<Option<String>, BackupError> {
+        let git = self.git;
+        let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
+        let (visible, _) = tip.folder.sifted(git.listing_place("narrowed.listing"), is_shown)?;
+        let tree = git.compose(&visible)?;
+        git.check_out(Some(&tree))?;
+        let lock = git.tree_folder().join(WMILL_LOCK);
+        let read_lock = || {
+            let text = files::read_file(&lock, LOCK_BYTES_MAX + 1).ok()?;
+            String::from_utf8(text).ok().filter(|text| text.len() as u64 <= LOCK_BYTES_MAX)
+        };
+        let before = read_lock();
+        // On a file system that ignores case, wmill compares the names of the whole workspace.
+        if fs::symlink_metadata(lock.with_file_name(WMILL_LOCK.to_uppercase())).is_ok() {
+            return Ok(Some("the file system is not case-sensitive".to_owned()));
+        }
+        let mut answers = self.answers(snapshot, snapshot.part(|name| changed.has(name))?);
+        // Without this endpoint, wmill does not touch the files of the shared UI.
+        answers.sides.shared_ui = None;
+        if let Err(error) = self.pull_archive(&answers, Some(&tree), &self.plan.text) {
+            return Ok(Some(error.message));
+        }
+        let (Some(before), Some(after)) = (before, read_lock()) else {
+            return Ok(Some("wmill-lock.yaml cannot be read".to_owned()));
+        };
+        if let Err(why) = narrow::check_lock(&before, &after, changed) {
+            return Ok(Some(why.to_owned()));
+        }
+        let unexpected = unexpected_change(git, tip, changed)?;
+        Ok(unexpected.map(|path| format!("`{}` does not belong to an item that changed", printable(&path))))
+    }
 }
 
 /// Returns the line of wmill's output that says what is wrong.
@@ -149,37 +218,6 @@ fn reason(message: &str) -> String {
     let lines: Vec<&str> = printed.lines().map(str::trim).filter(is_error).collect();
     let line = lines.iter().find(|line| line.contains("Error") || line.contains("Refusing")).or(lines.last());
     line.unwrap_or(&printed.trim()).chars().take(REASON_CHARS_MAX).collect()
-}
-
-fn answers(run: RunContext<'_>, snapshot: &Snapshot, archive: Archive) -> Answers {
-    let (query, sides) = (snapshot.query.clone(), snapshot.sides.clone());
-    Answers { workspace: run.request.workspace.clone(), archive, query, sides }
-}
-
-/// Pulls into a folder that holds `visible`. Each attempt begins with `visible` and nothing else.
-fn pull_archive(
-    git: &Git<'_>,
-    answers: &Answers,
-    visible: Option<&ObjectId>,
-    configuration: &str,
-) -> Result<(), BackupError> {
-    let folder = git.tree_folder();
-    let own = folder.join(WMILL_YAML);
-    let pull = || {
-        files::write_file(&own, configuration.as_bytes())?;
-        let word = hash::random_word().ok_or_else(|| io::Error::other("the system gives no random numbers"))?;
-        let marked = append_to_marked(folder, &word)?;
-        let format = git.format();
-        let pulled = cli::pull(&answers.workspace, SnapshotServer::start(answers.clone())?, git.run_env(), folder);
-        git.configure(format).map_err(|_| io::Error::other("cannot write the checkout's settings"))?;
-        files::remove_file(&own)?;
-        cut_off(&marked, &word)?;
-        pulled
-    };
-    retry::patiently(&git.run_env().deadline, || {
-        git.check_out(visible)?;
-        Ok(pull()?)
-    })
 }
 
 /// Appends the word to every file that begins with the mark. Returns these files with their former lengths.
@@ -208,48 +246,6 @@ fn cut_off(marked: &[(PathBuf, u64)], word: &str) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Pulls the items that changed, into a folder with their files and what they need. If it is not certain that a full
-/// pull would have had the same result, returns the reason.
-///
-/// # Errors
-/// [`BackupError`] if git or the disk fails, or the time runs out.
-pub fn pull_narrowed(
-    run: RunContext<'_>,
-    git: &Git<'_>,
-    tip: &RemoteTip,
-    snapshot: &Snapshot,
-    changed: &Changed,
-) -> Result<Option<String>, BackupError> {
-    let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
-    let (visible, _) = tip.folder.sifted(git.listing_place("narrowed.listing"), is_shown)?;
-    let tree = git.compose(&visible)?;
-    git.check_out(Some(&tree))?;
-    let before = read_lock(git);
-    // On a file system that ignores case, wmill compares the names of the whole workspace.
-    if fs::symlink_metadata(git.tree_folder().join(WMILL_LOCK.to_uppercase())).is_ok() {
-        return Ok(Some("the file system is not case-sensitive".to_owned()));
-    }
-    let mut answers = answers(run, snapshot, snapshot.part(|name| changed.has(name))?);
-    // Without this endpoint, wmill does not touch the files of the shared UI.
-    answers.sides.shared_ui = None;
-    if let Err(error) = pull_archive(git, &answers, Some(&tree), &tip.plan.text) {
-        return Ok(Some(error.message));
-    }
-    let (Some(before), Some(after)) = (before, read_lock(git)) else {
-        return Ok(Some("wmill-lock.yaml cannot be read".to_owned()));
-    };
-    if let Err(why) = narrow::check_lock(&before, &after, changed) {
-        return Ok(Some(why.to_owned()));
-    }
-    let unexpected = unexpected_change(git, tip, changed)?;
-    Ok(unexpected.map(|path| format!("`{}` does not belong to an item that changed", printable(&path))))
-}
-
-fn read_lock(git: &Git<'_>) -> Option<String> {
-    let text = files::read_file(&git.tree_folder().join(WMILL_LOCK), LOCK_BYTES_MAX + 1).ok()?;
-    String::from_utf8(text).ok().filter(|text| text.len() as u64 <= LOCK_BYTES_MAX)
 }
 
 /// Stages the pulled files. Returns a file that a narrowed pull should not have affected: a file of no changed item

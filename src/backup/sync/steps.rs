@@ -1,17 +1,16 @@
 //! The steps of a sync, as a trait that the tests script, and the live steps between Windmill and the remote.
 
 use std::fs;
+use std::ops::ControlFlow;
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
-use crate::backup::run_context::RunContext;
-use crate::backup::sync::commit;
-use crate::backup::sync::guards;
+use crate::backup::run_context::{Outcome, RunContext};
 use crate::backup::sync::last_sync::{LastSync, Now};
 use crate::backup::sync::merge::{self, Pulled};
-use crate::backup::sync::pull::{self, WholePull};
-use crate::backup::sync::push;
+use crate::backup::sync::pull::Pull;
 use crate::backup::sync::tip::{self, RemoteTip};
+use crate::backup::sync::{self, commit, guards, push};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::TreeDiff;
 use crate::git::{Git, Pushed};
@@ -72,19 +71,6 @@ pub trait SyncSteps {
     fn refresh(&mut self, in_new_checkout: bool) -> Result<(), BackupError>;
 }
 
-/// Whether a pull is needed.
-pub enum Start<T> {
-    /// Nothing changed.
-    Unchanged {
-        /// The branch's tip.
-        tip: Option<ObjectId>,
-        /// The items that the last pull left out.
-        left_out: Vec<LeftOut>,
-    },
-    /// Something changed or may have changed, so wmill has to pull.
-    Pull(T),
-}
-
 /// Windmill, the remote, and a checkout between them.
 pub struct LiveSteps<'a> {
     run: &'a RunContext<'a>,
@@ -103,8 +89,8 @@ pub struct LiveSteps<'a> {
 
 impl<'a> LiveSteps<'a> {
     /// Asks the remote, wmill and Windmill, takes the snapshot, and finds out whether anything changed since the last
-    /// success. A sync usually takes only this one snapshot. Its query depends on the repository, so the remote is
-    /// asked first.
+    /// success: if not, the sync ends here. A sync usually takes only this one snapshot. Its query depends on the
+    /// repository, so the remote is asked first.
     ///
     /// # Errors
     /// [`BackupError`] if the remote, Windmill or the disk fails, the key cannot sign, or a guard refuses.
@@ -112,7 +98,7 @@ impl<'a> LiveSteps<'a> {
         run: &'a RunContext<'a>,
         run_env: &'a RunEnv,
         warnings: &mut Warnings,
-    ) -> Result<Start<Self>, BackupError> {
+    ) -> Result<ControlFlow<Outcome, Self>, BackupError> {
         let folder = run.checkout_folder()?;
         let git = run.git(run_env, &folder)?;
         warn_about_old_volume(*run, warnings);
@@ -147,7 +133,7 @@ impl<'a> LiveSteps<'a> {
                 if let (Some(commit), false) = (&commit, run.request.flags.dry_run) {
                     last.follow(commit);
                 }
-                return Ok(Start::Unchanged { tip: commit, left_out: known.left_out.clone() });
+                return Ok(ControlFlow::Break(sync::unchanged(*run, commit, known.left_out.clone())));
             }
             Err(why) => log::debug!("wmill has to pull: {why}"),
         }
@@ -156,7 +142,7 @@ impl<'a> LiveSteps<'a> {
         guards::refuse_a_public_repository(*run, *run, run_env, &tip, warnings)?;
         // The warnings so far are not saved with a success, since every sync that pulls gives them again.
         let warnings = warnings.list().len();
-        Ok(Start::Pull(Self { run, git, last, now, tip, changed: None, held_visible: true, warnings }))
+        Ok(ControlFlow::Continue(Self { run, git, last, now, tip, changed: None, held_visible: true, warnings }))
     }
 }
 
@@ -213,19 +199,20 @@ impl SyncSteps for LiveSteps<'_> {
         self.now.snapshot.judge_by(&tip.plan)?;
         let refused = self.last.refused(&self.now);
         self.now.snapshot.leave_out_again(refused)?;
+        let (plan, visible, suspects) = (&tip.plan, tip.visible_tree.as_ref(), &self.last.state.found);
+        let pull = Pull { run, git, plan, visible, suspects };
         self.held_visible = true;
         let changed = self.last.changed_groups(&self.now, tip);
         self.changed = changed.inspect_err(|why| log::debug!("the whole workspace is pulled: {why}")).ok();
         if let Some(changed) = &self.changed {
             log::debug!("groups of items that changed: {}", changed.count());
-            match pull::pull_narrowed(run, git, tip, &self.now.snapshot, changed)? {
+            match pull.narrowed(tip, &self.now.snapshot, changed)? {
                 None => return Ok(()),
                 Some(why) => log::info!("pulling the whole workspace: {why}"),
             }
             self.changed = None;
         }
-        let (plan, visible, suspects) = (&tip.plan, tip.visible_tree.as_ref(), &self.last.state.found);
-        self.held_visible = WholePull { run, git, plan, visible, suspects }.pull(&mut self.now.snapshot)?;
+        self.held_visible = pull.whole(&mut self.now.snapshot)?;
         if !self.held_visible {
             let patterns = if tip.plan.scope.is_all() { "" } else { ", whatever its patterns leave out" };
             warnings.add(format!(

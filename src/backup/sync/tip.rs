@@ -123,10 +123,8 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
 /// [`GitError`].
 pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip, GitError> {
     let path = run.request.subdir.as_str();
-    let FolderAt { tree, conflict: path_conflict } = match &commit {
-        Some(commit) => git.folder_at(commit, path)?,
-        None => FolderAt::default(),
-    };
+    let found = commit.as_ref().map(|commit| git.folder_at(commit, path)).transpose()?;
+    let FolderAt { tree, conflict: path_conflict } = found.unwrap_or_default();
     let listing = git.list(&tree.clone().map_or_else(|| git.empty_tree(), Ok)?, "tip.listing")?;
     let (mut check, mut invalid_entries, mut own, mut count) = (EntryCheck::default(), Sample::default(), None, 0);
     let (folder, _) = listing.sifted(git.listing_place("folder.listing"), |path, entry| {

@@ -11,7 +11,7 @@ use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, Outcome, RunContext};
 use crate::backup::sync::merge::{self, Pulled};
-use crate::backup::sync::pull::WholePull;
+use crate::backup::sync::pull::Pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::sync::{self, guards, last_sync};
 use crate::git::ls_tree::{GitPath, Listing, join};
@@ -110,8 +110,8 @@ fn compare(
     snapshot.leave_out_again(&last_sync::found(run))?;
     let commit = tip.commit.as_ref().map(|tip| with_time(&git, tip)).transpose()?;
     snapshot.judge_by(&tip.plan)?;
-    let into_empty = WholePull { run, git: &git, plan: &tip.plan, visible: None, suspects: &[] };
-    run.step(Step::Pull, || into_empty.pull(&mut snapshot))?;
+    let into_empty = Pull { run, git: &git, plan: &tip.plan, visible: None, suspects: &[] };
+    run.step(Step::Pull, || into_empty.whole(&mut snapshot))?;
     let (mut found, left_out) = (Found::default(), snapshot.left_out_list());
     let only_in_backup = run.step(Step::Commit, || {
         let fresh = git.stage()?;
@@ -169,8 +169,8 @@ fn add_deleted(
     only_in_backup: &BTreeSet<GitPath>,
     found: &mut Found,
 ) -> Result<(), BackupError> {
-    let pull = WholePull { run, git, plan: &tip.plan, visible: tip.visible_tree.as_ref(), suspects: &[] };
-    let held_visible = run.step(Step::Pull, || pull.pull(snapshot))?;
+    let pull = Pull { run, git, plan: &tip.plan, visible: tip.visible_tree.as_ref(), suspects: &[] };
+    let held_visible = run.step(Step::Pull, || pull.whole(snapshot))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
     let pulled = Pulled { held_visible, changed: None, snapshot, owns_ui };
     let comparison = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
