@@ -265,7 +265,8 @@ fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Resul
     Ok(None)
 }
 
-#[cfg(test)]
+// WASI cannot start `wmill`.
+#[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
     use super::*;
     use crate::util::RunDir;
