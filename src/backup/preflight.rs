@@ -28,6 +28,7 @@ use crate::request;
 use crate::util::{CancelToken, Deadline, Redactor, Secret, files, percent, volume};
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
+use crate::windmill::wmill_yaml;
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);
@@ -444,7 +445,7 @@ impl Check<'_> {
         let Some(account) = self.passed("token", windmill.account(true)) else { return };
         self.account(windmill.workspace, &account);
         let Some(scratch) = scratch.filter(|_| self.mode == Mode::Whole) else { return };
-        let plan = tip::plan_without_file(self.config);
+        let plan = wmill_yaml::read(None, &tip::asked_kinds(self.config));
         let snapshot = windmill.snapshot(&plan.query, scratch).and_then(|mut snapshot| {
             snapshot.judge_by(&plan)?;
             Ok(snapshot)

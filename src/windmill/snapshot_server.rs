@@ -21,6 +21,7 @@ use crate::util::lock;
 const NO_ZIP: &str = "Bad request: Invalid Archive Type zip";
 
 /// The answers to all questions of one pull.
+#[derive(Clone)]
 pub struct Answers {
     /// The workspace.
     pub workspace: WorkspaceId,

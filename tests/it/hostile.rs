@@ -445,6 +445,25 @@ fn a_path_too_long_for_the_system_stays_and_does_not_stop_the_backup() {
 
 #[test]
 #[ignore = "long: just test-hostile"]
+fn a_file_that_stops_wmill_leads_to_a_pull_into_an_empty_folder() {
+    let narrowed = ", whatever its patterns leave out";
+    for (patterns, more) in [("", ""), ("excludes: ['f/none/**']\n", narrowed)] {
+        let sandbox = Sandbox::new();
+        let remote = sandbox.repository();
+        remote.commit_files("main", &[("notes/trap.txt", "stays\n"), ("wmill.yaml", patterns)]);
+        let trap = "[ ! -e notes/trap.txt ] || { echo 'Error: trapped'; exit 1; }";
+        sandbox.program("wmill", &format!("{trap}\nexec '{}' \"$@\"", wmill().display()));
+        let pushed = sandbox.sync().remote(&remote).run().expect("pushed");
+        let warning =
+            "wmill cannot work with the repository's files, so the workspace was pulled again into an empty folder";
+        assert!(pushed.warnings().contains(&[warning, more].concat()), "{pushed}");
+        let files = remote.files("main");
+        assert!(files["notes/trap.txt"].1 == b"stays\n" && files.contains_key("f/ops/job_00000.ts"), "{pushed}");
+    }
+}
+
+#[test]
+#[ignore = "long: just test-hostile"]
 fn files_outside_our_folder_are_not_read_and_not_changed() {
     let sandbox = Sandbox::new();
     let remote = sandbox.repository();

@@ -21,7 +21,7 @@ use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::secrets::Key;
 use crate::backup::restore::select::{Change, Choice, Tree, has_app_at, is_app};
 use crate::backup::run_context::{Env, RunContext};
-use crate::backup::sync::pull;
+use crate::backup::sync::pull::Pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::verify::{self, LISTED_MAX};
 use crate::git::ls_tree::Listing;
@@ -266,7 +266,7 @@ impl RestoreRun<'_> {
         let has_shared_ui = target.step(Step::Pull, || {
             let mut snapshot = target.snapshot(self.git.run_env(), &plan.query)?;
             snapshot.judge_by(plan)?;
-            pull::pull(target, self.git, plan, None, &mut snapshot, &[])?;
+            Pull { run: target, git: self.git, plan, visible: None, suspects: &[] }.whole(&mut snapshot)?;
             for (item, reason) in &snapshot.left_out.named {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());
             }

@@ -9,7 +9,8 @@ use crate::backup::restore::select::Tree;
 use crate::backup::restore::{RestoreRun, read_tree, write_tree};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
-use crate::backup::sync::push::{self, NotPushed};
+use crate::backup::sync::push;
+use crate::git::Pushed;
 use crate::model::{BranchName, Code};
 use crate::request::SyncRequest;
 use crate::util::{Secret, time};
@@ -60,12 +61,12 @@ impl RestoreRun<'_> {
         let git_of_point = point.git(run_env, self.git.tree_folder().parent().unwrap_or(self.git.tree_folder()))?;
         let commit = self.git.commit(&self.git.compose(&listing)?, None, &target.request.author, &message)?;
         match point.step(Step::Push, || push::deliver(point, &git_of_point, &commit))? {
-            None => {
+            Pushed::Accepted => {
                 log::info!("what is there is saved on branch `{name}`, commit {commit}");
                 self.report.restore_point = Some(name);
                 Ok(())
             }
-            Some(NotPushed::Rejected(why) | NotPushed::Refused { why, .. }) => Err(push::refused(point, &why)),
+            Pushed::Outrun(why) | Pushed::Refused(why) => Err(push::refused(point, &why)),
         }
     }
 

@@ -6,15 +6,16 @@ use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::Config;
+use crate::git::ls_tree::GitPath;
 use crate::git::object::Entry;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::git::{self, Git, GitError};
 use crate::model::{Code, Warnings};
 use crate::process::run_env::RunEnv;
-use crate::request::{Purpose, SyncRequest};
+use crate::request::SyncRequest;
 use crate::util::files;
 use crate::windmill::api::Account;
-use crate::windmill::deletions::{self, Deletions, Visitor};
+use crate::windmill::deletions::{self, Visitor};
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::secret_files::{self, SETTINGS_FILE};
 use crate::windmill::wmill_yaml::Kinds;
@@ -44,23 +45,18 @@ pub fn refuse_the_key(config: &Config) -> Result<(), BackupError> {
 pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<(), BackupError> {
     let request = run.request;
     let (workspace, destination) = (&request.workspace, request.destination());
-    let is_refused = !account.is_admin
-        && !request.flags.allow_lost_rights
-        && request.configured
-        && (run.env.last_token_user)(workspace.as_str(), &destination).is_some_and(|last| last.admin);
-    if !is_refused {
+    let was_admin = || (run.env.last_token_user)(workspace.as_str(), &destination).is_some_and(|last| last.admin);
+    if account.is_admin || request.flags.allow_lost_rights || !request.configured || !was_admin() {
         return Ok(());
     }
     let user = account.user.as_ref().map_or("", |(name, _)| name);
-    Err(BackupError::new(
-        Code::LostRights,
-        format!(
-            "the token is not an admin's of workspace `{workspace}` (its user is `{user}`), and that of the last backup \
-             was: what this user may not see would be deleted from the backup. Use a token of an admin; or allow it \
-             once: `windmill-git-sync sync --workspace {workspace} --allow-lost-rights` (in a request with \
-             SYNC_API_TOKEN, \"allow_lost_rights\": true); nothing was committed"
-        ),
-    ))
+    let message = format!(
+        "the token is not an admin's of workspace `{workspace}` (its user is `{user}`), and that of the last backup \
+         was: what this user may not see would be deleted from the backup. Use a token of an admin; or allow it \
+         once: `windmill-git-sync sync --workspace {workspace} --allow-lost-rights` (in a request with \
+         SYNC_API_TOKEN, \"allow_lost_rights\": true); nothing was committed"
+    );
+    Err(BackupError::new(Code::LostRights, message))
 }
 
 /// Refuses to write the workspace of `target` to a repository that everyone can read, unless the settings allow it. It
@@ -80,27 +76,19 @@ pub fn refuse_a_public_repository(
         return Ok(());
     }
     let what = format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`");
-    if source.request.workspace == *workspace && holds_a_backup(tip)? {
+    // Each pull of wmill writes its file of hashes.
+    let is_lock = |(path, _): (GitPath, _)| path == WMILL_LOCK.as_bytes();
+    let mut entries = tip.folder.entries().map_err(GitError::from)?;
+    if source.request.workspace == *workspace && entries.any(|entry| entry.is_ok_and(is_lock)) {
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
-    let refusal = match target.request.flags.purpose {
-        Purpose::Restore => {
-            "on the branch of the restore point: make the repository private, set ALLOW_PUBLIC_REPOSITORY=true if that is \
-             meant, or give --no-backup-first; nothing was changed"
-        }
-        Purpose::Sync | Purpose::Verify => {
-            "make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for one run: \
-             `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`); nothing was committed"
-        }
-    };
-    Err(BackupError::new(Code::PublicRepository, format!("{what} would be in it: {refusal}")))
-}
-
-/// Returns whether the folder holds a backup: each pull of wmill writes its file of hashes.
-fn holds_a_backup(tip: &RemoteTip) -> Result<bool, BackupError> {
-    let mut entries = tip.folder.entries().map_err(GitError::from)?;
-    Ok(entries.any(|entry| entry.is_ok_and(|(path, _)| path == WMILL_LOCK.as_bytes())))
+    let message = format!(
+        "{what} would be in it: make the repository private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant (for \
+         one run: `ALLOW_PUBLIC_REPOSITORY=true windmill-git-sync sync`, or --no-backup-first for a restore); nothing \
+         was changed"
+    );
+    Err(BackupError::new(Code::PublicRepository, message))
 }
 
 /// Refuses a commit that would delete too much or publish secrets.
@@ -109,7 +97,7 @@ fn holds_a_backup(tip: &RemoteTip) -> Result<bool, BackupError> {
 /// [`BackupError`] if it refuses.
 pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &Kinds) -> Result<(), BackupError> {
     if !run.env.config.allow_plaintext_secrets {
-        let plain = plain_secrets(git, comparison).map_err(GitError::from)?;
+        let plain = changed_files(comparison, |mark, path| mark != Mark::Deleted && holds_plain_secret(git, path))?;
         if !plain.is_empty() {
             let message = format!(
                 "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {plain}; \
@@ -121,55 +109,45 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
     if run.request.flags.allow_mass_deletion || comparison.changed.deleted == 0 {
         return Ok(());
     }
-    let deletions = deletions(comparison, kinds).map_err(GitError::from)?;
-    if !deletions.exceeds(run.env.config.deletions_percent_max) {
-        return Ok(());
-    }
-    let names: Sample = deletions.deleted.iter().map(ToString::to_string).collect();
-    Err(BackupError::new(
-        Code::MassDeletion,
-        format!(
-            "the sync would delete {} of {} items of workspace `{}` from the backup ({names}): is this the right \
-             workspace, and does the token still see everything? If this is right, allow it for one run \
-             (--allow-mass-deletion, or \"allow_mass_deletion\": true); nothing was committed",
-            deletions.deleted.len(),
-            deletions.total,
-            run.request.workspace,
-        ),
-    ))
-}
-
-fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> io::Result<Deletions> {
     let each = |visit: &mut Visitor<'_>| {
         for pair in comparison.pairs()? {
             let (path, (before, after)) = pair?;
             if let Ok(path) = std::str::from_utf8(&path) {
-                visit(path, before.as_ref().map(blob), after.as_ref().map(blob));
+                let blob = |entry: Option<Entry>| entry.map(|entry| entry.object.to_string());
+                visit(path, blob(before).as_deref(), blob(after).as_deref());
             }
         }
         Ok(())
     };
-    deletions::deletions(&each, kinds)
+    let deletions = deletions::deletions(&each, kinds).map_err(|error: io::Error| GitError::from(error))?;
+    if !deletions.exceeds(run.env.config.deletions_percent_max) {
+        return Ok(());
+    }
+    let names: Sample = deletions.deleted.iter().map(ToString::to_string).collect();
+    let message = format!(
+        "the sync would delete {} of {} items of workspace `{}` from the backup ({names}): is this the right \
+         workspace, and does the token still see everything? If this is right, allow it for one run \
+         (--allow-mass-deletion, or \"allow_mass_deletion\": true); nothing was committed",
+        deletions.deleted.len(),
+        deletions.total,
+        run.request.workspace,
+    );
+    Err(BackupError::new(Code::MassDeletion, message))
 }
 
-fn blob(entry: &Entry) -> &str {
-    entry.object.as_str()
-}
-
-/// Returns the files to commit that hold a secret in plain text.
-fn plain_secrets(git: &Git<'_>, comparison: &TreeDiff) -> io::Result<Sample> {
-    let mut plain = Sample::default();
+/// Returns the changed files that `is_wanted` accepts. Leaves out paths that are not UTF-8: Windmill has none.
+///
+/// # Errors
+/// [`GitError`] if the disk fails.
+pub fn changed_files(comparison: &TreeDiff, mut is_wanted: impl FnMut(Mark, &str) -> bool) -> Result<Sample, GitError> {
+    let mut wanted = Sample::default();
     for change in comparison.changes()? {
         let Change { mark, path, .. } = change?;
-        // Windmill has no path that is not UTF-8.
-        if mark != Mark::Deleted
-            && let Ok(path) = std::str::from_utf8(&path)
-            && holds_plain_secret(git, path)
-        {
-            plain.add(path.as_bytes());
+        if std::str::from_utf8(&path).is_ok_and(|path| is_wanted(mark, path)) {
+            wanted.add(&path);
         }
     }
-    Ok(plain)
+    Ok(wanted)
 }
 
 /// Returns whether a file in git's folder holds the encryption key or a secret in plain text. It returns `true` for a

@@ -12,17 +12,15 @@ pub mod push;
 pub mod steps;
 pub mod tip;
 
-use std::io;
+use std::ops::ControlFlow;
 
 use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, RunContext};
-use crate::backup::sync::pull::PullBase;
-use crate::backup::sync::push::NotPushed;
-use crate::backup::sync::steps::{LiveSteps, Start, SyncSteps};
-use crate::git::GitError;
+use crate::backup::sync::steps::{LiveSteps, SyncSteps};
 use crate::git::object::ObjectId;
-use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
+use crate::git::tree_diff::{Mark, TreeDiff};
+use crate::git::{self, GitError, Pushed};
 use crate::model::{Changed, Code, LeftOut, SyncResult, Warnings};
 use crate::request::SyncRequest;
 use crate::util::Retry;
@@ -70,17 +68,14 @@ fn result_of(
 /// Runs the sync from its start to its outcome.
 fn run_from<W: SyncSteps>(
     run: RunContext<'_>,
-    start: Start<W>,
+    start: ControlFlow<SyncResult, W>,
     warnings: &mut Warnings,
 ) -> Result<SyncResult, BackupError> {
-    match start {
-        Start::Unchanged { tip, left_out } => Ok(without(run, unchanged(run, Some(tip)), left_out)),
-        Start::Pull(steps) => {
-            let mut sync = SyncRun { run, steps, warnings };
-            let outcome = sync.run()?;
-            Ok(without(run, outcome, sync.steps.left_out()))
-        }
-    }
+    let outcome = match start {
+        ControlFlow::Break(unchanged) => unchanged,
+        ControlFlow::Continue(steps) => SyncRun { run, steps, warnings }.run()?,
+    };
+    Ok(with_left_out(run, outcome))
 }
 
 struct SyncRun<'a, W> {
@@ -94,15 +89,15 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         let (mut rejections, mut refusals, mut is_new) = (0, 0, false);
         loop {
             match self.attempt() {
-                Ok(Ok(success)) => return Ok(success),
-                Ok(Err(NotPushed::Refused { paths, why })) => {
+                Ok((Pushed::Accepted, outcome)) => return Ok(outcome),
+                Ok((Pushed::Refused(why), _)) => {
+                    let paths = git::refused_paths(&why);
                     refusals += 1;
                     if paths.is_empty() || refusals > REFUSALS_MAX || !self.steps.leave_out(&paths, refusals) {
                         return Err(push::refused(self.run, &why));
                     }
                 }
-                Ok(Err(NotPushed::Rejected(why))) => {
-                    log::info!("the push was rejected: {why}");
+                Ok((Pushed::Outrun(why), _)) => {
                     rejections += 1;
                     self.start_over(rejections, &why)?;
                 }
@@ -110,8 +105,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
                 Err(damage) if damage.retry == Retry::NewCheckout && !is_new => {
                     log::warn!("starting over in a new checkout: {}", damage.message);
                     is_new = true;
-                    self.steps.discard()?;
-                    self.refresh()?;
+                    self.refresh(true)?;
                 }
                 Err(fault) => return Err(fault),
             }
@@ -128,12 +122,9 @@ impl<W: SyncSteps> SyncRun<'_, W> {
             );
             return Err(BackupError::new(Code::GitRejected, message));
         }
-        log::info!(
-            "another writer was first; starting over on the new tip (round {} of {ATTEMPTS_MAX})",
-            rejections + 1
-        );
+        log::info!("starting over on the new tip (rejection {rejections} of {ATTEMPTS_MAX}): {why}");
         let tip = self.steps.tip().commit.clone();
-        self.refresh()?;
+        self.refresh(false)?;
         if rejections > 1 && self.steps.tip().commit == tip {
             // The tip is the same, so the server refuses the push itself. A single rejection may come from a server
             // that lagged behind.
@@ -142,113 +133,80 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         Ok(())
     }
 
-    fn refresh(&mut self) -> Result<(), BackupError> {
-        self.run.step(Step::Fetch, || self.steps.refresh())
+    fn refresh(&mut self, in_new_checkout: bool) -> Result<(), BackupError> {
+        self.run.step(Step::Fetch, || self.steps.refresh(in_new_checkout))
     }
 
-    /// Runs one round, from the pull to the push. The inner error is a reason to try again.
-    fn attempt(&mut self) -> Result<Result<SyncResult, NotPushed>, BackupError> {
+    /// Runs one round, from the pull to the push. The outcome is that of the sync if the push was accepted, or if there
+    /// was nothing to push.
+    fn attempt(&mut self) -> Result<(Pushed, SyncResult), BackupError> {
         let run = self.run;
         let SyncRequest { workspace, remote, branch, flags, .. } = run.request;
-        self.warn_about_repository();
-        let base = run.step(Step::Pull, || self.steps.pull())?;
-        self.warn_about_pull_base(base);
-        let (comparison, commit) = run.step(Step::Commit, || self.prepare(base))?;
-        let changed = comparison.changed;
-        if let Some(commit) = commit {
-            if let Some(not_pushed) = run.step(Step::Push, || self.steps.push(&commit))? {
-                return Ok(Err(not_pushed));
-            }
-            self.steps.remember(&commit, self.warnings);
+        self.steps.tip().plan.warnings.iter().for_each(|warning| self.warnings.add(warning.clone()));
+        run.step(Step::Pull, || self.steps.pull(self.warnings))?;
+        let (comparison, new) = run.step(Step::Commit, || self.prepare())?;
+        let pushed = match &new {
+            Some(commit) => run.step(Step::Push, || self.steps.push(commit))?,
+            None => Pushed::Accepted,
+        };
+        let (changed, is_new) = (comparison.changed, new.is_some());
+        let commit = new.or_else(|| self.steps.tip().commit.clone());
+        if let (Pushed::Accepted, false, Some(commit)) = (&pushed, flags.dry_run, &commit) {
+            self.steps.remember(commit, self.warnings);
+        }
+        let left_out = self.steps.left_out();
+        let outcome = if is_new {
             let message = format!("Successfully synced workspace '{workspace}' to Git");
-            let commit = Some(commit.to_string());
-            Ok(Ok(SyncResult { code: Code::Pushed, message, commit, changed, ..SyncResult::default() }))
+            let commit = commit.map(|commit| commit.to_string());
+            SyncResult { code: Code::Pushed, message, commit, changed, left_out, ..SyncResult::default() }
         } else if changed == Changed::default() {
-            let tip = self.steps.tip().commit.clone();
-            if let (Some(tip), false) = (&tip, flags.dry_run) {
-                self.steps.remember(tip, self.warnings);
-            }
-            Ok(Ok(unchanged(run, tip)))
+            unchanged(run, commit, left_out)
         } else {
             let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
             let message = format!("Would commit to {remote} (branch {branch}): {listed}");
-            Ok(Ok(SyncResult { code: Code::DryRun, message, changed, ..SyncResult::default() }))
-        }
+            SyncResult { code: Code::DryRun, message, changed, left_out, ..SyncResult::default() }
+        };
+        Ok((pushed, outcome))
     }
 
     /// Merges the pulled files with the repository's. Commits the result if it differs, and this is not a dry run.
-    fn prepare(&mut self, base: PullBase) -> Result<(TreeDiff, Option<ObjectId>), BackupError> {
-        let comparison = self.steps.compose(base, self.warnings)?;
+    fn prepare(&mut self) -> Result<(TreeDiff, Option<ObjectId>), BackupError> {
+        let comparison = self.steps.compose(self.warnings)?;
         self.steps.guard(&comparison)?;
         if self.steps.is_first() {
-            self.warn_about_removed_files(&comparison).map_err(GitError::from)?;
+            let removed = guards::changed_files(&comparison, |mark, path| {
+                mark == Mark::Deleted && item_path::is_script_file_under_windmill(path)
+            })?;
+            if !removed.is_empty() {
+                self.warnings.add(format!(
+                    "this first sync removes files that Windmill does not have (they stay in the history): {removed}"
+                ));
+            }
         }
         let is_committed = comparison.changed != Changed::default() && !self.run.request.flags.dry_run;
         let commit = if is_committed { Some(self.steps.commit(&comparison, self.warnings)?) } else { None };
         Ok((comparison, commit))
     }
-
-    fn warn_about_repository(&mut self) {
-        let tip = self.steps.tip();
-        for warning in &tip.plan.warnings {
-            self.warnings.add(warning.clone());
-        }
-        if !tip.invalid_entries.is_empty() {
-            self.warnings.add(format!(
-                "the repository's folder has entries that git cannot check out, and the commit leaves them out: {}",
-                tip.invalid_entries
-            ));
-        }
-    }
-
-    fn warn_about_pull_base(&mut self, base: PullBase) {
-        if base == PullBase::Empty {
-            let patterns = if self.steps.tip().plan.scope.is_all() { "" } else { ", whatever its patterns leave out" };
-            self.warnings.add(format!(
-                "wmill cannot work with the repository's files, so the workspace was pulled again into an empty \
-                 folder{patterns}"
-            ));
-        }
-    }
-
-    fn warn_about_removed_files(&mut self, comparison: &TreeDiff) -> io::Result<()> {
-        let mut removed = Sample::default();
-        for change in comparison.changes()? {
-            let Change { mark, path, .. } = change?;
-            if mark == Mark::Deleted && std::str::from_utf8(&path).is_ok_and(item_path::is_script_file_under_windmill) {
-                removed.add(&path);
-            }
-        }
-        if !removed.is_empty() {
-            self.warnings.add(format!(
-                "this first sync removes files that Windmill does not have (they stay in the history): {removed}"
-            ));
-        }
-        Ok(())
-    }
 }
 
-fn unchanged(run: RunContext<'_>, tip: Option<ObjectId>) -> SyncResult {
+fn unchanged(run: RunContext<'_>, tip: Option<ObjectId>, left_out: Vec<LeftOut>) -> SyncResult {
     let message = format!("Workspace '{}' has not changed since the last commit", run.request.workspace);
     let commit = tip.map(|tip| tip.to_string());
-    SyncResult { code: Code::Unchanged, message, commit, ..SyncResult::default() }
+    SyncResult { code: Code::Unchanged, message, commit, left_out, ..SyncResult::default() }
 }
 
-/// Returns the outcome of a sync that left these items out. A dry run only lists them.
-fn without(run: RunContext<'_>, mut outcome: SyncResult, left_out: Vec<LeftOut>) -> SyncResult {
-    if left_out.is_empty() {
+/// Adds the items that were left out to the code and the message. A dry run only lists them.
+fn with_left_out(run: RunContext<'_>, outcome: SyncResult) -> SyncResult {
+    if outcome.left_out.is_empty() {
         return outcome;
     }
-    let missing = in_words(&left_out);
-    let workspace = &run.request.workspace;
-    (outcome.code, outcome.message) = if run.request.flags.dry_run {
-        (Code::DryRun, format!("{}; what cannot be backed up: {missing}", outcome.message))
+    let (missing, done) = (in_words(&outcome.left_out), &outcome.message);
+    let (code, message) = if run.request.flags.dry_run {
+        (Code::DryRun, format!("{done}; what cannot be backed up: {missing}"))
     } else {
-        let did =
-            if outcome.code == Code::Pushed { "was synced to Git" } else { "has not changed since the last commit" };
-        (Code::Incomplete, format!("Workspace '{workspace}' {did}, except for what cannot be backed up: {missing}"))
+        (Code::Incomplete, format!("{done}, except for what cannot be backed up: {missing}"))
     };
-    SyncResult { left_out, ..outcome }
+    SyncResult { code, message, ..outcome }
 }
 
 /// Names the first items with their reasons, and counts the rest.
@@ -272,9 +230,10 @@ mod tests {
     use crate::config::{Config, Environment, Options, Required};
     use crate::git::ls_tree::Listing;
     use crate::git::object::Entry;
+    use crate::git::tree_diff::Sample;
     use crate::request::{Draft, Flags};
     use crate::util::{CancelToken, RunDir};
-    use crate::windmill::scope::Scope;
+    use crate::windmill::wmill_yaml;
 
     const SETTINGS: &[(&str, &str)] = &[
         ("WINDMILL_TOKEN", "hunter2"),
@@ -284,8 +243,9 @@ mod tests {
     ];
     const PUSHED: &str = "Successfully synced workspace 'shop' to Git";
     const UNCHANGED: &str = "Workspace 'shop' has not changed since the last commit";
-    /// The calls of a refresh.
+    /// The calls of a refresh, and of one in a new checkout.
     const AGAIN: &str = "fetch( refresh )";
+    const RENEW: &str = "fetch( discard refresh )";
     const CHANGES: &[(Mark, &str)] = &[(Mark::Added, "f/a.py"), (Mark::Modified, "f/b.py"), (Mark::Deleted, "f/c.py")];
     const CHANGED: Changed = Changed { added: 1, modified: 1, deleted: 1 };
 
@@ -326,12 +286,18 @@ mod tests {
         BackupError { code: Code::GitFailed, message: "it broke".to_owned(), retry }
     }
 
-    fn rejected(why: &str) -> NotPushed {
-        NotPushed::Rejected(why.to_owned())
+    fn rejected(why: &str) -> Pushed {
+        Pushed::Outrun(why.to_owned())
     }
 
     fn ended(code: Code, message: &str) -> SyncResult {
         SyncResult::bare(code, message.to_owned(), "r1".to_owned(), "shop".to_owned(), "main".to_owned())
+    }
+
+    /// Returns the start of a sync that finds nothing changed since this tip.
+    fn unchanged_since<T>(digit: &str, left_out: &[LeftOut]) -> ControlFlow<SyncResult, T> {
+        let (message, commit, left_out) = (UNCHANGED.to_owned(), Some(id(digit).to_string()), left_out.to_vec());
+        ControlFlow::Break(SyncResult { code: Code::Unchanged, message, commit, left_out, ..SyncResult::default() })
     }
 
     /// Returns the result of a sync with the commit of this round.
@@ -347,14 +313,13 @@ mod tests {
         /// The tip of the branch at each request; the last one is repeated.
         bases: VecDeque<RemoteTip>,
         is_first: bool,
-        base: PullBase,
         changes: Vec<(Mark, String)>,
         /// A warning that composing gives.
         warning: Option<&'static str>,
         /// The items that the pull leaves out.
         left_out: Vec<LeftOut>,
         /// Why the first pushes fail.
-        not_pushed: VecDeque<NotPushed>,
+        not_pushed: VecDeque<Pushed>,
         /// The calls that fail, once each: from which round on, which call, and with which error.
         faults: Vec<(usize, &'static str, BackupError)>,
     }
@@ -372,7 +337,6 @@ mod tests {
                 flags: Flags::default(),
                 bases: VecDeque::new(),
                 is_first: false,
-                base: PullBase::Repository,
                 changes: CHANGES.iter().map(|(mark, path)| (*mark, (*path).to_owned())).collect(),
                 warning: None,
                 left_out: Vec::new(),
@@ -384,7 +348,7 @@ mod tests {
 
         /// Sets the branch's tips, one digit for each request; `-` if the branch does not exist.
         fn tips(mut self, tips: &str) -> Self {
-            let plan = tip::plan_without_file(&self.config);
+            let plan = wmill_yaml::read(None, &tip::asked_kinds(&self.config));
             let tip = |tip: char| RemoteTip {
                 commit: (tip != '-').then(|| id(&tip.to_string())),
                 tree: None,
@@ -399,7 +363,7 @@ mod tests {
             self
         }
 
-        fn not_pushed<const N: usize>(mut self, not_pushed: [NotPushed; N]) -> Self {
+        fn not_pushed<const N: usize>(mut self, not_pushed: [Pushed; N]) -> Self {
             self.not_pushed = not_pushed.into();
             self
         }
@@ -426,7 +390,7 @@ mod tests {
         /// Runs a sync that begins with `start`.
         fn play_from(
             mut self,
-            start: impl FnOnce(ScriptedSteps<'_>) -> Result<Start<ScriptedSteps<'_>>, BackupError>,
+            start: impl FnOnce(ScriptedSteps<'_>) -> Result<ControlFlow<SyncResult, ScriptedSteps<'_>>, BackupError>,
         ) -> Played {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let name = format!("sync-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -463,7 +427,7 @@ mod tests {
         }
 
         fn play(self) -> Played {
-            self.play_from(|steps| Ok(Start::Pull(steps)))
+            self.play_from(|steps| Ok(ControlFlow::Continue(steps)))
         }
     }
 
@@ -543,15 +507,14 @@ mod tests {
             self.scene.is_first
         }
 
-        fn pull(&mut self) -> Result<PullBase, BackupError> {
+        fn pull(&mut self, _: &mut Warnings) -> Result<(), BackupError> {
             self.pulls += 1;
-            self.call("pull", Some(&self.tip()))?;
-            Ok(self.scene.base)
+            self.call("pull", Some(&self.tip()))
         }
 
         /// Returns the changes of the scene.
-        fn compose(&mut self, base: PullBase, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
-            self.call("compose", (base == PullBase::Empty).then_some("empty"))?;
+        fn compose(&mut self, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
+            self.call("compose", None)?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let listing = |name: &str, absent, digit| {
                 let entry = Entry { mode: 0o100_644, object: id(digit) };
@@ -572,9 +535,9 @@ mod tests {
             Ok(id(commit_of(self.pulls)))
         }
 
-        fn push(&mut self, commit: &ObjectId) -> Result<Option<NotPushed>, BackupError> {
+        fn push(&mut self, commit: &ObjectId) -> Result<Pushed, BackupError> {
             self.call("push", Some(digit(commit)))?;
-            Ok(self.scene.not_pushed.pop_front())
+            Ok(self.scene.not_pushed.pop_front().unwrap_or(Pushed::Accepted))
         }
 
         fn remember(&mut self, commit: &ObjectId, warnings: &Warnings) {
@@ -582,16 +545,15 @@ mod tests {
             *self.calls.remembered.lock().expect("whole") = warnings.list().to_vec();
         }
 
-        fn refresh(&mut self) -> Result<(), BackupError> {
+        fn refresh(&mut self, in_new_checkout: bool) -> Result<(), BackupError> {
+            if in_new_checkout {
+                self.call("discard", None)?;
+            }
             self.call("refresh", None)?;
             if let Some(tip) = self.scene.bases.pop_front() {
                 self.tip = tip;
             }
             Ok(())
-        }
-
-        fn discard(&mut self) -> Result<(), BackupError> {
-            self.call("discard", None)
         }
     }
 
@@ -620,7 +582,7 @@ mod tests {
 
     #[test]
     fn files_that_the_remote_refuses_are_left_out_and_the_others_are_pushed() {
-        let refusal = |path: &str| NotPushed::Refused { paths: vec![path.to_owned()], why: "GH001".to_owned() };
+        let refusal = |path: &str| Pushed::Refused(format!("error: File {path} is 1 MB; this exceeds\nGH001"));
         let played = Scene::new().not_pushed([refusal("f/a"), refusal("f/b")]).play();
         let calls = [&round(1, "1"), "leave_out:f/a", &round(2, "1"), "leave_out:f/b", &round(3, "1"), &remember(3)];
         assert_eq!(played.calls, calls.join(" "));
@@ -628,7 +590,10 @@ mod tests {
         // The second refusal names an item that is already left out.
         let refused = Scene::new().not_pushed([refusal("f/a"), refusal("f/a")]).play().result;
         assert_eq!(refused.code, Code::GitRejected);
-        assert!(refused.message.ends_with("refuses the push: GH001"), "{}", refused.message);
+        assert!(refused.message.ends_with("GH001"), "{}", refused.message);
+        let refused = Scene::new().not_pushed([Pushed::Refused("protected".to_owned())]).play();
+        let message = "https://git.example/shop.git (branch `main`) refuses the push: protected";
+        refused.check(&[&round(1, "1")], ended(Code::GitRejected, message));
     }
 
     #[test]
@@ -636,22 +601,19 @@ mod tests {
         let item = |number| LeftOut { item: format!("script f/{number}"), reason: "why".to_owned() };
         let left_out: Vec<_> = (1..=4).map(item).collect();
         let missing = "script f/1 (why), script f/2 (why), script f/3 (why), and 1 more";
-        let incomplete = |did: &str| SyncResult {
+        let incomplete = |message: &str| SyncResult {
             code: Code::Incomplete,
-            message: format!("Workspace 'shop' {did}, except for what cannot be backed up: {missing}"),
+            message: format!("{message}, except for what cannot be backed up: {missing}"),
             left_out: left_out.clone(),
             ..pushed(1)
         };
         let scene = || Scene { left_out: left_out.clone(), ..Scene::new() };
-        scene().play().check(&[&round(1, "1"), &remember(1)], incomplete("was synced to Git"));
-        let nothing_new = SyncResult {
-            commit: Some("1".repeat(40)),
-            changed: Changed::default(),
-            ..incomplete("has not changed since the last commit")
-        };
+        scene().play().check(&[&round(1, "1"), &remember(1)], incomplete(PUSHED));
+        let nothing_new =
+            SyncResult { commit: Some("1".repeat(40)), changed: Changed::default(), ..incomplete(UNCHANGED) };
         let calls = "pull( pull:1 ) commit( compose guard ) remember:1";
         scene().unchanged().play().check(&[calls], nothing_new.clone());
-        let played = scene().play_from(|_| Ok(Start::Unchanged { tip: id("1"), left_out: left_out.clone() }));
+        let played = scene().play_from(|_| Ok(unchanged_since("1", &left_out)));
         played.check(&[], nothing_new);
         let shown = scene().dry_run().play().result;
         assert_eq!((shown.code, shown.left_out.len()), (Code::DryRun, 4));
@@ -663,7 +625,7 @@ mod tests {
 
     #[test]
     fn no_step_runs_if_nothing_changed() {
-        let played = Scene::new().play_from(|_| Ok(Start::Unchanged { tip: id("7"), left_out: Vec::new() }));
+        let played = Scene::new().play_from(|_| Ok(unchanged_since("7", &[])));
         played.check(&[], SyncResult { commit: Some("7".repeat(40)), ..ended(Code::Unchanged, UNCHANGED) });
     }
 
@@ -775,9 +737,9 @@ mod tests {
         for (verb, calls) in [("pull", "pull:"), ("compose", "compose"), ("commit", "commit:"), ("push", "push:")] {
             let (first, second) = (round_until(calls, 1, "1"), round_until(calls, 2, "1"));
             let played = Scene::new().fault(verb, fault(Retry::NewCheckout)).play();
-            played.check(&[&first, "discard", AGAIN, &round(2, "1"), &remember(2)], pushed(2));
+            played.check(&[&first, RENEW, &round(2, "1"), &remember(2)], pushed(2));
             let played = Scene::new().fault(verb, fault(Retry::NewCheckout)).fault(verb, fault(Retry::NewCheckout));
-            played.play().check(&[&first, "discard", AGAIN, &second], ended(Code::GitFailed, "it broke"));
+            played.play().check(&[&first, RENEW, &second], ended(Code::GitFailed, "it broke"));
             for retry in [Retry::Never, Retry::AfterPause(None)] {
                 let played = Scene::new().fault(verb, fault(retry)).play();
                 played.check(&[&first], ended(Code::GitFailed, "it broke"));
@@ -790,7 +752,7 @@ mod tests {
         let stale = || rejected("stale");
         let two = [1, 2].map(|number| format!("{} {AGAIN}", round(number, &number.to_string()))).join(" ");
         let damaged = |scene: Scene| scene.fault_in(3, "commit", fault(Retry::NewCheckout));
-        let renewed = [&round_until("commit:", 3, "3"), "discard", AGAIN].join(" ");
+        let renewed = [&round_until("commit:", 3, "3"), RENEW].join(" ");
         // The tip stays the same, but the rejected pushes followed other tips.
         let played = damaged(Scene::new().tips("123").not_pushed([stale(), stale()])).play();
         played.check(&[&two, &renewed, &round(4, "3"), &remember(4)], pushed(4));
@@ -808,11 +770,11 @@ mod tests {
         let damaged = || Scene::new().fault("commit", fault(Retry::NewCheckout));
         let (first, other) = (round_until("commit:", 1, "1"), || BackupError::new(Code::Internal, "the disk is full"));
         let result = || ended(Code::Internal, "the disk is full");
-        damaged().fault("discard", other()).play().check(&[&first, "discard"], result());
-        damaged().fault("refresh", other()).play().check(&[&first, "discard", "fetch( refresh"], result());
+        damaged().fault("discard", other()).play().check(&[&first, "fetch( discard"], result());
+        damaged().fault("refresh", other()).play().check(&[&first, "fetch( discard refresh"], result());
         // The fetch itself creates a damaged checkout again, so another new checkout would not help.
         let played = damaged().fault("refresh", fault(Retry::NewCheckout)).play();
-        played.check(&[&first, "discard", "fetch( refresh"], ended(Code::GitFailed, "it broke"));
+        played.check(&[&first, "fetch( discard refresh"], ended(Code::GitFailed, "it broke"));
     }
 
     #[test]
@@ -820,28 +782,11 @@ mod tests {
         let mut scene = Scene::new().tips("12").not_pushed([rejected("stale")]);
         scene.bases[0].plan.warnings = vec!["p1".to_owned(), "p2".to_owned()];
         scene.bases[1].plan.warnings = vec!["p2".to_owned(), "p3".to_owned()];
-        scene.bases[1].invalid_entries.add(b"a/../b");
         scene.warning = Some("c");
-        let invalid_entries =
-            "the repository's folder has entries that git cannot check out, and the commit leaves them out: a/../b";
-        let warnings = ["p1", "p2", "c", "p3", invalid_entries].map(str::to_owned).to_vec();
+        let warnings = ["p1", "p2", "c", "p3"].map(str::to_owned).to_vec();
         let calls = [&round(1, "1"), AGAIN, &round(2, "2"), &remember(2)];
         let remembered = scene.play().check(&calls, SyncResult { warnings: warnings.clone(), ..pushed(2) });
         assert_eq!(remembered, warnings);
-    }
-
-    #[test]
-    fn a_pull_into_an_empty_folder_gives_a_warning() {
-        let narrowed = Scope::new(&[Vec::new(), Vec::new(), vec!["x".to_owned()]]);
-        for (scope, more) in [(Scope::default(), ""), (narrowed, ", whatever its patterns leave out")] {
-            let mut scene = Scene { base: PullBase::Empty, ..Scene::new() };
-            scene.bases[0].plan.scope = scope;
-            let warning =
-                "wmill cannot work with the repository's files, so the workspace was pulled again into an empty folder";
-            let calls = round(1, "1").replace("compose", "compose:empty");
-            let result = SyncResult { warnings: vec![[warning, more].concat()], ..pushed(1) };
-            scene.play().check(&[&calls, &remember(1)], result);
-        }
     }
 
     #[test]

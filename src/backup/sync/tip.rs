@@ -1,7 +1,5 @@
 //! The remote's tip: fetched into the checkout, checked, and reduced to what `wmill` may see.
 
-use std::iter;
-
 use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::config::Config;
@@ -16,7 +14,6 @@ use crate::windmill::item_path;
 use crate::windmill::snapshot::ENTRIES_MAX;
 use crate::windmill::wmill_yaml::{self, KindSettings, Plan, WMILL_YAML};
 
-const TIP_LISTING: &str = "tip.listing";
 /// The longest path in our folder that is checked out. Systems accept 4,096 bytes; the rest is for the checkout's own
 /// path and for the names that `wmill` derives from a file's name.
 pub const PATH_BYTES_MAX: usize = 3072;
@@ -106,17 +103,17 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
         git.create(state.format)?;
     }
     git.configure(git.format())?;
-    match &state.tip {
-        None => Ok(None),
-        Some(tip) if git.is_at(tip)? => Ok(Some(tip.clone())),
-        Some(expected) => match git.fetch_branch(Some(1), None)? {
-            // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought
-            // something else.
-            Some(tip) if tip != *expected && git.remote_state()?.tip.as_ref() != Some(&tip) => {
-                Err(GitError::Checkout(format!("git brought {tip}, which the remote does not show")))
-            }
-            tip => Ok(tip),
-        },
+    let Some(expected) = &state.tip else { return Ok(None) };
+    if git.is_at(expected)? {
+        return Ok(state.tip.clone());
+    }
+    let fetched = git.fetch_branch(Some(1), None)?;
+    // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought something else.
+    match &fetched {
+        Some(tip) if tip != expected && git.remote_state()?.tip != fetched => {
+            Err(GitError::Checkout(format!("git brought {tip}, which the remote does not show")))
+        }
+        _ => Ok(fetched),
     }
 }
 
@@ -131,10 +128,7 @@ pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> 
         Some(commit) => git.folder_at(commit, path)?,
         None => (None, None),
     };
-    let listing = match &tree {
-        Some(tree) => git.list(tree, TIP_LISTING)?,
-        None => Listing::write(git.listing_place(TIP_LISTING), iter::empty())?,
-    };
+    let listing = git.list(&tree.clone().map_or_else(|| git.empty_tree(), Ok)?, "tip.listing")?;
     let (mut check, mut invalid_entries, mut own, mut count) = (EntryCheck::default(), Sample::default(), None, 0);
     let (folder, _) = listing.sifted(git.listing_place("folder.listing"), |path, entry| {
         count += 1;
@@ -148,26 +142,16 @@ pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> 
         true
     })?;
     if count > ENTRIES_MAX {
-        return Err(GitError::Remote { code: Code::PullFailed, message: too_many(path, count), is_passing: false });
+        let folder = if path.is_empty() { "/" } else { path };
+        let message = format!(
+            "`{folder}` in the repository has {count} entries, and a backup holds at most {ENTRIES_MAX}: give each \
+             workspace a folder or a branch of its own"
+        );
+        return Err(GitError::Remote { code: Code::PullFailed, message, is_passing: false });
     }
-    let plan = plan(run, git, own.as_ref())?;
-    let mut tip = RemoteTip {
-        commit,
-        visible_tree: tree.clone(),
-        tree,
-        folder,
-        invalid_entries,
-        path_conflict,
-        plan,
-        workspace: run.request.workspace.clone(),
-    };
-    withhold(git, &mut tip, count)?;
-    Ok(tip)
-}
-
-/// Makes the visible tree, without the files that are hidden from wmill, if the folder's tree has entries that are not
-/// visible. `count` is the number of all entries.
-fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitError> {
+    let (plan, workspace) = (plan(run, git, own.as_ref())?, run.request.workspace.clone());
+    let visible_tree = tree.clone();
+    let mut tip = RemoteTip { commit, tree, visible_tree, folder, invalid_entries, path_conflict, plan, workspace };
     let mut too_long = Sample::default();
     let (visible, visible_count) = tip.folder.sifted(git.listing_place("visible.listing"), |path, entry| {
         if path.len() > PATH_BYTES_MAX {
@@ -176,34 +160,21 @@ fn withhold(git: &Git<'_>, tip: &mut RemoteTip, count: usize) -> Result<(), GitE
         }
         !tip.is_withheld(path, entry)
     })?;
+    if visible_count < count {
+        tip.visible_tree = Some(git.compose(&visible)?);
+    }
     if !too_long.is_empty() {
         tip.plan.warnings.push(format!(
             "files with a path of more than {PATH_BYTES_MAX} bytes are not checked out, and wmill does not see them: \
              {too_long}"
         ));
     }
-    if visible_count < count {
-        tip.visible_tree = Some(git.compose(&visible)?);
-    }
-    Ok(())
-}
-
-fn too_many(path: &str, count: usize) -> String {
-    let folder = if path.is_empty() { "the repository".to_owned() } else { format!("`{path}` in the repository") };
-    format!(
-        "{folder} has {count} entries, and a backup holds at most {ENTRIES_MAX}: give each workspace a folder or a \
-         branch of its own"
-    )
+    Ok(tip)
 }
 
 /// Returns the kinds that the settings ask for.
 pub fn asked_kinds(config: &Config) -> KindSettings {
     KindSettings { includes: config.kinds_included.clone(), skips: config.kinds_skipped.clone() }
-}
-
-/// Returns what a run exports if the repository has no `wmill.yaml`.
-pub fn plan_without_file(config: &Config) -> Plan {
-    wmill_yaml::read(None, &asked_kinds(config))
 }
 
 fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, GitError> {

@@ -10,7 +10,7 @@ use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, RunContext};
 use crate::backup::sync::merge::{self, Pulled};
-use crate::backup::sync::pull;
+use crate::backup::sync::pull::Pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::sync::{self, guards, last_sync};
 use crate::git::ls_tree::{GitPath, Listing, join};
@@ -93,7 +93,8 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<SyncResult, B
     snapshot.leave_out_again(&last_sync::found(run))?;
     let commit = tip.commit.as_ref().map(|tip| with_time(&git, tip)).transpose()?;
     snapshot.judge_by(&tip.plan)?;
-    run.step(Step::Pull, || pull::pull(run, &git, &tip.plan, None, &mut snapshot, &[]))?;
+    let into_empty = Pull { run, git: &git, plan: &tip.plan, visible: None, suspects: &[] };
+    run.step(Step::Pull, || into_empty.whole(&mut snapshot))?;
     let mut result = SyncResult { left_out: snapshot.left_out_list(), ..SyncResult::default() };
     let only_in_backup = run.step(Step::Commit, || {
         let fresh = git.stage()?;
@@ -148,9 +149,10 @@ fn add_deleted(
     only_in_backup: &BTreeSet<GitPath>,
     result: &mut SyncResult,
 ) -> Result<(), BackupError> {
-    let base = run.step(Step::Pull, || pull::pull(run, git, &tip.plan, tip.visible_tree.as_ref(), snapshot, &[]))?;
+    let pull = Pull { run, git, plan: &tip.plan, visible: tip.visible_tree.as_ref(), suspects: &[] };
+    let held_visible = run.step(Step::Pull, || pull.whole(snapshot))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);
-    let pulled = Pulled { base, changed: None, snapshot, owns_ui };
+    let pulled = Pulled { held_visible, changed: None, snapshot, owns_ui };
     let comparison = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
     for change in comparison.changes().map_err(GitError::from)? {
         let Change { mark, path, .. } = change.map_err(GitError::from)?;
