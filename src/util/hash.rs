@@ -1,4 +1,9 @@
-//! Hashes of content and random words, from `ring`. On WebAssembly, hashes are from the sha crates.
+//! Hashes of content and random words, from `ring`. On WebAssembly, hashes are from the sha crates. And a set that holds
+//! only hashes.
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hash};
 
 /// The algorithm of a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +38,31 @@ impl Digest {
         let (finished, mut bytes) = (platform::finish(self.0), [0; 32]);
         bytes.iter_mut().zip(finished.as_ref()).for_each(|(byte, of_digest)| *byte = *of_digest);
         bytes
+    }
+}
+
+/// A set of very many values that holds a hash of 8 bytes in place of each. The hash has a random key, so nobody can
+/// choose two values that count as one.
+#[derive(Default)]
+pub struct HashedSet {
+    key: RandomState,
+    hashes: HashSet<u64>,
+}
+
+impl HashedSet {
+    /// Adds a value. Returns whether it is new.
+    pub fn insert(&mut self, value: impl Hash) -> bool {
+        self.hashes.insert(self.key.hash_one(value))
+    }
+
+    /// Whether the value was added.
+    pub fn contains(&self, value: impl Hash) -> bool {
+        self.hashes.contains(&self.key.hash_one(value))
+    }
+
+    /// Returns the number of values.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
     }
 }
 

@@ -6,7 +6,6 @@ use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::Config;
-use crate::git::object::Entry;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::git::{self, Git, GitError};
 use crate::model::{Code, Warnings};
@@ -14,7 +13,7 @@ use crate::process::run_env::RunEnv;
 use crate::request::{Purpose, SyncRequest};
 use crate::util::files;
 use crate::windmill::api::Account;
-use crate::windmill::deletions::{self, Deletions, Visitor};
+use crate::windmill::deletions::{self, Deletions};
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::secret_files::{self, SETTINGS_FILE};
 use crate::windmill::wmill_yaml::Kinds;
@@ -140,20 +139,13 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
 }
 
 fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> io::Result<Deletions> {
-    let each = |visit: &mut Visitor<'_>| {
-        for pair in comparison.pairs()? {
-            let (path, (before, after)) = pair?;
-            if let Ok(path) = std::str::from_utf8(&path) {
-                visit(path, before.as_ref().map(blob), after.as_ref().map(blob));
-            }
-        }
-        Ok(())
-    };
-    deletions::deletions(&each, kinds)
-}
-
-fn blob(entry: &Entry) -> &str {
-    entry.object.as_str()
+    let files = comparison.pairs()?.map(|pair| {
+        let (path, (before, after)) = pair?;
+        // Windmill has no path that is not UTF-8.
+        let path = String::from_utf8(path).unwrap_or_default();
+        Ok((path, [before, after].map(|entry| entry.map(|entry| entry.object))))
+    });
+    deletions::deletions(files, kinds)
 }
 
 /// Returns the files to commit that hold a secret in plain text.
