@@ -82,28 +82,22 @@ fn question(single: &str, item: &ItemId) -> String {
 
 /// Adds the edits of the items of these kinds that the list gives.
 fn ask_list(windmill: &Windmill<'_>, list: &str, kinds: &[ItemKind], items: &BTreeSet<ItemId>, edits: &mut Edits) {
-    let mut missing = items.iter().filter(|item| kinds.contains(&item.kind)).count();
     for page in 1..=PAGES_MAX {
-        if missing == 0 {
-            break;
+        if items.iter().all(|item| !kinds.contains(&item.kind) || edits.contains_key(item)) {
+            return;
         }
-        let Some(Value::Array(lines)) = windmill.ask_for_names(&format!("{list}per_page={PER_PAGE}&page={page}"))
-        else {
-            break;
-        };
+        let answer = windmill.ask_for_names(&format!("{list}per_page={PER_PAGE}&page={page}"));
+        let Some(Value::Array(lines)) = answer else { return };
         for line in &lines {
             let Value::Object(line) = line else { continue };
             let Some(path) = text(line, "path") else { continue };
-            for kind in kinds {
-                let item = ItemId { kind: *kind, path: path.to_owned() };
-                if items.contains(&item) && !edits.contains_key(&item) {
-                    edits.insert(item, edit_of(line));
-                    missing -= 1;
-                }
+            let of_kinds = kinds.iter().map(|kind| ItemId { kind: *kind, path: path.to_owned() });
+            for item in of_kinds.filter(|item| items.contains(item)) {
+                edits.entry(item).or_insert_with(|| edit_of(line));
             }
         }
         if lines.len() < PER_PAGE {
-            break;
+            return;
         }
     }
 }

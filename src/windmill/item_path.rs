@@ -213,14 +213,13 @@ fn workspace_mark(path: &str) -> Option<(&str, &str, &str)> {
     if locate_in_folder(path).is_some() {
         return None;
     }
-    let marked = [ItemKind::Variable, ItemKind::Resource, ItemKind::Schedule];
-    let mut endings = FILE_ENDINGS.iter().filter(|(_, kind, _)| marked.contains(kind));
-    let split = endings
-        .find_map(|(ending, ..)| stem(path, ending))
-        .or_else(|| trigger(path).map(|(base, _)| base))
-        .or_else(|| Some(&path[..path.find(".resource.file.")?]))
-        .or_else(|| path.strip_suffix(".meta.yaml").filter(|base| base.contains("/folder.")))
-        .or_else(|| path.strip_suffix(".yaml").filter(|base| base.starts_with("settings.")))?;
+    let split = match locate_file(path) {
+        Some(Part { kind: ItemKind::Variable | ItemKind::Resource | ItemKind::Schedule, base, .. }) => base,
+        Some(Part { kind: ItemKind::Trigger(sort), base, .. }) if sort != "native" => base,
+        Some(_) => return None,
+        None if path.contains("/folder.") => path.strip_suffix(".meta.yaml")?,
+        None => path.strip_suffix(".yaml").filter(|base| base.starts_with("settings."))?,
+    };
     let (base, workspace) = split.rsplit_once('.')?;
     let is_mark = !base.is_empty() && !base.ends_with('/') && !workspace.is_empty() && !workspace.contains('/');
     is_mark.then(|| (base, workspace, &path[split.len()..]))
@@ -305,16 +304,16 @@ fn locate_in_folder(path: &str) -> Option<Part<'_>> {
         let (folder, rest) = (&path[..slash], &path[slash + 1..]);
         for (ending, kind, mains) in FOLDERS {
             if let Some(base) = stem(folder, ending) {
-                let role = if ending == "__mod" { module_role(rest) } else { folder_role(rest, mains) };
+                let role = match ending {
+                    "__mod" => module_role(rest),
+                    _ if mains.contains(&rest) => Role::Main,
+                    _ => Role::Companion,
+                };
                 return Some(Part::new(kind, base, rest, role));
             }
         }
     }
     None
-}
-
-fn folder_role(rest: &str, mains: &[&str]) -> Role {
-    if mains.contains(&rest) { Role::Main } else { Role::Companion }
 }
 
 /// Returns the role of a file in `x__mod/`. `script.…` has the role that `x.…` has beside that folder.
@@ -367,9 +366,8 @@ fn locate_file(path: &str) -> Option<Part<'_>> {
 
 /// Returns `f/ops/notes` for `f/ops/notes.resource.file.txt`.
 fn file_of_resource(path: &str) -> Option<&str> {
-    let mut from_the_end = path.rsplitn(4, '.');
-    let (_, file, resource) = (from_the_end.next()?, from_the_end.next()?, from_the_end.next()?);
-    from_the_end.next().filter(|base| file == "file" && resource == "resource" && !base.ends_with('/'))
+    let (base, ending) = path.rsplit_once(".resource.file.")?;
+    (!base.ends_with('/') && !ending.contains('.')).then_some(base)
 }
 
 /// Returns `f/ops/hook` and `http` for `f/ops/hook.http_trigger.yaml`.
