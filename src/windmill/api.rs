@@ -276,20 +276,12 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    fn no_snapshot(&self, error: SnapshotError) -> WindmillError {
-        let failed = |why: &str, retry| {
-            let message =
-                format!("cannot take workspace `{}` out of Windmill at {}: {why}", self.workspace, self.base_url);
-            WindmillError { code: Code::PullFailed, message, retry }
-        };
-        match error {
-            SnapshotError::CutOff(why) => match self.deadline.remaining() {
-                Ok(_) => failed(&why, Retry::AfterPause(None)),
-                Err(expired) => expired.into(),
-            },
-            SnapshotError::Strange(why) => failed(&why, Retry::Never),
-            SnapshotError::Disk(error) => error.into(),
+    fn no_snapshot(&self, SnapshotError { why, retry }: SnapshotError) -> WindmillError {
+        if let Err(expired) = self.deadline.remaining() {
+            return expired.into();
         }
+        let message = format!("cannot take workspace `{}` out of Windmill at {}: {why}", self.workspace, self.base_url);
+        WindmillError { code: Code::PullFailed, message, retry }
     }
 
     fn is_known_to_be_missing(&self) -> Result<bool, WindmillError> {

@@ -187,7 +187,7 @@ fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Resul
     let mut check = EntryCheck::default();
     for file in join(tip.folder.entries()?, git.stage()?.entries()?) {
         let (path, (before, after)) = file?;
-        let kept = if path == WMILL_LOCK.as_bytes() || changed.has_bytes(&path) {
+        let kept = if path == WMILL_LOCK.as_bytes() || changed.has(&path) {
             after
         } else {
             let visible = before.as_ref().filter(|entry| changed.is_shown(&path) && !tip.is_withheld(&path, entry));

@@ -198,9 +198,8 @@ impl SyncSteps for LiveSteps<'_> {
         let snapshot = &mut self.now.snapshot;
         let owner = |path: &String| Some(merge::owner_of(path.strip_prefix(&prefix)?, &self.tip.workspace));
         let Some(items) = paths.iter().map(owner).collect::<Option<Vec<_>>>() else { return false };
-        let known = snapshot.digests_of(&items.iter().map(ToString::to_string).collect()).unwrap_or_default();
-        let is_new =
-            |item: &ItemId| known.contains_key(&item.to_string()) && !snapshot.left_out.named.contains_key(item);
+        let known = snapshot.digests_of(items.iter().map(ToString::to_string)).unwrap_or_default();
+        let is_new = |item: &ItemId| known.contains_key(&item.to_string()) && !snapshot.left_out.contains_key(item);
         if !items.iter().all(is_new) {
             return false;
         }

@@ -51,7 +51,7 @@ impl WholePull<'_> {
     fn leave_out_bad_items(&self, first: &str, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
         log::info!("searching for the items that wmill cannot write");
         let known = self.unchanged_suspects(snapshot)?;
-        let before = snapshot.left_out.named.len();
+        let before = snapshot.left_out.len();
         let mut new = 0;
         let mut trusts_names = true;
         // The last entry is pulled first, so that the search reaches single items after few pulls.
@@ -75,15 +75,14 @@ impl WholePull<'_> {
                 return Ok(false);
             }
         }
-        Ok(snapshot.left_out.named.len() > before)
+        Ok(snapshot.left_out.len() > before)
     }
 
     /// Returns the items that wmill could not write, if they have not changed since.
     fn unchanged_suspects(&self, snapshot: &Snapshot) -> io::Result<Vec<ItemId>> {
         let mut suspects = snapshot.unchanged(self.suspects)?;
-        suspects.retain(|(item, found)| {
-            found.reason.starts_with(CANNOT_WRITE) && !snapshot.left_out.named.contains_key(item)
-        });
+        suspects
+            .retain(|(item, found)| found.reason.starts_with(CANNOT_WRITE) && !snapshot.left_out.contains_key(item));
         Ok(suspects.into_iter().map(|(item, _)| item).collect())
     }
 
