@@ -15,7 +15,7 @@ use crate::process::output;
 use crate::util;
 use crate::util::parallel::both;
 use crate::util::{Deadline, Expired, Failure, Limits, Redactor, Retry, Secret, hash, percent, retry};
-use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
+use crate::windmill::snapshot::{self, SideAnswers, Snapshot};
 
 /// The time limit for the answer to one small question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -240,7 +240,7 @@ impl<'a> Windmill<'a> {
         let left = self.deadline.remaining()?;
         let path = self.path(EXPORT);
         let (agent, url) = (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()));
-        let export = Pending::start(move |_| agent.get(&url).config().timeout_global(Some(left)).build().call())?;
+        let export = Pending::start(move || agent.get(&url).config().timeout_global(Some(left)).build().call())?;
         // The server needs much longer for the export.
         let sides = SideAnswers {
             own_items: self.side("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
@@ -256,12 +256,9 @@ impl<'a> Windmill<'a> {
                 answer => pull_failed(self.strange_answer(&answer)),
             });
         }
-        let target = (folder.to_owned(), snapshot::create_file(folder)?);
-        let query = query.to_owned();
-        let taken = Pending::start(move |unwanted| {
-            Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted)
-        })?;
-        taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
+        let (folder, query) = (folder.to_owned(), query.to_owned());
+        let taken = Pending::start(move || Snapshot::take(response.into_body().into_reader(), folder, &query, sides))?;
+        taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(&error))
     }
 
     /// Asks a question that wmill asks in addition to the export. An answer with a status other than 200 and 404 is an
@@ -276,11 +273,14 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    fn no_snapshot(&self, SnapshotError { why, retry }: SnapshotError) -> WindmillError {
+    fn no_snapshot(&self, error: &io::Error) -> WindmillError {
         if let Err(expired) = self.deadline.remaining() {
             return expired.into();
         }
-        let message = format!("cannot take workspace `{}` out of Windmill at {}: {why}", self.workspace, self.base_url);
+        // Another export may be whole, but no smaller.
+        let retry = if error.kind() == io::ErrorKind::FileTooLarge { Retry::Never } else { Retry::AfterPause(None) };
+        let message =
+            format!("cannot take workspace `{}` out of Windmill at {}: {error}", self.workspace, self.base_url);
         WindmillError { code: Code::PullFailed, message, retry }
     }
 
@@ -338,7 +338,7 @@ impl<'a> Windmill<'a> {
     fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer, WindmillError> {
         self.deadline.remaining()?;
         let (agent, url, asked) = (self.agent.clone(), self.base_url.join(path), path.to_owned());
-        let answer = Pending::start(move |_| {
+        let answer = Pending::start(move || {
             let response = match body {
                 None => agent.get(&url).call(),
                 Some(body) => agent.post(&url).content_type("application/json").send(body),
