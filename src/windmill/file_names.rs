@@ -25,7 +25,7 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
         Some("is that of a folder")
     } else if path.split('/').any(|name| name.len() > NAME_BYTES_MAX) {
         Some("is longer than file systems hold")
-    } else if parts(path).any(|part| is_like(part, ".git", &["git~1".to_owned()])) {
+    } else if parts(path).any(|part| is_like(part, ".git") || is_like(part, "git~1")) {
         Some("is reserved for git's own files")
     } else {
         None
@@ -35,15 +35,14 @@ pub fn fault_of_path(path: &str) -> Option<&'static str> {
 /// Returns why no entry of the export may have this name, or `None` if it may. wmill would write such an entry to the
 /// file of another one.
 pub fn fault_of_entry(name: &str) -> Option<&'static str> {
-    let is_folder = item_path::folder_of_entry(name).is_some();
-    let is_changed = || name.strip_suffix(".json").is_some_and(|path| path.contains(".json"));
+    let is_changed = |path: &str| path.contains(".json") && item_path::folder_of_entry(name).is_none();
     if name.len() > ENTRY_BYTES_MAX {
         Some("is longer than any path in Windmill")
     } else if let Some(fault) = fault_of_path(name) {
         Some(fault)
     } else if name.split('/').any(|part| matches!(part, "" | ".")) {
         Some("is not a plain path")
-    } else if !is_folder && !name.starts_with(DEPENDENCIES) && is_changed() {
+    } else if !name.starts_with(DEPENDENCIES) && name.strip_suffix(".json").is_some_and(is_changed) {
         Some("has `.json` within it, which wmill writes as `.yaml`")
     } else {
         None
@@ -119,24 +118,18 @@ fn parts(path: &str) -> impl Iterator<Item = &str> {
 /// Returns why git refuses this content of a file, or may refuse it. In a repository that it receives, git reads
 /// `.gitmodules` and `.gitattributes` in any folder. A `.gitmodules` is accepted only if each of its lines is plain.
 pub fn fault_of_content(path: &str, content: &str) -> Option<&'static str> {
-    // Each name, and the beginnings of its short names on Windows: of the first four, and of the others.
-    let is_file = |name: &str, short: &str, later: &str| {
-        let short = ["1", "2", "3", "4"].map(|digit| [short, digit].concat());
-        parts(path).any(|part| {
-            let head = part.get(..later.len());
-            is_like(part, name, &short) || head.is_some_and(|head| head.eq_ignore_ascii_case(later))
-        })
+    // Each name, and the beginnings of its short names on Windows.
+    let is_file = |name: &str, short: &[&str]| {
+        parts(path).any(|part| is_like(part, name) || short.iter().any(|short| after(part, short).is_some()))
     };
-    if is_file(".gitmodules", "gitmod~", "gi7eba~") {
+    if is_file(".gitmodules", &["gitmod~", "gi7eba~"]) {
         let is_plain = content.lines().all(is_plain_line);
         (!is_plain).then_some("is a file of git's submodules, and git hosts refuse its content")
-    } else if !is_file(".gitattributes", "gitatt~", "gi7d29~") {
-        None
-    } else if content.contains(CUT) {
-        Some("is a file of git's attributes, and too long to be checked")
+    } else if is_file(".gitattributes", &["gitatt~", "gi7d29~"]) {
+        let is_long = content.contains(CUT) || content.lines().any(|line| line.len() >= ATTRIBUTES_LINE_BYTES_MAX);
+        is_long.then_some("is a file of git's attributes, and git hosts refuse so long a line, or it cannot be checked")
     } else {
-        let is_long = content.lines().any(|line| line.len() >= ATTRIBUTES_LINE_BYTES_MAX);
-        is_long.then_some("is a file of git's attributes, and git hosts refuse so long a line")
+        None
     }
 }
 
@@ -153,19 +146,19 @@ fn is_plain_line(line: &str) -> bool {
 }
 
 /// Whether `part` is the same as `name` on some file system: with other upper and lower case, with endings that Windows
-/// cuts off, with characters that macOS ignores, or as one of the short names.
-fn is_like(part: &str, name: &str, short: &[String]) -> bool {
-    let visible: String = part.chars().filter(|char| !is_ignored(*char)).collect();
-    let is_windows = |name: &str| {
-        let head = part.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name));
-        head && part[name.len()..].split(':').next().unwrap_or_default().chars().all(|char| matches!(char, '.' | ' '))
-    };
-    visible.eq_ignore_ascii_case(name) || is_windows(name) || short.iter().any(|name| is_windows(name))
+/// cuts off, or with characters that macOS ignores.
+fn is_like(part: &str, name: &str) -> bool {
+    // HFS+ ignores the others.
+    let is_visible = |char: &char| !matches!(char, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}');
+    let visible: String = part.chars().filter(is_visible).collect();
+    let is_cut_off =
+        |ending: &str| ending.split(':').next().unwrap_or_default().chars().all(|char| ". ".contains(char));
+    visible.eq_ignore_ascii_case(name) || after(part, name).is_some_and(is_cut_off)
 }
 
-/// Characters that HFS+ ignores in names.
-fn is_ignored(char: char) -> bool {
-    matches!(char, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}')
+/// Returns what follows `start`, whose case does not matter.
+fn after<'a>(part: &'a str, start: &str) -> Option<&'a str> {
+    part.split_at_checked(start.len()).filter(|(head, _)| head.eq_ignore_ascii_case(start)).map(|(_, rest)| rest)
 }
 
 #[cfg(test)]
@@ -255,7 +248,7 @@ mod tests {
             assert!(fault_of_content(path, "[core]").is_some_and(|fault| fault.contains("submodules")), "{path:?}");
             assert_eq!(fault_of_content(path, PLAIN), None, "{path:?}");
         }
-        for path in ["gitmodules", ".gitmodules.x", "gitmod~5", ".gitignore"] {
+        for path in ["gitmodules", ".gitmodules.x", ".gitignore"] {
             assert_eq!(fault_of_content(path, "[core]"), None, "{path:?}");
         }
         for text in ["[submodule", "[submodule \"../x\"]", "url = -x", "x = y", "[core]\n", "path = a b", "url = a\\"] {

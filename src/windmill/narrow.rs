@@ -142,14 +142,12 @@ pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'
 /// Whether a line of `wmill-lock.yaml`, such as `  f/ops/job: …`, belongs to an item that is pulled. A long or unusual
 /// key takes several lines, which belong to no item. So do the lines of another version of the file.
 fn is_of_changed(line: &str, changed: &Changed) -> bool {
-    if line == "locks: {}" || line == "locks:" {
-        return true;
-    }
-    let Some((key, _)) = line.strip_prefix("  ").and_then(|line| line.split_once(": ")) else { return false };
+    let Some((key, _)) = line.strip_prefix("  ").and_then(|line| line.split_once(": ")) else {
+        return matches!(line, "locks:" | "locks: {}");
+    };
     let key = key.trim_matches(['\'', '"']);
-    let key = key.strip_prefix("./").unwrap_or(key);
     // After a plus sign comes the file within the item.
-    changed.has(key.split('+').next().unwrap_or(key))
+    changed.has(key.strip_prefix("./").unwrap_or(key).split('+').next().unwrap_or_default())
 }
 
 #[cfg(test)]
