@@ -61,7 +61,7 @@ impl HashedSet {
     }
 
     /// Returns the number of values.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.hashes.len()
     }
 }

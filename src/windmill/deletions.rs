@@ -1,6 +1,7 @@
 //! The items that a change deletes.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use crate::util::HashedSet;
 use crate::windmill::item_path::{ItemId, Role, covers, locate};
@@ -29,7 +30,7 @@ impl Deletions {
 
 /// A file: its path, and its content before and after. The content is an object id of git, or anything else that is
 /// equal for equal content.
-pub type File<C> = (String, [Option<C>; 2]);
+pub type File<C> = io::Result<(String, [Option<C>; 2])>;
 
 /// Returns the objects that existed before and do not exist after. `files` are all files, in the order of their paths.
 /// Memory holds the files that were added or deleted, and only one number for each other object.
@@ -40,10 +41,7 @@ pub type File<C> = (String, [Option<C>; 2]);
 ///
 /// # Errors
 /// Returns the errors of `files`.
-pub fn deletions<C: PartialEq, E>(
-    files: impl Iterator<Item = Result<File<C>, E>>,
-    kinds: &Kinds,
-) -> Result<Deletions, E> {
+pub fn deletions<C: PartialEq>(files: impl Iterator<Item = File<C>>, kinds: &Kinds) -> io::Result<Deletions> {
     let (mut before, mut after) = (HashedSet::default(), HashedSet::default());
     let (mut lost, mut arrived) = (BTreeMap::<_, Files<C>>::new(), BTreeMap::<_, Files<C>>::new());
     for file in files {
@@ -66,10 +64,11 @@ pub fn deletions<C: PartialEq, E>(
     arrived.retain(|id, _| after.contains(id) && !before.contains(id));
     let mut arrived: Vec<_> = arrived.iter().map(|(id, files)| (id.kind, identity(files))).collect();
     lost.retain(|id, files| {
-        let same = arrived.iter().position(|other| *other == (id.kind, identity(files)));
+        let identity = (id.kind, identity(files));
+        let same = arrived.iter().position(|other| *other == identity);
         same.map(|index| arrived.swap_remove(index)).is_none()
     });
-    Ok(Deletions { total: before.len(), deleted: lost.into_keys().collect() })
+    Ok(Deletions { total: before.count(), deleted: lost.into_keys().collect() })
 }
 
 /// The files of an object, in the order of their paths, as in a tree: so their order does not depend on the path of the
@@ -97,13 +96,10 @@ mod tests {
         let (before, after): (BTreeMap<_, _>, BTreeMap<_, _>) =
             (before.iter().copied().collect(), after.iter().copied().collect());
         let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-        let files = paths.into_iter().map(|path| {
-            Ok::<_, std::convert::Infallible>((
-                (*path).to_owned(),
-                [&before, &after].map(|side| side.get(path).copied()),
-            ))
-        });
-        let Ok(found) = deletions(files, &Kinds::usual());
+        let files = paths
+            .into_iter()
+            .map(|path| Ok(((*path).to_owned(), [&before, &after].map(|side| side.get(path).copied()))));
+        let found = deletions(files, &Kinds::usual()).expect("no error");
         let names: Vec<String> = found.deleted.iter().map(ToString::to_string).collect();
         assert_eq!((found.total, names), (total, deleted.iter().map(ToString::to_string).collect()));
     }
