@@ -64,7 +64,6 @@ impl SnapshotServer {
                 return if is_given { noted.try_send(Ok(path.to_owned())).map_err(io::Error::other) } else { Ok(()) };
             }
             let question = format!("{} {}", request.method(), request.uri());
-            log::debug!("wmill asks for what the snapshot has no answer to: {question}");
             noted.try_send(Err(question)).map_err(io::Error::other)?;
             send(Answer::text(404, "Not found"))
         })?;
