@@ -209,8 +209,7 @@ impl Snapshot {
             }
             let (children, judged) = judge(&name, content, types);
             if let Some(ending) = children.modules {
-                module_folders
-                    .insert(hash_of(&[name.strip_suffix(SCRIPT).unwrap_or(&name).as_bytes(), ending.as_bytes()]));
+                module_folders.insert(hash_of(&[name.replace(SCRIPT, ending).as_bytes()]));
             }
             let notes =
                 [(children.number.as_deref(), &mut self.rounded), (children.file_passed_over(), &mut self.passed_over)];
@@ -234,7 +233,7 @@ impl Snapshot {
             // All such folders have to be known before.
             each_entry(&folder, &mut |name, _| {
                 let Some((folder, _)) = file_names::module_folder(&name) else { return Ok(()) };
-                if is_descriptor(&name) || !module_folders.contains(&hash_of(&[folder.as_bytes()])) {
+                if folder_of_descriptor(&name).is_some() || !module_folders.contains(&hash_of(&[folder.as_bytes()])) {
                     return Ok(());
                 }
                 self.add_left_out(folder_item(folder), "wmill takes the items in it for modules of a script")
@@ -309,7 +308,7 @@ impl Snapshot {
     }
 
     fn is_left_out(&self, entry: &str) -> bool {
-        self.leaves_out(&item_of_entry(entry), if is_descriptor(entry) { "" } else { entry })
+        self.leaves_out(&item_of_entry(entry), folder_of_descriptor(entry).unwrap_or(entry))
     }
 
     /// Returns the items that an attempt to pull or push has shown to be bad, with their digests of now.
@@ -500,9 +499,10 @@ impl WrittenFiles {
     }
 }
 
-/// Whether an entry is the descriptor of a dbt project, which Windmill puts into the folder of the script.
-fn is_descriptor(entry: &str) -> bool {
-    matches!(file_names::module_folder(entry), Some((folder, "wm_dbt.yaml")) if folder.ends_with(file_names::DBT))
+/// Returns the folder of the script if the entry is the descriptor of a dbt project, which Windmill puts there.
+fn folder_of_descriptor(entry: &str) -> Option<&str> {
+    let (folder, file) = file_names::module_folder(entry)?;
+    (file == "wm_dbt.yaml" && folder.ends_with(file_names::DBT)).then_some(folder)
 }
 
 fn folder_item(path: &str) -> ItemId {
@@ -1088,6 +1088,10 @@ mod tests {
         assert_eq!(left_out, ["folder f/x__mod"]);
         let whole = names(&snapshot.whole().expect("a file"));
         assert_eq!(whole, ["f/x.script.json", "f/x.ts", "f/d.script.json", "f/d__dbt/wm_dbt.yaml"]);
+        let beside = [&dbt[..], &[("f/d__dbt/v.variable.json", "{}")]].concat();
+        let snapshot = taken("modules", &beside);
+        assert_eq!(snapshot.left_out.keys().map(ToString::to_string).collect::<Vec<_>>(), ["folder f/d__dbt"]);
+        assert_eq!(names(&snapshot.whole().expect("a file")), ["f/d.script.json", "f/d__dbt/wm_dbt.yaml"]);
         // If the script has no modules, the folder has no special meaning.
         assert_eq!(taken("modules", &[&[("f/x.script.json", "{}")], &other[..2]].concat()).left_out.len(), 0);
     }
