@@ -12,7 +12,6 @@ use crate::backup::progress::{Event, Step};
 use crate::config::Config;
 use crate::git::checkout_cache;
 use crate::git::ssh_key;
-use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, RemoteState};
 use crate::model::{ADMINS, BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names};
 use crate::net::ca_bundle;
@@ -307,9 +306,9 @@ impl RunContext<'_> {
                        numbers as text";
         let passed_over =
             "wmill does not write some files of raw apps and dbt projects, so these are not in the backup";
-        for (remarks, what) in [(&snapshot.rounded, rounded), (&snapshot.passed_over, passed_over)] {
-            if !remarks.is_empty() {
-                warnings.add(format!("{what}: {}", remarks.iter().collect::<Sample>()));
+        for (items, what) in [(&snapshot.rounded, rounded), (&snapshot.passed_over, passed_over)] {
+            if !items.is_empty() {
+                warnings.add(format!("{what}: {items}"));
             }
         }
     }

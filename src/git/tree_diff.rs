@@ -1,16 +1,13 @@
 //! Counts and lists the differences between a folder of the repository and its next version.
 
-use std::fmt;
 use std::fmt::Write as _;
 use std::io;
 
 use crate::git::ls_tree::{GitPath, Listing, Stream, join};
 use crate::git::object::Entry;
 use crate::model::Changed;
-use crate::util::redact;
+pub use crate::util::redact::{Sample, printable};
 
-/// How many names a [`Sample`] keeps; the others are only counted.
-const SAMPLE_MAX: usize = 20;
 /// git's letter for each [`Mark`].
 const LETTERS: [char; 3] = ['A', 'M', 'D'];
 
@@ -127,51 +124,6 @@ pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<(Mark
     Ok(text)
 }
 
-/// The first names of many, and the number of all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sample {
-    first: Vec<String>,
-    count: usize,
-}
-
-impl Sample {
-    /// Adds a name.
-    pub fn add(&mut self, name: &[u8]) {
-        self.count += 1;
-        if self.first.len() < SAMPLE_MAX {
-            self.first.push(printable(name));
-        }
-    }
-
-    /// Returns whether it has no names.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-}
-
-impl<N: AsRef<[u8]>> FromIterator<N> for Sample {
-    fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
-        let mut sample = Self::default();
-        names.into_iter().for_each(|name| sample.add(name.as_ref()));
-        sample
-    }
-}
-
-impl fmt::Display for Sample {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.first.join(", "))?;
-        match self.count - self.first.len() {
-            0 => Ok(()),
-            more => write!(formatter, " and {more} more"),
-        }
-    }
-}
-
-/// Returns a name on one line, with each invisible character replaced.
-pub fn printable(name: &[u8]) -> String {
-    redact::visible(&String::from_utf8_lossy(name)).replace(['\n', '\t'], "\u{fffd}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,12 +147,5 @@ mod tests {
             comparison.changes()?.map(|change| change.map(|change| change.mark)).collect::<Result<_, _>>()?;
         assert_eq!(marks, [Mark::Deleted, Mark::Added, Mark::Added]);
         Ok(())
-    }
-
-    #[test]
-    fn a_sample_names_a_few_and_counts_the_others() {
-        assert_eq!(Sample::from_iter(["a\tb", "c"]).to_string(), "a\u{fffd}b, c");
-        let many: Sample = (0..22).map(|number| number.to_string()).collect();
-        assert!(many.to_string().ends_with("18, 19 and 2 more"), "{many}");
     }
 }

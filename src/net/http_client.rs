@@ -13,7 +13,7 @@ use crate::net::proxy;
 use crate::net::resolver::ThreadedResolver;
 #[cfg(not(target_family = "wasm"))]
 use crate::net::tls;
-use crate::util::{CancelToken, Deadline, Expired};
+use crate::util::{Deadline, Expired};
 
 /// Returns a client for `url` that gives up after `timeout`, and sends `headers` with each request.
 ///
@@ -48,27 +48,21 @@ pub fn client(url: &str, timeout: Duration, headers: HeaderMap, environment: &[(
     ureq::Agent::with_parts(configuration.build(), DefaultConnector::default(), ThreadedResolver)
 }
 
-/// An answer for which a separate thread waits, because a blocked client does not notice a cancel. Dropping it makes
-/// the thread give up.
-pub struct Pending<T> {
-    answer: Receiver<T>,
-    unwanted: CancelToken,
-}
+/// An answer for which a separate thread waits, because a blocked client does not notice a cancel.
+pub struct Pending<T>(Receiver<T>);
 
 impl<T: Send + 'static> Pending<T> {
-    /// Starts `ask` in a thread. `ask` has its own time limit, and ends earlier if its token is cancelled.
+    /// Starts `ask` in a thread. `ask` has its own time limit.
     ///
     /// # Errors
     /// No thread can be started.
-    pub fn start(ask: impl FnOnce(&CancelToken) -> T + Send + 'static) -> io::Result<Self> {
+    pub fn start(ask: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
         let (sender, answer) = mpsc::sync_channel(1);
-        let pending = Self { answer, unwanted: CancelToken::default() };
-        let unwanted = pending.unwanted.clone();
         let thread = std::thread::Builder::new().name("ask".to_owned());
         thread
-            .spawn(move || sender.send(ask(&unwanted)).ok())
+            .spawn(move || sender.send(ask()).ok())
             .map_err(|error| io::Error::new(error.kind(), format!("cannot start a thread: {error}")))?;
-        Ok(pending)
+        Ok(Self(answer))
     }
 }
 
@@ -79,18 +73,12 @@ impl<T> Pending<T> {
     /// [`Expired`], if `deadline` ends before the answer is there, or if the thread has panicked.
     pub fn wait(self, deadline: &Deadline) -> Result<T, Expired> {
         loop {
-            match self.answer.recv_timeout(deadline.next_wait()?) {
+            match self.0.recv_timeout(deadline.next_wait()?) {
                 Ok(answer) => return Ok(answer),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Expired::TimedOut),
             }
         }
-    }
-}
-
-impl<T> Drop for Pending<T> {
-    fn drop(&mut self) {
-        self.unwanted.cancel();
     }
 }
 

@@ -25,7 +25,7 @@ impl Resolver for ThreadedResolver {
         }
         let (uri, config) = (uri.clone(), config.clone());
         // Without a timeout, ureq resolves the name in the calling thread.
-        let found = Pending::start(move |_| DefaultResolver::default().resolve(&uri, &config, NextTimeout::default()))?;
+        let found = Pending::start(move || DefaultResolver::default().resolve(&uri, &config, NextTimeout::default()))?;
         let deadline = Deadline::after(*timeout.after, &CancelToken::default());
         found.wait(&deadline).map_err(|_| Error::Timeout(timeout.reason))?
     }

@@ -1,4 +1,8 @@
-//! Hashes of content, and random words.
+//! Hashes of content, a set that holds only hashes, and random words.
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hash};
 
 use sha2::digest::DynDigest;
 
@@ -38,6 +42,31 @@ impl Digest {
         let mut bytes = [0; 32];
         bytes.iter_mut().zip(&*self.0.finalize()).for_each(|(byte, of_digest)| *byte = *of_digest);
         bytes
+    }
+}
+
+/// A set of very many values that holds a hash of 8 bytes in place of each. The hash has a random key, so nobody can
+/// choose two values that count as one.
+#[derive(Default)]
+pub struct HashedSet {
+    key: RandomState,
+    hashes: HashSet<u64>,
+}
+
+impl HashedSet {
+    /// Adds a value. Returns whether it is new.
+    pub fn insert(&mut self, value: impl Hash) -> bool {
+        self.hashes.insert(self.key.hash_one(value))
+    }
+
+    /// Whether the value was added.
+    pub fn contains(&self, value: impl Hash) -> bool {
+        self.hashes.contains(&self.key.hash_one(value))
+    }
+
+    /// Returns the number of values.
+    pub fn count(&self) -> usize {
+        self.hashes.len()
     }
 }
 

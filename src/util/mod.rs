@@ -19,7 +19,7 @@ pub mod yaml;
 
 pub use deadline::{CancelToken, Deadline, Expired};
 pub use files::RunDir;
-pub use hash::{Algorithm, Digest};
+pub use hash::{Algorithm, Digest, HashedSet};
 pub use json::Limits;
 pub use lock::lock;
 pub use logging::LogFormat;

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::fmt;
 
 use crate::util::{Secret, percent};
 
@@ -44,6 +45,55 @@ pub fn first_chars(text: &str, chars_max: usize) -> Cow<'_, str> {
         Some((end, _)) => Cow::Owned([&text[..end], "…"].concat()),
         None => Cow::Borrowed(text),
     }
+}
+
+/// How many names a [`Sample`] keeps; the others are only counted.
+const SAMPLE_MAX: usize = 20;
+
+/// The first names of many, and the number of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sample {
+    first: Vec<String>,
+    count: usize,
+}
+
+impl Sample {
+    /// Adds a name.
+    pub fn add(&mut self, name: &[u8]) {
+        self.count += 1;
+        if self.first.len() < SAMPLE_MAX {
+            self.first.push(printable(name));
+        }
+    }
+
+    /// Returns whether it has no names.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+impl<N: AsRef<[u8]>> FromIterator<N> for Sample {
+    fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
+        let mut sample = Self::default();
+        names.into_iter().for_each(|name| sample.add(name.as_ref()));
+        sample
+    }
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.first.join(", "))?;
+        match self.count - self.first.len() {
+            0 => Ok(()),
+            more => write!(formatter, " and {more} more"),
+        }
+    }
+}
+
+/// Returns a name on one line, with each invisible character replaced.
+pub fn printable(name: &[u8]) -> String {
+    let name = String::from_utf8_lossy(name);
+    name.chars().map(|character| if is_invisible(character) { '\u{fffd}' } else { character }).collect()
 }
 
 /// Replaces known secrets in text that a tool or a server wrote.
@@ -133,5 +183,12 @@ mod tests {
         assert_eq!(redactor.scrub_cut("a tok"), "a tok");
         assert_eq!(redactor.scrub_cut("a token-one"), "a [redacted]");
         assert_eq!(redactor.redact("a token-t"), "a token-t");
+    }
+
+    #[test]
+    fn a_sample_names_a_few_and_counts_the_others() {
+        assert_eq!(Sample::from_iter(["a\tb", "c"]).to_string(), "a\u{fffd}b, c");
+        let many: Sample = (0..22).map(|number| number.to_string()).collect();
+        assert!(many.to_string().ends_with("18, 19 and 2 more"), "{many}");
     }
 }

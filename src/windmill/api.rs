@@ -1,6 +1,6 @@
 //! The client of Windmill's API: the server's version, the token's user, and the content of a workspace.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::net::http_client::{self, Pending};
 use crate::process::output;
 use crate::util;
 use crate::util::parallel::both;
-use crate::util::{CancelToken, Deadline, Limits, Redactor, Retry, Secret, hash, percent, retry};
-use crate::windmill::snapshot::{self, SideAnswers, Snapshot, SnapshotError};
+use crate::util::{Deadline, Limits, Redactor, Retry, Secret, hash, percent, retry};
+use crate::windmill::snapshot::{self, SideAnswers, Snapshot};
 
 /// The time limit for the answer to one small question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
@@ -199,7 +199,7 @@ impl<'a> Windmill<'a> {
         let left = self.deadline.remaining()?;
         let path = self.path(EXPORT);
         let (agent, url) = (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()));
-        let export = start(move |_| agent.get(&url).config().timeout_global(Some(left)).build().call())?;
+        let export = start(move || agent.get(&url).config().timeout_global(Some(left)).build().call())?;
         // The server needs much longer for the export.
         let sides = SideAnswers {
             own_items: self.side("workspaces/list_ws_specific", ANSWER_BYTES_MAX)?,
@@ -215,11 +215,9 @@ impl<'a> Windmill<'a> {
                 answer => pull_failed(self.strange_answer(&answer)),
             });
         }
-        let target = (folder.to_owned(), snapshot::create_file(folder)?);
-        let query = query.to_owned();
-        let take =
-            move |unwanted: &_| Snapshot::take(response.into_body().into_reader(), target, &query, sides, unwanted);
-        start(take)?.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
+        let (folder, query) = (folder.to_owned(), query.to_owned());
+        let taken = start(move || Snapshot::take(response.into_body().into_reader(), folder, &query, sides))?;
+        taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(&error))
     }
 
     /// Asks a question that wmill asks in addition to the export. An answer with a status other than 200 and 404 is an
@@ -234,20 +232,15 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    fn no_snapshot(&self, error: SnapshotError) -> BackupError {
-        let failed = |why: &str, retry| {
-            let message =
-                format!("cannot take workspace `{}` out of Windmill at {}: {why}", self.workspace, self.base_url);
-            BackupError { code: Code::PullFailed, message, retry }
-        };
-        match error {
-            SnapshotError::CutOff(why) => match self.deadline.remaining() {
-                Ok(_) => failed(&why, Retry::AfterPause(None)),
-                Err(expired) => expired.into(),
-            },
-            SnapshotError::Strange(why) => failed(&why, Retry::Never),
-            SnapshotError::Disk(error) => error.into(),
+    fn no_snapshot(&self, error: &io::Error) -> BackupError {
+        if let Err(expired) = self.deadline.remaining() {
+            return expired.into();
         }
+        // Another export may be whole, but no smaller.
+        let retry = if error.kind() == io::ErrorKind::FileTooLarge { Retry::Never } else { Retry::AfterPause(None) };
+        let message =
+            format!("cannot take workspace `{}` out of Windmill at {}: {error}", self.workspace, self.base_url);
+        BackupError { code: Code::PullFailed, message, retry }
     }
 
     fn is_known_to_be_missing(&self) -> Result<bool, BackupError> {
@@ -304,7 +297,7 @@ impl<'a> Windmill<'a> {
     fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer, BackupError> {
         self.deadline.remaining()?;
         let (agent, url, asked) = (self.agent.clone(), self.base_url.join(path), path.to_owned());
-        let answer = start(move |_| {
+        let answer = start(move || {
             let response = match body {
                 None => agent.get(&url).call(),
                 Some(body) => agent.post(&url).content_type("application/json").send(body),
@@ -461,7 +454,7 @@ pub(super) fn client(
 }
 
 /// Starts a question in a thread.
-fn start<T: Send + 'static>(ask: impl FnOnce(&CancelToken) -> T + Send + 'static) -> Result<Pending<T>, BackupError> {
+fn start<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Result<Pending<T>, BackupError> {
     Pending::start(ask).map_err(|error| BackupError::of_system(&error))
 }
 

@@ -1,9 +1,10 @@
 //! The items that a change deletes.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeMap;
+use std::io;
 
-use crate::windmill::item_path::{ItemId, ItemKind, Part, Role, covers, locate};
+use crate::util::HashedSet;
+use crate::windmill::item_path::{ItemId, Role, covers, locate};
 use crate::windmill::wmill_yaml::Kinds;
 
 /// Fewer deletions than this are never a mass deletion, unless everything is deleted.
@@ -27,99 +28,65 @@ impl Deletions {
     }
 }
 
-/// A function that gets a file: its path, and its content before and after. The content is an object id of git, or any
-/// other text that is equal for equal content.
-pub type Visitor<'v> = dyn FnMut(&str, Option<&str>, Option<&str>) + 'v;
+/// A file: its path, and its content before and after. The content is an object id of git, or anything else that is
+/// equal for equal content.
+pub type File<C> = io::Result<(String, [Option<C>; 2])>;
 
-/// Returns the objects that existed before and do not exist after. `each` passes all files, in the order of their
-/// paths. It is called a second time if something was deleted. Memory holds only one number for each other object.
+/// Returns the objects that existed before and do not exist after. `files` are all files, in the order of their paths.
+/// Memory holds the files that were added or deleted, and only one number for each other object.
 ///
 /// An object exists if one of its main files does (a script's content or metadata, `flow.yaml`, …). Unknown files,
 /// which wmill leaves in the folder of a deleted flow, do not prove that the flow exists. A deleted object that
 /// reappears elsewhere with the same content was moved. Each new object can stand for only one deleted object.
 ///
 /// # Errors
-/// Returns the errors of `each`.
-pub fn deletions<E>(each: &dyn Fn(&mut Visitor<'_>) -> Result<(), E>, kinds: &Kinds) -> Result<Deletions, E> {
-    let hasher = RandomState::new();
-    let (mut known, mut losing) = (HashSet::new(), BTreeSet::new());
-    each(&mut |path, before, after| {
-        if let Some(part) = covered(path, kinds).filter(|part| part.exists() && before.is_some()) {
-            let id = part.id();
-            known.insert(hasher.hash_one(&id));
-            if after.is_none() {
-                losing.insert(id);
+/// Returns the errors of `files`.
+pub fn deletions<C: PartialEq>(files: impl Iterator<Item = File<C>>, kinds: &Kinds) -> io::Result<Deletions> {
+    let (mut before, mut after) = (HashedSet::default(), HashedSet::default());
+    let (mut lost, mut arrived) = (BTreeMap::<_, Files<C>>::new(), BTreeMap::<_, Files<C>>::new());
+    for file in files {
+        let (path, contents) = file?;
+        let Some(part) = locate(&path).filter(|part| covers(&part.id(), kinds)) else { continue };
+        let id = part.id();
+        for (existing, content) in [&mut before, &mut after].into_iter().zip(&contents) {
+            if part.exists() && content.is_some() {
+                existing.insert(&id);
             }
         }
-    })?;
-    let mut deleted = Vec::new();
-    if losing.is_empty() {
-        return Ok(Deletions { total: known.len(), deleted });
-    }
-    let (mut lost, mut arrived) = (BTreeMap::new(), BTreeMap::new());
-    each(&mut |path, before, after| {
-        let Some(part) = covered(path, kinds) else { return };
-        let id = part.id();
-        let (objects, blob) = if losing.contains(&id) {
-            (&mut lost, before)
-        } else if !known.contains(&hasher.hash_one(&id)) {
-            (&mut arrived, after)
-        } else {
-            return;
+        let (objects, content) = match contents {
+            [Some(content), None] => (&mut lost, content),
+            [None, Some(content)] => (&mut arrived, content),
+            _ => continue,
         };
-        let object: &mut Object = objects.entry(id).or_default();
-        object.exists |= part.exists() && after.is_some();
-        object.add(&part, blob);
-    })?;
-    let mut arrived: Vec<_> =
-        arrived.iter().filter(|(_, object)| object.exists).map(|(id, object)| object.identity(id.kind)).collect();
-    for (id, object) in lost.iter().filter(|(_, object)| !object.exists) {
-        let identity = object.identity(id.kind);
-        match arrived.iter().position(|other| *other == identity) {
-            Some(at) => drop(arrived.swap_remove(at)),
-            None => deleted.push(id.clone()),
-        }
+        objects.entry(id).or_default().push((part.role, part.rest.to_owned(), content));
     }
-    Ok(Deletions { total: known.len(), deleted })
+    lost.retain(|id, _| before.contains(id) && !after.contains(id));
+    arrived.retain(|id, _| after.contains(id) && !before.contains(id));
+    let mut arrived: Vec<_> = arrived.iter().map(|(id, files)| (id.kind, identity(files))).collect();
+    lost.retain(|id, files| {
+        let identity = (id.kind, identity(files));
+        let same = arrived.iter().position(|other| *other == identity);
+        same.map(|index| arrived.swap_remove(index)).is_none()
+    });
+    Ok(Deletions { total: before.count(), deleted: lost.into_keys().collect() })
 }
 
-fn covered<'a>(path: &'a str, kinds: &Kinds) -> Option<Part<'a>> {
-    locate(path).filter(|part| covers(&part.id(), kinds))
-}
+/// The files of an object, in the order of their paths, as in a tree: so their order does not depend on the path of the
+/// object. Each with its role, its name within the object and its content.
+type Files<C> = Vec<(Role, String, C)>;
 
-/// The properties that two copies of one object at different paths have in common.
-type ItemIdentity<'a> = (ItemKind, &'a [(String, String)]);
-
-#[derive(Default)]
-struct Object {
-    /// Whether it exists after the change.
-    exists: bool,
-    /// The name within the object and the content of each file.
-    comparable: Vec<(String, String)>,
-    /// The name and the content of each file that can contain its own path.
-    naming: Vec<(String, String)>,
-}
-
-impl Object {
-    fn add(&mut self, part: &Part<'_>, blob: Option<&str>) {
-        let Some(blob) = blob else { return };
-        let file = (part.rest.to_owned(), blob.to_owned());
-        match part.role {
-            Role::Main | Role::Companion => self.comparable.push(file),
-            Role::NamesItself => self.naming.push(file),
-            Role::Lock => {}
-        }
-    }
-
-    fn identity(&self, kind: ItemKind) -> ItemIdentity<'_> {
-        let files = if self.comparable.is_empty() { &self.naming } else { &self.comparable };
-        // The files are in the order of their paths, as in a tree. So their order does not depend on the object's path.
-        (kind, files)
-    }
+/// Returns the files that two copies of one object at different paths have in common. A file that can contain its own
+/// path counts only if there is no other.
+fn identity<C>(files: &Files<C>) -> Vec<&(Role, String, C)> {
+    let of = |roles: &[Role]| files.iter().filter(|(role, ..)| roles.contains(role)).collect::<Vec<_>>();
+    let comparable = of(&[Role::Main, Role::Companion]);
+    if comparable.is_empty() { of(&[Role::NamesItself]) } else { comparable }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::windmill::item_path::item_of;
     use crate::windmill::item_path::tests::{DOTTED, NON_DOTTED};
@@ -129,11 +96,10 @@ mod tests {
         let (before, after): (BTreeMap<_, _>, BTreeMap<_, _>) =
             (before.iter().copied().collect(), after.iter().copied().collect());
         let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-        let each = |visit: &mut Visitor<'_>| {
-            paths.iter().for_each(|path| visit(path, before.get(*path).copied(), after.get(*path).copied()));
-            Ok::<_, std::convert::Infallible>(())
-        };
-        let Ok(found) = deletions(&each, &Kinds::usual());
+        let files = paths
+            .into_iter()
+            .map(|path| Ok(((*path).to_owned(), [&before, &after].map(|side| side.get(path).copied()))));
+        let found = deletions(files, &Kinds::usual()).expect("no error");
         let names: Vec<String> = found.deleted.iter().map(ToString::to_string).collect();
         assert_eq!((found.total, names), (total, deleted.iter().map(ToString::to_string).collect()));
     }

@@ -53,7 +53,8 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
         ask_list(&windmill, list, kinds, items, &mut edits);
         let silent = edits.iter_mut().filter(|(item, edit)| edit.name.is_none() && kinds.contains(&item.kind));
         for (item, edit) in silent.take(SINGLE_QUESTIONS_MAX) {
-            let question = question(single, item);
+            // The path may contain any character.
+            let question = [single, &percent::encode_path(&item.path)].concat();
             let Some(Value::Object(answer)) = windmill.ask_for_names(&question) else {
                 // A gateway may refuse an encoded path. Any other failure would repeat for every item, because the
                 // server has no such endpoint or is slow.
@@ -75,35 +76,24 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
     edits
 }
 
-/// Returns the API path that asks for one item. The item's path may contain any character.
-fn question(single: &str, item: &ItemId) -> String {
-    [single, &percent::encode_path(&item.path)].concat()
-}
-
 /// Adds the edits of the items of these kinds that the list gives.
 fn ask_list(windmill: &Windmill<'_>, list: &str, kinds: &[ItemKind], items: &BTreeSet<ItemId>, edits: &mut Edits) {
-    let mut missing = items.iter().filter(|item| kinds.contains(&item.kind)).count();
     for page in 1..=PAGES_MAX {
-        if missing == 0 {
-            break;
+        if items.iter().all(|item| !kinds.contains(&item.kind) || edits.contains_key(item)) {
+            return;
         }
-        let Some(Value::Array(lines)) = windmill.ask_for_names(&format!("{list}per_page={PER_PAGE}&page={page}"))
-        else {
-            break;
-        };
+        let answer = windmill.ask_for_names(&format!("{list}per_page={PER_PAGE}&page={page}"));
+        let Some(Value::Array(lines)) = answer else { return };
         for line in &lines {
             let Value::Object(line) = line else { continue };
             let Some(path) = text(line, "path") else { continue };
-            for kind in kinds {
-                let item = ItemId { kind: *kind, path: path.to_owned() };
-                if items.contains(&item) && !edits.contains_key(&item) {
-                    edits.insert(item, edit_of(line));
-                    missing -= 1;
-                }
+            let of_kinds = kinds.iter().map(|kind| ItemId { kind: *kind, path: path.to_owned() });
+            for item in of_kinds.filter(|item| items.contains(item)) {
+                edits.entry(item).or_insert_with(|| edit_of(line));
             }
         }
         if lines.len() < PER_PAGE {
-            break;
+            return;
         }
     }
 }
@@ -170,14 +160,6 @@ mod tests {
         for name in ["bad", "", "  ", "a\nSigned-off-by: b", "a\rb", "a <b@c>", "a\0b", "x\u{85}y", &"x".repeat(201)] {
             check(name, None);
         }
-    }
-
-    #[test]
-    fn the_path_of_an_item_is_encoded_in_a_question() {
-        let asked = |path: &str| question("flows/get/", &ItemId { kind: ItemKind::Flow, path: path.to_owned() });
-        assert_eq!(asked("f/ops/a-b_c.d"), "flows/get/f/ops/a-b_c.d");
-        assert_eq!(asked("f/ops/50% a?b#c"), "flows/get/f/ops/50%25%20a%3Fb%23c");
-        assert_eq!(asked("u/j\u{fc}rg/x"), "flows/get/u/j%C3%BCrg/x");
     }
 
     #[test]

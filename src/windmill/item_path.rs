@@ -162,11 +162,7 @@ pub(super) enum Role {
     Lock,
 }
 
-impl<'a> Part<'a> {
-    fn new(kind: ItemKind, base: &'a str, rest: &'a str, role: Role) -> Self {
-        Self { kind, base, rest, role }
-    }
-
+impl Part<'_> {
     pub(super) fn id(self) -> ItemId {
         ItemId { kind: self.kind, path: self.base.to_owned() }
     }
@@ -177,16 +173,14 @@ impl<'a> Part<'a> {
 }
 
 pub(super) fn locate(path: &str) -> Option<Part<'_>> {
-    let Some((top, below)) = path.split_once('/') else {
-        return locate_at_top(path);
-    };
+    let Some((top, below)) = path.split_once('/') else { return locate_at_top(path) };
     // wmill never walks into such folders.
     if path.split('/').rev().skip(1).any(is_never_walked) {
         return None;
     }
     match top {
         "f" | "u" | "g" | "users" | "groups" => locate_in_folder(path).or_else(|| locate_file(path)),
-        "dependencies" => Some(Part::new(ItemKind::WorkspaceDependencies, below, "", Role::Main)),
+        "dependencies" => Some(Part { kind: ItemKind::WorkspaceDependencies, base: below, rest: "", role: Role::Main }),
         "migrations" => locate_migration(path),
         _ => None,
     }
@@ -213,14 +207,13 @@ fn workspace_mark(path: &str) -> Option<(&str, &str, &str)> {
     if locate_in_folder(path).is_some() {
         return None;
     }
-    let marked = [ItemKind::Variable, ItemKind::Resource, ItemKind::Schedule];
-    let mut endings = FILE_ENDINGS.iter().filter(|(_, kind, _)| marked.contains(kind));
-    let split = endings
-        .find_map(|(ending, ..)| stem(path, ending))
-        .or_else(|| trigger(path).map(|(base, _)| base))
-        .or_else(|| Some(&path[..path.find(".resource.file.")?]))
-        .or_else(|| path.strip_suffix(".meta.yaml").filter(|base| base.contains("/folder.")))
-        .or_else(|| path.strip_suffix(".yaml").filter(|base| base.starts_with("settings.")))?;
+    let split = match locate_file(path) {
+        Some(Part { kind: ItemKind::Variable | ItemKind::Resource | ItemKind::Schedule, base, .. }) => base,
+        Some(Part { kind: ItemKind::Trigger(sort), base, .. }) if sort != "native" => base,
+        Some(_) => return None,
+        None if path.contains("/folder.") => path.strip_suffix(".meta.yaml")?,
+        None => path.strip_suffix(".yaml").filter(|base| base.starts_with("settings."))?,
+    };
     let (base, workspace) = split.rsplit_once('.')?;
     let is_mark = !base.is_empty() && !base.ends_with('/') && !workspace.is_empty() && !workspace.contains('/');
     is_mark.then(|| (base, workspace, &path[split.len()..]))
@@ -246,11 +239,12 @@ pub fn path_for_workspace(path: &str, workspace: &str) -> Option<String> {
 }
 
 fn locate_at_top(name: &str) -> Option<Part<'_>> {
-    match name {
-        "settings.yaml" => Some(Part::new(ItemKind::Settings, "", "", Role::Main)),
-        KEY_FILE => Some(Part::new(ItemKind::Key, "", "", Role::Main)),
-        _ => Some(Part::new(ItemKind::ResourceType, stem(name, ".resource-type.yaml")?, "", Role::Main)),
-    }
+    let (kind, base) = match name {
+        "settings.yaml" => (ItemKind::Settings, ""),
+        KEY_FILE => (ItemKind::Key, ""),
+        _ => (ItemKind::ResourceType, stem(name, ".resource-type.yaml")?),
+    };
+    Some(Part { kind, base, rest: "", role: Role::Main })
 }
 
 /// `migrations/datatable/<table>/<timestamp>_<name>.up.sql`
@@ -260,7 +254,7 @@ fn locate_migration(path: &str) -> Option<Part<'_>> {
     let (_, record) = name.split_once('/').filter(|(_, record)| !record.contains('/'))?;
     let (timestamp, _) = record.split_once('_')?;
     let numbered = !timestamp.is_empty() && timestamp.bytes().all(|byte| byte.is_ascii_digit());
-    numbered.then(|| Part::new(ItemKind::Migration, name, &path[base.len()..], Role::Main))
+    numbered.then(|| Part { kind: ItemKind::Migration, base: name, rest: &path[base.len()..], role: Role::Main })
 }
 
 /// The endings of folders that are one object, in both layouts, and the files in them that prove that the object
@@ -286,35 +280,27 @@ pub(super) fn folder_of_entry(entry: &str) -> Option<(ItemKind, &str)> {
 
 /// Returns the main file that wmill makes of an entry of the export: `f/ops/nightly.flow/flow.yaml`.
 pub(super) fn file_of_entry(entry: &str, non_dotted_paths: bool) -> String {
-    let Some(path) = entry.strip_suffix(".json").filter(|_| !entry.starts_with(DEPENDENCIES)) else {
-        return entry.to_owned();
-    };
-    let mark = if non_dotted_paths { "__" } else { "." };
-    match folder_of_entry(entry) {
-        Some((kind, path)) => {
-            let word = kind.to_string().replace(' ', "_");
-            [path, mark, &word, "/", &word, ".yaml"].concat()
-        }
-        None => [path, ".yaml"].concat(),
-    }
+    let path = entry.strip_suffix(".json").filter(|_| !entry.starts_with(DEPENDENCIES));
+    let Some(path) = path else { return entry.to_owned() };
+    let Some((kind, path)) = folder_of_entry(entry) else { return [path, ".yaml"].concat() };
+    let (mark, word) = (if non_dotted_paths { "__" } else { "." }, kind.to_string().replace(' ', "_"));
+    [path, mark, &word, "/", &word, ".yaml"].concat()
 }
 
 /// Finds the object whose folder the file is in. The outermost folder with such an ending decides.
 fn locate_in_folder(path: &str) -> Option<Part<'_>> {
-    for (slash, _) in path.match_indices('/') {
+    path.match_indices('/').find_map(|(slash, _)| {
         let (folder, rest) = (&path[..slash], &path[slash + 1..]);
-        for (ending, kind, mains) in FOLDERS {
-            if let Some(base) = stem(folder, ending) {
-                let role = if ending == "__mod" { module_role(rest) } else { folder_role(rest, mains) };
-                return Some(Part::new(kind, base, rest, role));
-            }
-        }
-    }
-    None
-}
-
-fn folder_role(rest: &str, mains: &[&str]) -> Role {
-    if mains.contains(&rest) { Role::Main } else { Role::Companion }
+        FOLDERS.into_iter().find_map(|(ending, kind, mains)| {
+            let base = stem(folder, ending)?;
+            let role = match ending {
+                "__mod" => module_role(rest),
+                _ if mains.contains(&rest) => Role::Main,
+                _ => Role::Companion,
+            };
+            Some(Part { kind, base, rest, role })
+        })
+    })
 }
 
 /// Returns the role of a file in `x__mod/`. `script.…` has the role that `x.…` has beside that folder.
@@ -362,14 +348,13 @@ fn locate_file(path: &str) -> Option<Part<'_>> {
         ItemKind::Group => "groups/",
         _ => "",
     };
-    Some(Part::new(kind, base.strip_prefix(folder).unwrap_or(base), &path[base.len()..], role))
+    Some(Part { kind, base: base.strip_prefix(folder).unwrap_or(base), rest: &path[base.len()..], role })
 }
 
 /// Returns `f/ops/notes` for `f/ops/notes.resource.file.txt`.
 fn file_of_resource(path: &str) -> Option<&str> {
-    let mut from_the_end = path.rsplitn(4, '.');
-    let (_, file, resource) = (from_the_end.next()?, from_the_end.next()?, from_the_end.next()?);
-    from_the_end.next().filter(|base| file == "file" && resource == "resource" && !base.ends_with('/'))
+    let (base, ending) = path.rsplit_once(".resource.file.")?;
+    (!base.ends_with('/') && !ending.contains('.')).then_some(base)
 }
 
 /// Returns `f/ops/hook` and `http` for `f/ops/hook.http_trigger.yaml`.

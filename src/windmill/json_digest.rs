@@ -51,7 +51,7 @@ pub type Visitor<'v> = dyn FnMut(&[String], Event<'_>) + 'v;
 /// [`io::ErrorKind::InvalidData`] if the text is not JSON, or exceeds a limit. Any other error means that the text
 /// could not be read.
 pub fn digest(input: &mut dyn BufRead, visitor: &mut Visitor<'_>) -> io::Result<Hash> {
-    let mut reader = Reader { input, visitor, path: Vec::new(), members: 0, shown: Vec::new() };
+    let mut reader = Reader { input, visitor, path: Vec::new(), members: 0 };
     let hash = reader.value()?;
     if reader.token()?.is_none() { Ok(hash) } else { Err(strange("two values")) }
 }
@@ -67,33 +67,20 @@ struct Reader<'a, 'v> {
     path: Vec<String>,
     /// The number of members of the open objects.
     members: usize,
-    shown: Vec<u8>,
 }
 
 impl Reader<'_, '_> {
     /// Reads a value, and returns its digest. The limit of the depth bounds the recursion.
     fn value(&mut self) -> io::Result<Hash> {
         match self.token()?.ok_or_else(|| strange("it ends early"))? {
-            b'{' => self.object(),
-            b'[' => self.array(),
+            bracket @ (b'{' | b'[') => self.container(bracket),
             b'"' => {
-                let hash = self.string()?;
-                let text = self.shown();
+                let (hash, text) = self.string()?;
                 (self.visitor)(&self.path, Event::Text(&text));
                 Ok(hash)
             }
             first => self.literal(first),
         }
-    }
-
-    /// Begins an object or an array. Its opening bracket has been read.
-    fn open(&mut self) -> io::Result<()> {
-        if self.path.len() >= DEPTH_MAX {
-            return Err(strange("it is nested more than 500 levels deep"));
-        }
-        (self.visitor)(&self.path, Event::Open);
-        self.path.push(String::new());
-        Ok(())
     }
 
     /// Whether another value follows in the innermost object or array. `is_first` if none was read yet.
@@ -102,38 +89,37 @@ impl Reader<'_, '_> {
             return Ok(true);
         }
         match self.token()? {
-            Some(b',') if !is_first => return Ok(true),
-            Some(byte) if byte == end => {}
-            _ => return Err(strange("a value is followed by neither a comma nor an end")),
+            Some(b',') if !is_first => Ok(true),
+            Some(byte) if byte == end => Ok(false),
+            _ => Err(strange("a value is followed by neither a comma nor an end")),
         }
-        self.path.pop();
-        Ok(false)
     }
 
-    fn array(&mut self) -> io::Result<Hash> {
-        self.open()?;
-        let (mut digest, mut is_first) = (begin(b'['), true);
-        while self.has_next(b']', is_first)? {
-            digest.update(&self.value()?);
+    /// Reads an object or an array. Its opening bracket has been read.
+    fn container(&mut self, bracket: u8) -> io::Result<Hash> {
+        if self.path.len() >= DEPTH_MAX {
+            return Err(strange("it is nested more than 500 levels deep"));
+        }
+        (self.visitor)(&self.path, Event::Open);
+        self.path.push(String::new());
+        let (mut digest, mut members, mut is_first) = (begin(bracket), Vec::new(), true);
+        // In ASCII, a closing bracket comes two after its opening one.
+        while self.has_next(bracket + 2, is_first)? {
             is_first = false;
-        }
-        Ok(digest.finish_bytes())
-    }
-
-    fn object(&mut self) -> io::Result<Hash> {
-        self.open()?;
-        let mut members = Vec::new();
-        while self.has_next(b'}', members.is_empty())? {
+            if bracket == b'[' {
+                digest.update(&self.value()?);
+                continue;
+            }
             self.members += 1;
             if self.members > MEMBERS_MAX {
                 return Err(strange("its objects have more than 250,000 members"));
             }
             members.push((self.key()?, self.value()?));
         }
+        self.path.pop();
         self.members -= members.len();
         // The sort is stable: if a key occurs twice, its last value stays the last.
         members.sort_by_key(|(key, _)| *key);
-        let mut digest = begin(b'{');
         for (key, value) in members {
             digest.update(&key);
             digest.update(&value);
@@ -146,10 +132,9 @@ impl Reader<'_, '_> {
         if self.token()? != Some(b'"') {
             return Err(strange("a key is not a string"));
         }
-        let hash = self.string()?;
-        let shown = self.shown();
+        let (hash, key) = self.string()?;
         if let Some(last) = self.path.last_mut() {
-            *last = shown;
+            *last = key;
         }
         (self.visitor)(&self.path, Event::Key);
         if self.token()? != Some(b':') {
@@ -158,10 +143,10 @@ impl Reader<'_, '_> {
         Ok(hash)
     }
 
-    /// Returns the digest of a string as written. Its opening quote has been read.
-    fn string(&mut self) -> io::Result<Hash> {
-        let mut digest = begin(b'"');
-        self.shown.clear();
+    /// Returns the digest of a string as written, and the string as far as the visitor gets it. Its opening quote has
+    /// been read.
+    fn string(&mut self) -> io::Result<(Hash, String)> {
+        let (mut digest, mut shown) = (begin(b'"'), Vec::new());
         let mut is_escaped = false;
         loop {
             let chunk = self.input.fill_buf()?;
@@ -178,26 +163,13 @@ impl Reader<'_, '_> {
                 return Err(strange("a string has a control character"));
             }
             digest.update(part);
-            let room = SHOWN_BYTES_MAX - self.shown.len();
-            self.shown.extend_from_slice(&part[..part.len().min(room)]);
+            shown.extend_from_slice(&part[..part.len().min(SHOWN_BYTES_MAX - shown.len())]);
             let used = part.len() + usize::from(end.is_some());
             self.input.consume(used);
             if end.is_some() {
-                return Ok(digest.finish_bytes());
+                return Ok((digest.finish_bytes(), decoded(&shown)));
             }
         }
-    }
-
-    /// Returns the string that was read last, as far as the visitor gets it.
-    fn shown(&self) -> String {
-        let text = String::from_utf8_lossy(&self.shown);
-        // JSON.parse also accepts half of a surrogate pair, which a Rust string cannot hold.
-        let decoded = match text.contains('\\') {
-            true => json::from_str(&["\"", &text, "\""].concat()).ok(),
-            false => Some(text.to_string()),
-        };
-        let whole = decoded.filter(|_| self.shown.len() < SHOWN_BYTES_MAX);
-        whole.unwrap_or_else(|| [&text, CUT].concat())
     }
 
     /// Reads a number, `true`, `false` or `null`.
@@ -238,6 +210,18 @@ impl Reader<'_, '_> {
         self.input.consume(usize::from(byte.is_some()));
         Ok(byte)
     }
+}
+
+/// Returns the string that is written like this, or its beginning as it is written, and then [`CUT`].
+fn decoded(written: &[u8]) -> String {
+    let text = String::from_utf8_lossy(written);
+    // JSON.parse also accepts half of a surrogate pair, which a Rust string cannot hold.
+    let decoded = match text.contains('\\') {
+        true => json::from_str(&["\"", &text, "\""].concat()).ok(),
+        false => Some(text.to_string()),
+    };
+    let whole = decoded.filter(|_| written.len() < SHOWN_BYTES_MAX);
+    whole.unwrap_or_else(|| [&text, CUT].concat())
 }
 
 /// Begins a digest that differs from those of all values of other kinds.

@@ -6,36 +6,29 @@
 //! too, which costs little time and does no harm.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
 
+use crate::util::hash;
 use crate::util::hash::hash_of;
-use crate::util::{Algorithm, Digest, hash};
 use crate::windmill::item_path::{DEPENDENCIES, FOLDERS, WMILL_LOCK};
 use crate::windmill::json_digest::Hash;
 
-/// The version of `wmill-lock.yaml` in which each line names its item.
-const LOCK_VERSION: &str = "version: v2";
+/// If more groups have changed, everything is pulled, so that the ids need little memory.
+const CHANGED_MAX: usize = 10_000;
 
 /// The id of a group: the digest of its base path. Two groups with the same id would be pulled together, which does no
 /// harm.
-pub type GroupId = [u8; 16];
+type GroupId = [u8; 16];
 
 /// The id of the group of an entry, and the digest of the entry.
 pub type Record = [u8; 48];
-
-/// The length of a record.
-const RECORD_BYTES: u64 = size_of::<Record>() as u64;
 
 /// The groups of an export: the sorted records of its entries, 12 MB at most. They are written to the disk unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Groups(Vec<Record>);
 
-/// The groups whose content has changed, sorted.
+/// The groups whose content has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changed(Vec<GroupId>);
-
-/// If more groups have changed, everything is pulled, so that the ids need little memory.
-const CHANGED_MAX: usize = 10_000;
+pub struct Changed(BTreeSet<GroupId>);
 
 /// Returns the base path of an entry of the export or of a file in the tree. It ends before the first dot of any
 /// segment, or before the ending of a folder that holds the files of one item.
@@ -54,19 +47,18 @@ pub fn base_of(path: &str) -> &str {
     path
 }
 
-/// Returns the group of an entry of the export, or of a file in the tree.
-pub fn group_of(path: &str) -> GroupId {
-    let mut id = [0; 16];
-    id.copy_from_slice(&hash_of(&[base_of(path).as_bytes()])[..16]);
-    id
-}
-
-/// Returns the record of an entry with this digest.
+/// Returns the record of an entry with this digest. Its group is also that of the files that `wmill` makes of it.
 pub fn record(path: &str, digest: &Hash) -> Record {
     let mut record = [0; 48];
     record[..16].copy_from_slice(&group_of(path));
     record[16..].copy_from_slice(digest);
     record
+}
+
+fn group_of(path: &str) -> GroupId {
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash_of(&[base_of(path).as_bytes()])[..16]);
+    id
 }
 
 impl Groups {
@@ -86,44 +78,34 @@ impl Groups {
         self.0.as_flattened()
     }
 
-    /// Returns the digest of one group, or `None` if the export has no entry in it.
-    pub fn get(&self, id: &GroupId) -> Option<Hash> {
-        let start = self.0.partition_point(|record| record[..16] < id[..]);
-        let entries = &self.0[start..];
-        let count = entries.iter().take_while(|record| record.starts_with(id)).count();
-        (count > 0).then(|| hash_of(&[entries[..count].as_flattened()]))
+    /// Returns the digest of the group of this entry, or `None` if the export has no entry in it.
+    pub fn get(&self, entry: &str) -> Option<Hash> {
+        let id = group_of(entry);
+        let entries: Vec<&[u8]> = self.0.iter().filter(|record| record.starts_with(&id)).map(|it| &it[..]).collect();
+        (!entries.is_empty()).then(|| hash_of(&entries))
     }
 
-    /// Returns the groups that differ from those of an earlier export, or `None` if there are very many. `earlier`
-    /// gives the bytes of its groups, which have this digest.
+    /// Returns the groups that differ from those of an earlier export. `earlier` has the bytes of its groups, which
+    /// have this digest.
     ///
     /// # Errors
-    /// The error of `earlier`, or [`io::ErrorKind::InvalidData`] if it has another digest.
-    pub fn changed_since(&self, mut earlier: impl Read, digest: &str) -> io::Result<Option<Changed>> {
-        let (mut changed, mut these, mut of_earlier) = (Vec::new(), self.0.iter().peekable(), Vec::new());
-        let mut read = Digest::new(Algorithm::Sha256);
-        let mut note = |record: &Record| {
-            if changed.len() <= CHANGED_MAX && changed.last() != record.first_chunk() {
-                changed.extend(record.first_chunk::<16>());
-            }
-        };
-        // Both are sorted, so they are read side by side.
-        while Read::by_ref(&mut earlier).take(RECORD_BYTES).read_to_end(&mut of_earlier)? > 0 {
-            read.update(&of_earlier);
-            let Some(those) = of_earlier.first_chunk() else { break };
-            while let Some(this) = these.next_if(|this| *this < those) {
-                note(this);
-            }
-            if these.next_if_eq(&those).is_none() {
-                note(those);
-            }
-            of_earlier.clear();
+    /// The reason why everything has to be pulled.
+    pub fn changed_since(&self, earlier: &[u8], digest: &str) -> Result<Changed, &'static str> {
+        if hash::hex(&hash_of(&[earlier])) != digest {
+            return Err("the digests of the items cannot be read");
         }
-        these.for_each(note);
-        if hash::hex(&read.finish_bytes()) != digest {
-            return Err(io::ErrorKind::InvalidData.into());
+        let (earlier, _) = earlier.as_chunks::<48>();
+        let is_in = |records: &[Record], record: &Record| records.binary_search(record).is_ok();
+        let new = self.0.iter().filter(|record| !is_in(earlier, record));
+        let gone = earlier.iter().filter(|record| !is_in(&self.0, record));
+        let mut changed = BTreeSet::new();
+        for record in new.chain(gone) {
+            changed.extend(record.first_chunk::<16>());
+            if changed.len() > CHANGED_MAX {
+                return Err("very many items changed");
+            }
         }
-        Ok((changed.len() <= CHANGED_MAX).then_some(Changed(changed)))
+        Ok(Changed(changed))
     }
 }
 
@@ -133,20 +115,16 @@ impl Changed {
         self.0.len()
     }
 
-    /// Whether an entry of the export, or a file in the tree, belongs to one of the groups.
-    pub fn has(&self, path: &str) -> bool {
-        self.0.binary_search(&group_of(path)).is_ok()
-    }
-
-    /// Does the same as [`Changed::has`] for a path that may not be UTF-8. A file with such a name is not Windmill's.
-    pub fn has_bytes(&self, path: &[u8]) -> bool {
-        std::str::from_utf8(path).is_ok_and(|path| self.has(path))
+    /// Whether an entry of the export, or a file in the tree, belongs to one of the groups. A file whose name is not
+    /// UTF-8 is not Windmill's.
+    pub fn has(&self, path: impl AsRef<[u8]>) -> bool {
+        std::str::from_utf8(path.as_ref()).is_ok_and(|path| self.0.contains(&group_of(path)))
     }
 
     /// Whether a narrowed pull gets this file of the tree. Each such pull gets the file with all hashes, and the files
     /// on which the hashes depend.
     pub fn is_shown(&self, path: &[u8]) -> bool {
-        path == WMILL_LOCK.as_bytes() || path.starts_with(DEPENDENCIES.as_bytes()) || self.has_bytes(path)
+        path == WMILL_LOCK.as_bytes() || path.starts_with(DEPENDENCIES.as_bytes()) || self.has(path)
     }
 }
 
@@ -157,26 +135,19 @@ impl Changed {
 /// Returns why the check failed, for the log.
 pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'static str> {
     let (before, after): (BTreeSet<&str>, BTreeSet<&str>) = (before.lines().collect(), after.lines().collect());
-    if !before.contains(LOCK_VERSION) {
-        Err("wmill-lock.yaml is not of version 2")
-    } else if !before.symmetric_difference(&after).all(|line| is_of_changed(line, changed)) {
-        Err("wmill-lock.yaml changed in lines of other items")
-    } else {
-        Ok(())
-    }
+    let is_good = before.symmetric_difference(&after).all(|line| is_of_changed(line, changed));
+    is_good.then_some(()).ok_or("wmill-lock.yaml changed in lines of other items")
 }
 
 /// Whether a line of `wmill-lock.yaml`, such as `  f/ops/job: …`, belongs to an item that is pulled. A long or unusual
-/// key takes several lines, which belong to no item.
+/// key takes several lines, which belong to no item. So do the lines of another version of the file.
 fn is_of_changed(line: &str, changed: &Changed) -> bool {
-    if line == "locks: {}" || line == "locks:" {
-        return true;
-    }
-    let Some((key, _)) = line.strip_prefix("  ").and_then(|line| line.split_once(": ")) else { return false };
+    let Some((key, _)) = line.strip_prefix("  ").and_then(|line| line.split_once(": ")) else {
+        return matches!(line, "locks:" | "locks: {}");
+    };
     let key = key.trim_matches(['\'', '"']);
-    let key = key.strip_prefix("./").unwrap_or(key);
     // After a plus sign comes the file within the item.
-    changed.has(key.split('+').next().unwrap_or(key))
+    changed.has(key.strip_prefix("./").unwrap_or(key).split('+').next().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -223,7 +194,7 @@ mod tests {
     }
 
     fn changed(now: &Groups, before: &Groups) -> Option<Changed> {
-        now.changed_since(before.as_bytes(), &before.digest()).expect("bytes in memory")
+        now.changed_since(before.as_bytes(), &before.digest()).ok()
     }
 
     fn groups(entries: &[(&str, u8)]) -> Groups {
@@ -261,11 +232,11 @@ mod tests {
     fn damaged_groups_are_refused() {
         let groups = groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]);
         let (bytes, digest) = (groups.as_bytes(), groups.digest());
-        let read = |bytes: &[u8]| groups.changed_since(bytes, &digest).map_err(|error| error.kind());
-        assert_eq!(read(bytes), Ok(Some(Changed::default())));
+        let read = |bytes: &[u8]| groups.changed_since(bytes, &digest);
+        assert_eq!(read(bytes), Ok(Changed::default()));
         let lacking = [&bytes[1..], &bytes[..48], &bytes[..bytes.len() - 1], &[]];
         for damaged in lacking.iter().map(|bytes| bytes.to_vec()).chain([bytes.repeat(2), [bytes, b"x"].concat()]) {
-            assert_eq!(read(&damaged), Err(io::ErrorKind::InvalidData), "{damaged:?}");
+            assert_eq!(read(&damaged), Err("the digests of the items cannot be read"), "{damaged:?}");
         }
     }
 

@@ -8,17 +8,25 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{self, Receiver};
 
 use ureq::http::Method;
 
 use super::snapshot::{self, Archive, SideAnswers};
 use crate::http::loopback::{Answer, LoopbackServer, Request};
 use crate::model::WorkspaceId;
-use crate::util::lock;
 
 /// The answer of a server that does not make archives of this type.
 const NO_ZIP: &str = "Bad request: Invalid Archive Type zip";
+/// The questions of every pull. If one of them has no answer, wmill continues without it.
+const NEEDED: [&str; 4] = [
+    "workspaces/list_ws_specific",
+    "resources/file_resource_type_to_file_ext_map",
+    "workspaces/tarball",
+    "shared_ui/get",
+];
+/// The most questions of one pull. wmill asks six.
+const QUESTIONS_MAX: usize = 1000;
 
 /// The answers to all questions of one pull.
 #[derive(Clone)]
@@ -36,24 +44,9 @@ pub struct Answers {
 /// The running server.
 pub struct SnapshotServer {
     server: LoopbackServer,
-    asked: Arc<Mutex<Questions>>,
+    /// The questions of wmill so far. Those that the snapshot cannot answer are errors.
+    asked: Receiver<Result<String, String>>,
 }
-
-/// The questions of wmill so far.
-#[derive(Default)]
-struct Questions {
-    /// The answers that were sent completely.
-    answered: BTreeSet<&'static str>,
-    /// The first question that the snapshot cannot answer.
-    unknown: Option<String>,
-}
-
-const OWN_ITEMS: &str = "the workspace's own items";
-const FILE_TYPES: &str = "the map of file endings";
-const TAR: &str = "the export as a tar file";
-const SHARED_UI: &str = "the shared UI";
-/// The questions of every pull. If one of them has no answer, wmill continues without it.
-const NEEDED: [&str; 4] = [OWN_ITEMS, FILE_TYPES, TAR, SHARED_UI];
 
 impl SnapshotServer {
     /// Starts the server.
@@ -61,17 +54,18 @@ impl SnapshotServer {
     /// # Errors
     /// Fails if there is no socket, no thread, or no randomness for the word.
     pub fn start(answers: Answers) -> io::Result<Self> {
-        let asked = Arc::<Mutex<Questions>>::default();
-        let noted = Arc::clone(&asked);
+        let (noted, asked) = mpsc::sync_channel(QUESTIONS_MAX);
+        let prefix = format!("/api/w/{}/", answers.workspace);
         let server = LoopbackServer::start(None, move |request, send| {
-            if let Some((what, answer)) = answers.to(&request)? {
+            let path = request.uri().path();
+            let path = path.strip_prefix(&prefix).unwrap_or(path);
+            if let Some(answer) = answers.to(path, &request)? {
+                let is_given = answer.status != 400;
                 send(answer)?;
-                lock(&noted).answered.insert(what);
-                return Ok(());
+                return if is_given { noted.try_send(Ok(path.to_owned())).map_err(io::Error::other) } else { Ok(()) };
             }
-            let asked = format!("{} {}", request.method(), request.uri());
-            log::debug!("wmill asks for what the snapshot has no answer to: {asked}");
-            lock(&noted).unknown.get_or_insert(asked);
+            let question = format!("{} {}", request.method(), request.uri());
+            noted.try_send(Err(question)).map_err(io::Error::other)?;
             send(Answer::text(404, "Not found"))
         })?;
         Ok(Self { server, asked })
@@ -89,37 +83,29 @@ impl SnapshotServer {
     pub fn finish(self) -> Result<(), String> {
         // An answer is counted shortly after wmill has received it.
         drop(self.server);
-        let asked = lock(&self.asked);
-        if let Some(question) = &asked.unknown {
-            return Err(format!("wmill asked for what the snapshot has no answer to: {question}"));
-        }
-        match NEEDED.iter().find(|what| !asked.answered.contains(*what)) {
-            Some(what) if !asked.answered.is_empty() => Err(format!("wmill did not get {what}")),
+        let answered: Result<BTreeSet<_>, _> = self.asked.try_iter().collect();
+        let answered =
+            answered.map_err(|question| format!("wmill asked for what the snapshot has no answer to: {question}"))?;
+        match NEEDED.iter().find(|question| !answered.contains(**question)) {
+            Some(question) if !answered.is_empty() => Err(format!("wmill did not get the answer to {question}")),
             _ => Ok(()),
         }
     }
 }
 
 impl Answers {
-    /// Returns the answer to a request, and what it is; `None` if the snapshot has none.
-    fn to(&self, request: &Request) -> io::Result<Option<(&'static str, Answer<'_>)>> {
-        let Self { workspace, archive, query, sides } = self;
-        if request.method() != Method::GET {
-            return Ok(None);
-        }
-        let path = request.uri().path();
-        let path = path.strip_prefix(&["/api/w/", workspace.as_str(), "/"].concat()).unwrap_or(path);
-        Ok(Some(match (path, request.uri().query()) {
-            ("users/whoami" | "/api/users/whoami", None) => ("the user", json("{}")),
-            ("workspaces/list_ws_specific", None) => (OWN_ITEMS, side(&sides.own_items)),
-            ("resources/file_resource_type_to_file_ext_map", None) => (FILE_TYPES, side(&sides.file_types)),
-            ("shared_ui/get", None) => (SHARED_UI, side(&sides.shared_ui)),
-            ("workspaces/tarball", Some(asked)) => match type_of_archive(asked, query) {
-                Some("zip") => ("the export as a zip file", Answer::text(400, NO_ZIP)),
-                Some("tar") => {
-                    let file = File::open(&archive.path)?;
-                    (TAR, Answer::new(200, "application/x-tar", archive.bytes, file))
-                }
+    /// Returns the answer to a request of this path, without the prefix of the workspace; `None` if the snapshot has
+    /// none.
+    fn to(&self, path: &str, request: &Request) -> io::Result<Option<Answer<'_>>> {
+        let Self { archive, query, sides, .. } = self;
+        Ok(Some(match (request.method(), path, request.uri().query()) {
+            (&Method::GET, "users/whoami" | "/api/users/whoami", None) => json("{}"),
+            (&Method::GET, "workspaces/list_ws_specific", None) => side(&sides.own_items),
+            (&Method::GET, "resources/file_resource_type_to_file_ext_map", None) => side(&sides.file_types),
+            (&Method::GET, "shared_ui/get", None) => side(&sides.shared_ui),
+            (&Method::GET, "workspaces/tarball", Some(asked)) => match type_of_archive(asked, query) {
+                Some("zip") => Answer::text(400, NO_ZIP),
+                Some("tar") => Answer::new(200, "application/x-tar", archive.bytes, File::open(&archive.path)?),
                 _ => return Ok(None),
             },
             _ => return Ok(None),
@@ -147,6 +133,7 @@ fn json(text: &str) -> Answer<'_> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
@@ -231,7 +218,10 @@ mod tests {
     fn a_pull_without_all_its_questions_fails() {
         let (_run, server) = start("server-lacking");
         ask(&server, "/api/w/shop/workspaces/list_ws_specific", server.server.word().expose());
-        assert_eq!(server.finish(), Err("wmill did not get the map of file endings".to_owned()));
+        assert_eq!(
+            server.finish(),
+            Err("wmill did not get the answer to resources/file_resource_type_to_file_ext_map".to_owned())
+        );
     }
 
     #[test]
@@ -250,7 +240,7 @@ mod tests {
         let quiet: Vec<_> = (0..6).map(|_| TcpStream::connect(server.server.address()).expect("one")).collect();
         assert_eq!(ask(&server, "/api/users/whoami", &word).0, 200);
         drop(quiet);
-        assert!(lock(&server.asked).unknown.is_none());
+        assert!(server.asked.try_iter().all(|question| question.is_ok()));
     }
 
     #[test]

@@ -635,7 +635,7 @@ fn an_item_that_wmill_would_write_over_another_is_left_out() {
     let outcome = sync.run().expect("incomplete");
     let mut items: Vec<_> = left_out(&outcome).into_iter().map(|(item, _)| item).collect();
     items.sort_unstable();
-    assert_eq!(items, ["/victims", "a.json", "f/ops/x__mod/script", "groups/./victims.group.json"], "{outcome}");
+    assert_eq!(items, ["/victims", "a.json", "f/ops/x__mod", "groups/./victims.group.json"], "{outcome}");
     assert_eq!((outcome.changed(), remote.files("main")), ((0, 0, 0), before), "{outcome}");
     // The other script is backed up as before.
     sandbox.windmill.edit(|workspace| workspace.add_script_with_modules("f/ops/x", &[("m.ts", "2")]));

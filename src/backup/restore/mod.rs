@@ -267,7 +267,7 @@ impl RestoreRun<'_> {
             let mut snapshot = target.snapshot(self.git.run_env(), &plan.query)?;
             snapshot.judge_by(plan)?;
             Pull { run: target, git: self.git, plan, visible: None, suspects: &[] }.whole(&mut snapshot)?;
-            for (item, reason) in &snapshot.left_out.named {
+            for (item, reason) in &snapshot.left_out {
                 log::warn!("{item} of workspace {} cannot be pulled: {reason}", self.workspace());
             }
             Ok(snapshot.has_shared_ui().is_some())

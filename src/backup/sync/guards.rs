@@ -7,7 +7,6 @@ use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::Config;
 use crate::git::ls_tree::GitPath;
-use crate::git::object::Entry;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
 use crate::git::{self, Git, GitError};
 use crate::model::{Code, Warnings};
@@ -15,7 +14,7 @@ use crate::process::run_env::RunEnv;
 use crate::request::SyncRequest;
 use crate::util::files;
 use crate::windmill::api::Account;
-use crate::windmill::deletions::{self, Visitor};
+use crate::windmill::deletions::{self, Deletions};
 use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::secret_files::{self, SETTINGS_FILE};
 use crate::windmill::wmill_yaml::Kinds;
@@ -109,17 +108,7 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
     if run.request.flags.allow_mass_deletion || comparison.changed.deleted == 0 {
         return Ok(());
     }
-    let each = |visit: &mut Visitor<'_>| {
-        for pair in comparison.pairs()? {
-            let (path, (before, after)) = pair?;
-            if let Ok(path) = std::str::from_utf8(&path) {
-                let blob = |entry: Option<Entry>| entry.map(|entry| entry.object.to_string());
-                visit(path, blob(before).as_deref(), blob(after).as_deref());
-            }
-        }
-        Ok(())
-    };
-    let deletions = deletions::deletions(&each, kinds).map_err(|error: io::Error| GitError::from(error))?;
+    let deletions = deletions(comparison, kinds).map_err(GitError::from)?;
     if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }
@@ -133,6 +122,16 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
         run.request.workspace,
     );
     Err(BackupError::new(Code::MassDeletion, message))
+}
+
+fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> io::Result<Deletions> {
+    let files = comparison.pairs()?.map(|pair| {
+        let (path, (before, after)) = pair?;
+        // Windmill has no path that is not UTF-8.
+        let path = String::from_utf8(path).unwrap_or_default();
+        Ok((path, [before, after].map(|entry| entry.map(|entry| entry.object))))
+    });
+    deletions::deletions(files, kinds)
 }
 
 /// Returns the changed files that `is_wanted` accepts. Leaves out paths that are not UTF-8: Windmill has none.

@@ -25,21 +25,15 @@ pub struct Pulled<'a> {
 }
 
 impl Pulled<'_> {
-    /// Returns whether a file belongs to an item that was left out, so that the repository's file stays as it is. A
-    /// file that wmill did not write (`is_gone`) may also belong to an item that was left out because it lies in the
-    /// folder of another script's modules. A file that wmill wrote may be one of these modules now.
-    fn is_left_out(&self, path: &[u8], is_gone: bool, workspace: &WorkspaceId) -> bool {
-        let left_out = &self.snapshot.left_out;
-        !left_out.is_empty()
-            && std::str::from_utf8(path).is_ok_and(|path| {
-                let item = owner_of(path, workspace);
-                left_out.has(&item, path) || (is_gone && left_out.has_in_modules(path))
-            })
+    /// Returns whether a file belongs to an item that was left out, so that the repository's file stays as it is.
+    fn is_left_out(&self, path: &[u8], workspace: &WorkspaceId) -> bool {
+        !self.snapshot.left_out.is_empty()
+            && std::str::from_utf8(path).is_ok_and(|path| self.snapshot.leaves_out(&owner_of(path, workspace), path))
     }
 
     /// Returns whether a file belongs to what was pulled.
     fn has(&self, path: &[u8]) -> bool {
-        self.changed.is_none_or(|changed| path == WMILL_LOCK.as_bytes() || changed.has_bytes(path))
+        self.changed.is_none_or(|changed| path == WMILL_LOCK.as_bytes() || changed.has(path))
     }
 }
 
@@ -125,10 +119,11 @@ fn kept_files(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Resul
             continue;
         }
         // If wmill saw a file that is gone now, wmill deleted it. A file that wmill did not see is removed if its name is
-        // one of Windmill's.
+        // one of Windmill's. A file that is there after the pull is what Windmill holds, also in the folder of an item
+        // that was left out.
         let was_seen = pull.held_visible && !tip.is_withheld(&path, &entry);
         let is_theirs = || if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
-        if pull.is_left_out(&path, after.is_none(), &tip.workspace) || (after.is_none() && !was_seen && is_theirs()) {
+        if after.is_none() && (pull.is_left_out(&path, &tip.workspace) || (!was_seen && is_theirs())) {
             kept.insert(path);
         } else if !entry.is_file() {
             replaced.insert(path);

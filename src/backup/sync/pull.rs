@@ -105,7 +105,7 @@ impl Pull<'_> {
     fn leave_out_bad_items(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
         log::info!("searching for the items that wmill cannot write");
         let known = snapshot.unchanged(self.suspects)?.into_iter().map(|(item, _)| item);
-        let known: BTreeSet<_> = known.filter(|item| !snapshot.left_out.named.contains_key(item)).collect();
+        let known: BTreeSet<_> = known.filter(|item| !snapshot.left_out.contains_key(item)).collect();
         let (mut found, mut new) = (0, 0);
         // The last part is pulled first.
         let mut pending = vec![snapshot.item_ids()?];
@@ -254,7 +254,7 @@ fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Resul
     let mut check = EntryCheck::default();
     for file in join(tip.folder.entries()?, git.stage()?.entries()?) {
         let (path, (before, after)) = file?;
-        let is_of_changed = path == WMILL_LOCK.as_bytes() || changed.has_bytes(&path);
+        let is_of_changed = path == WMILL_LOCK.as_bytes() || changed.has(&path);
         let visible = before.as_ref().filter(|entry| changed.is_shown(&path) && !tip.is_withheld(&path, entry));
         let is_same = visible.map(|entry| &entry.object) == after.as_ref().map(|entry| &entry.object);
         let kept = if is_of_changed { after } else { before };

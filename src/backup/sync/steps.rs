@@ -169,7 +169,7 @@ impl SyncSteps for LiveSteps<'_> {
 
     fn leave_out(&mut self, paths: &[String], refusals: u32) -> bool {
         let (prefix, snapshot) = (self.run.request.subdir.prefix(), &mut self.now.snapshot);
-        let before = snapshot.left_out.named.len();
+        let before = snapshot.left_out.len();
         for path in paths {
             let Some(path_in_folder) = path.strip_prefix(&prefix) else { return false };
             let item = merge::owner_of(path_in_folder, &self.tip.workspace);
@@ -177,7 +177,7 @@ impl SyncSteps for LiveSteps<'_> {
             log::warn!("{item} is left out: {reason}");
             snapshot.leave_out(&item, &reason);
         }
-        if snapshot.left_out.named.len() == before {
+        if snapshot.left_out.len() == before {
             return false;
         }
         if refusals >= REFUSALS_ONE_BY_ONE_MAX {
