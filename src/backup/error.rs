@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::git::GitError;
 use crate::model::Code;
 use crate::process::lock::LockError;
-use crate::request::RequestError;
 use crate::util::Retry;
 
 pub use crate::model::BackupError;
@@ -29,12 +28,6 @@ impl From<LockError> for BackupError {
             LockError::Expired(ended) => ended.into(),
             LockError::Io(error) => error.into(),
         }
-    }
-}
-
-impl From<RequestError> for BackupError {
-    fn from(RequestError { code, message }: RequestError) -> Self {
-        Self::new(code, message)
     }
 }
 

@@ -13,9 +13,9 @@ use miniserde::{Serialize, json};
 use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::private_run::PrivateRun;
-use crate::backup::run_context::{self, LastTokenUser};
+use crate::backup::run_context::{self, Env};
 use crate::backup::sync::{guards, tip};
-use crate::backup::workspaces::{self, Seen};
+use crate::backup::workspaces;
 use crate::config::{Config, Environment, Options, Required, SecretSource, Workspaces};
 use crate::git::signing;
 use crate::git::tree_diff::Sample;
@@ -25,7 +25,7 @@ use crate::net::ca_bundle;
 use crate::process::run;
 use crate::process::run_env::RunEnv;
 use crate::request;
-use crate::util::{CancelToken, Deadline, Redactor, Secret, files, percent, volume};
+use crate::util::{Deadline, Redactor, Secret, files, percent, volume};
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
 
@@ -172,16 +172,11 @@ pub enum Mode {
 }
 
 /// Checks what a sync of the configured workspaces needs.
-pub fn run(
-    config: &Config,
-    own_program: &Path,
-    cancel: &CancelToken,
-    mode: Mode,
-    last_token_user: LastTokenUser<'_>,
-) -> Vec<Finding> {
-    let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), cancel);
+pub fn run(env: &Env<'_>, mode: Mode) -> Vec<Finding> {
+    let config = env.config;
+    let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), env.cancel);
     let redactor = Redactor::new(&config.proxy_secrets());
-    let mut check = Check { config, own_program, mode, deadline, redactor, last_token_user, findings: Vec::new() };
+    let mut check = Check { env, config, mode, deadline, redactor, findings: Vec::new() };
     let secrets = check.settings();
     if !run::CAN_START {
         check.report_skipped_checks();
@@ -200,21 +195,15 @@ pub fn run(
 }
 
 /// Checks a service that has just started, and logs what is not ok. Skips the check if a sync was requested meanwhile.
-pub fn at_start(
-    config: &Config,
-    own_program: &Path,
-    cancel: &CancelToken,
-    last_token_user: LastTokenUser<'_>,
-    is_superseded: &dyn Fn() -> bool,
-) {
-    if Deadline::after(PAUSE_AT_START, cancel).wait_out().is_err() {
+pub fn at_start(env: &Env<'_>, is_superseded: &dyn Fn() -> bool) {
+    if Deadline::after(PAUSE_AT_START, env.cancel).wait_out().is_err() {
         return;
     }
     if is_superseded() {
         return log::debug!("the check is skipped, since a sync was requested, which reports more");
     }
-    let findings = run(config, own_program, cancel, Mode::AtStart, last_token_user);
-    if cancel.is_cancelled() {
+    let findings = run(env, Mode::AtStart);
+    if env.cancel.is_cancelled() {
         return;
     }
     for finding in &findings {
@@ -239,12 +228,11 @@ struct Secrets {
 }
 
 struct Check<'a> {
+    env: &'a Env<'a>,
     config: &'a Config,
-    own_program: &'a Path,
     mode: Mode,
     deadline: Deadline,
     redactor: Redactor,
-    last_token_user: LastTokenUser<'a>,
     findings: Vec<Finding>,
 }
 
@@ -430,8 +418,8 @@ impl Check<'_> {
     }
 
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
-        let seen = workspaces::ask(self.config, token, self.deadline.cancel_token());
-        let Some(Seen { listed, warnings }) = self.passed("workspaces", seen) else { return Vec::new() };
+        let seen = workspaces::ask(self.config, token, self.env.cancel);
+        let Some((listed, warnings)) = self.passed("workspaces", seen) else { return Vec::new() };
         let names: Vec<_> = listed.iter().map(WorkspaceId::as_str).collect();
         self.ok("workspaces", format_args!("* stands for {}", names.join(", ")));
         for warning in warnings {
@@ -475,7 +463,7 @@ impl Check<'_> {
         let destination = request::configured_destination(self.config, id);
         if account.is_admin {
             self.ok("token", format_args!("is an admin's{sees}"));
-        } else if (self.last_token_user)(id.as_str(), &destination).is_some_and(|last| last.admin) {
+        } else if (self.env.last_token_user)(id.as_str(), &destination).is_some_and(|last| last.admin) {
             let message =
                 "is not an admin's, and that of the last backup was: what its user may not see would be deleted";
             self.fail("token", Code::LostRights, message);
@@ -509,7 +497,7 @@ impl Check<'_> {
         }
         let site = git::RepositoryPaths {
             folder: &run_env.run_dir.path().join("checkout"),
-            own_program: self.own_program,
+            own_program: self.env.own_program,
             accepted_hosts: &accepted_hosts,
             signing_key: signing_key.as_deref(),
         };
@@ -562,12 +550,9 @@ impl Check<'_> {
             let commit = git.commit(&git.empty_tree()?, None, &self.config.author, "A check, which is not pushed")?;
             git.try_push(&commit)
         });
-        let why = match self.passed("push", tried) {
-            None => return,
-            // A rejection because of another tip is expected: the commit of the dry run has no parent.
-            Some(Pushed::Accepted | Pushed::Outrun(_)) => closed_to_writing(remote),
-            Some(Pushed::Refused(why)) => Some(why),
-        };
+        let Some(pushed) = self.passed("push", tried) else { return };
+        // A rejection because of another tip is expected: the commit of the dry run has no parent.
+        let why = if let Pushed::Refused(why) = pushed { Some(why) } else { closed_to_writing(remote) };
         match why {
             None => self.ok("push", "is permitted, as far as a dry run shows (branch protection shows only in a sync)"),
             Some(why) => self.fail("push", Code::GitRejected, why),

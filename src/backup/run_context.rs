@@ -1,8 +1,9 @@
 //! The context of one run: its request, its lock, the environment of its programs, its steps and their attempts.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -57,7 +58,17 @@ pub struct Notes {
     head_is_missing: bool,
 }
 
-impl Env<'_> {
+impl<'a> Env<'a> {
+    /// Returns what a process provides whose runs report their progress to no one.
+    pub fn new(
+        config: &'a Config,
+        own_program: &'a Path,
+        cancel: &'a CancelToken,
+        last_token_user: LastTokenUser<'a>,
+    ) -> Self {
+        Self { config, own_program, cancel, progress: &|_| {}, last_token_user, notes: Mutex::default() }
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -65,10 +76,8 @@ impl Env<'_> {
 
 /// Returns a new run id. It is unique among all processes, and has no meaning.
 pub fn new_run_id() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
-    let random = hash::random_word().unwrap_or_default();
-    hash::short_name(&format!("{now} {random} {}", COUNT.fetch_add(1, Ordering::Relaxed)))
+    // Each hasher has other keys, which are random.
+    hash::short_name(&format!("{:?} {}", SystemTime::now(), RandomState::new().hash_one(std::process::id())))
 }
 
 /// Makes the folder of a run, removes what killed runs left in theirs, and prepares the environment of the run's
@@ -230,15 +239,8 @@ impl RunContext<'_> {
 
     /// Returns a client for Windmill with the token of the request and the deadline of the run.
     pub fn windmill<'b>(&'b self, run_env: &'b RunEnv) -> Windmill<'b> {
-        let request = self.request;
-        Windmill::new(
-            &request.base_url,
-            &request.workspace,
-            &request.windmill_token,
-            &request.windmill_headers,
-            &run_env.deadline,
-            &run_env.environment,
-        )
+        let SyncRequest { base_url, workspace, windmill_token: token, windmill_headers: headers, .. } = self.request;
+        Windmill::new(base_url, workspace, token, headers, &run_env.deadline, &run_env.environment)
     }
 
     /// Asks Windmill who the user of the token is.

@@ -14,6 +14,7 @@ use crate::api::routes::App;
 use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::preflight;
+use crate::backup::run_context::Env;
 use crate::config::{Config, Environment, Options, Required};
 use crate::http::server::{Draining, Server};
 use crate::model::Code;
@@ -41,20 +42,16 @@ pub(super) fn serve(options: &Serve, environment: &Environment) -> Result<u8, Ba
         Options::new([("--listen", "LISTEN_ADDR", &options.listen), ("--data-dir", "DATA_DIR", &options.data_dir)]);
     let config = config(&options, environment, Required::Serve, Vec::new())?;
     logging::start(config.log_level, config.log_format);
-    warn_of_what_syncs_lack(&config);
-    let server = Server::bind(&config.listen.to_string());
-    let server = server.map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
-    serve_until_stopped(server, config);
-    Ok(0)
-}
-
-fn warn_of_what_syncs_lack(config: &Config) {
     for lack in config.lacking() {
         log::warn!("{lack}: a sync needs it, unless the request brings it");
     }
     if let Some(advice) = config.no_alarm() {
         log::info!("{advice}");
     }
+    let server = Server::bind(&config.listen.to_string());
+    let server = server.map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
+    serve_until_stopped(server, config);
+    Ok(0)
 }
 
 fn serve_until_stopped(server: Server, config: Config) {
@@ -106,7 +103,8 @@ fn start_housekeeping(service: &Arc<Service>, stopped: &CancelToken) -> Option<J
     spawn("housekeeping", lack, move || {
         let Service { config, own_program, queue, recorder, .. } = &*service;
         let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
-        attempt(&|| preflight::at_start(config, own_program, &stopped, &last_token_user, &|| queue.was_used()));
+        let env = Env::new(config, own_program, &stopped, &last_token_user);
+        attempt(&|| preflight::at_start(&env, &|| queue.was_used()));
         while Deadline::after(HOUSEKEEPING_INTERVAL, &stopped).wait_out().is_ok() {
             attempt(&|| {
                 paths::remove_leftovers(config);

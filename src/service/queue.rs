@@ -220,14 +220,10 @@ impl Service {
             }
             Event::Ended(..) => {}
         };
-        let env = Env {
-            config: &self.config,
-            own_program: &self.own_program,
-            cancel: &self.cancel,
-            progress: &progress,
-            last_token_user: &|workspace, destination| self.recorder.history.token_user(workspace, destination),
-            notes: Mutex::default(),
-        };
+        let history = &self.recorder.history;
+        let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
+        let env = Env::new(&self.config, &self.own_program, &self.cancel, &last_token_user);
+        let env = Env { progress: &progress, ..env };
         match run.request.flags.purpose {
             Purpose::Sync => sync::run(&run.request, &env, &run.id),
             Purpose::Verify => verify::run(&run.request, &env, &run.id),
