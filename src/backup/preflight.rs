@@ -179,7 +179,10 @@ pub fn run(env: &Env<'_>, mode: Mode) -> Vec<Finding> {
     let mut check = Check { env, config, mode, deadline, redactor, findings: Vec::new() };
     let secrets = check.settings();
     if !run::CAN_START {
-        check.report_skipped_checks();
+        for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
+            let message = "not tried: WebAssembly has no programs, no TLS, and only the folders given to it";
+            check.warn(name, message, "run this on the machine that makes the backups");
+        }
         return check.findings;
     }
     // It is dropped last, after the folder and the lock in it.
@@ -311,15 +314,6 @@ impl Check<'_> {
     fn secret(&mut self, source: Option<&SecretSource>, code: Option<Code>) -> Option<Secret> {
         let read = source?.read();
         read.map_err(|why| self.add("settings", code, why, "let this user read the file")).ok()
-    }
-
-    /// Reports the checks that this platform cannot run.
-    fn report_skipped_checks(&mut self) {
-        for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
-            let message =
-                format_args!("not tried: WebAssembly has no programs, no TLS, and only the folders given to it");
-            self.warn(name, message, "run this on the machine that makes the backups");
-        }
     }
 
     /// Checks the data folder by creating the folder of a run in it.
@@ -490,17 +484,13 @@ impl Check<'_> {
             // A request for the repository works with any branch name.
             branches.extend(WorkspaceId::parse(ADMINS).and_then(|any| config.branch_for(&any)).ok());
         }
-        let accepted_hosts = run_env.run_dir.path().join("known_hosts");
+        let accepted_hosts = &run_env.run_dir.path().join("known_hosts");
         // Host keys that were accepted before are valid here too. Keys that are accepted now are not saved.
         if let Ok(known) = files::read_file(&paths::root(config).join("known_hosts"), HOSTS_BYTES_MAX) {
-            let _ = files::write_file(&accepted_hosts, &known);
+            let _ = files::write_file(accepted_hosts, &known);
         }
-        let site = git::RepositoryPaths {
-            folder: &run_env.run_dir.path().join("checkout"),
-            own_program: self.env.own_program,
-            accepted_hosts: &accepted_hosts,
-            signing_key: signing_key.as_deref(),
-        };
+        let folder = &run_env.run_dir.path().join("checkout");
+        let site = git::RepositoryPaths { folder, accepted_hosts, signing_key: signing_key.as_deref() };
         for (index, branch) in branches.iter().enumerate() {
             let answer = Git::new(run_env, &site, remote, branch, credentials)
                 .and_then(|git| git.remote_state().map(|state| (git, state)));

@@ -102,12 +102,9 @@ pub(super) fn fetch_until(
     let private = PrivateRun::new(config);
     let redactor = Redactor::new(credentials.secrets().iter().chain(&config.proxy_secrets()));
     let run_env = private.open(config, Deadline::after(config.sync_timeout, env.cancel), redactor)?;
-    let site = RepositoryPaths {
-        folder: &run_env.run_dir.path().join("checkout"),
-        own_program: env.own_program,
-        accepted_hosts: &paths::root(config).join("known_hosts"),
-        signing_key: None,
-    };
+    let folder = &run_env.run_dir.path().join("checkout");
+    let accepted_hosts = &paths::root(config).join("known_hosts");
+    let site = RepositoryPaths { folder, accepted_hosts, signing_key: None };
     let git = Git::new(&run_env, &site, remote, branch, &credentials)?;
     let state = retry::patiently(&run_env.deadline, || git.remote_state().map_err(BackupError::from))?;
     git.create(state.format)?;

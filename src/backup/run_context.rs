@@ -28,8 +28,6 @@ use crate::windmill::snapshot::Snapshot;
 pub struct Env<'a> {
     /// The settings.
     pub config: &'a Config,
-    /// The path of our own program; see [`ssh`](crate::git::ssh_helper).
-    pub own_program: &'a Path,
     /// Cancelled when the process ends.
     pub cancel: &'a CancelToken,
     /// Called with each event of a run.
@@ -60,13 +58,8 @@ pub struct Notes {
 
 impl<'a> Env<'a> {
     /// Returns what a process provides whose runs report their progress to no one.
-    pub fn new(
-        config: &'a Config,
-        own_program: &'a Path,
-        cancel: &'a CancelToken,
-        last_token_user: LastTokenUser<'a>,
-    ) -> Self {
-        Self { config, own_program, cancel, progress: &|_| {}, last_token_user, notes: Mutex::default() }
+    pub fn new(config: &'a Config, cancel: &'a CancelToken, last_token_user: LastTokenUser<'a>) -> Self {
+        Self { config, cancel, progress: &|_| {}, last_token_user, notes: Mutex::default() }
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -389,12 +382,8 @@ impl RunContext<'_> {
     pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
         let request = self.request;
         let signing_key = request.signing_key.as_ref().map(|key| signing::prepare(run_env, key)).transpose()?;
-        let site = git::RepositoryPaths {
-            signing_key: signing_key.as_deref(),
-            folder,
-            own_program: self.env.own_program,
-            accepted_hosts: &paths::root(self.env.config).join("known_hosts"),
-        };
+        let accepted_hosts = &paths::root(self.env.config).join("known_hosts");
+        let site = git::RepositoryPaths { folder, accepted_hosts, signing_key: signing_key.as_deref() };
         Ok(Git::new(run_env, &site, &request.remote, &request.branch, &request.git)?)
     }
 }

@@ -9,7 +9,6 @@ mod signals;
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::Command;
@@ -72,22 +71,10 @@ fn refuse(error: BackupError) -> u8 {
     error.code.exit_code()
 }
 
-fn own_program() -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks where it lies")]
-    std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
-}
-
-/// Returns the settings of a command. The error lists everything that is wrong with them, and the `faults` of other
-/// options.
-fn config(
-    options: &Options,
-    environment: &Environment,
-    need: Required,
-    faults: Vec<String>,
-) -> Result<Config, BackupError> {
+/// Returns the settings of a command. The error lists everything that is wrong with them.
+fn config(options: &Options, environment: &Environment, need: Required) -> Result<Config, BackupError> {
     let config = Config::new(options, environment, need);
-    let all: Vec<_> = config.as_ref().err().map(ToString::to_string).into_iter().chain(faults).collect();
-    config.ok().filter(|_| all.is_empty()).ok_or_else(|| BackupError::new(Code::ConfigInvalid, all.join("; ")))
+    config.map_err(|error| BackupError::new(Code::ConfigInvalid, error.to_string()))
 }
 
 /// Parses the value of an option, and adds what is wrong with it to `faults`.

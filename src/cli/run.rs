@@ -8,7 +8,7 @@ use ::log::LevelFilter;
 use miniserde::json;
 
 use super::args::{Check, Log, Restore, Sync, Verify};
-use super::{config, own_program, parsed, patterns, print, refuse};
+use super::{config, parsed, patterns, print, refuse};
 use crate::backup::error::BackupError;
 use crate::backup::key_check;
 use crate::backup::log::{self, LIMIT_DEFAULT, LIMIT_MAX, LogOptions};
@@ -51,7 +51,7 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, 
 
 /// Runs `verify --key-file`.
 fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
-    let config = config(&options.settings(), environment, Required::Git, Vec::new())?;
+    let config = config(&options.settings(), environment, Required::Git)?;
     let key = restore::read_key(file).map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
     let result = with_env(&config, environment, config.log_level, |env| key_check::run(env, &key))?;
     print(&result.to_json());
@@ -66,7 +66,7 @@ fn run_each(
     flags: Flags,
     run: fn(&SyncRequest, &Env<'_>, &str) -> SyncResult,
 ) -> Result<u8, BackupError> {
-    command(options, environment, flags, Vec::new(), &|asked, env, recorder| {
+    command(options, environment, flags, &|asked, env, recorder| {
         let mut results = Vec::new();
         for request in &asked.list {
             let counts = !env.cancel.is_cancelled();
@@ -81,13 +81,14 @@ fn run_each(
 }
 
 pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8, BackupError> {
-    let mut faults = Vec::new();
+    let mut settings = options.settings();
+    let faults = &mut settings.faults;
     let key = options.key_file.as_deref().map(restore::read_key).transpose();
     let restore_options = RestoreOptions {
-        target: parsed("--to-workspace", options.to_workspace.as_deref(), WorkspaceId::parse, &mut faults),
-        commit: parsed("--commit", options.commit.as_deref(), restore::parse_commit, &mut faults),
-        at: parsed("--at", options.at.as_deref(), time::parse_moment, &mut faults),
-        paths: patterns(&options.path, &mut faults),
+        target: parsed("--to-workspace", options.to_workspace.as_deref(), WorkspaceId::parse, faults),
+        commit: parsed("--commit", options.commit.as_deref(), restore::parse_commit, faults),
+        at: parsed("--at", options.at.as_deref(), time::parse_moment, faults),
+        paths: patterns(&options.path, faults),
         deletes: options.delete,
         enables: options.enable,
         key: key.map_err(|why| faults.push(why)).unwrap_or_default(),
@@ -98,7 +99,7 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8
         faults.push("--at: it does not go with --commit".to_owned());
     }
     let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
-    command(&options.settings(), environment, flags, faults, &|asked, env, _| {
+    command(&settings, environment, flags, &|asked, env, _| {
         let (true, [request]) = (asked.is_single, asked.list.as_slice()) else {
             let message = "several workspaces are configured: name the one to restore by --workspace";
             return Err(BackupError::new(Code::ConfigInvalid, message));
@@ -110,18 +111,19 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8
 }
 
 pub(super) fn log(options: &Log, environment: &Environment) -> Result<u8, BackupError> {
-    let mut faults = Vec::new();
+    let mut settings = options.settings();
+    let faults = &mut settings.faults;
     let limit = |text: &str| match text.parse() {
         Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
         _ => Err(format!("give a number from 1 to {LIMIT_MAX}")),
     };
     let log_options = LogOptions {
-        paths: patterns(&options.path, &mut faults),
-        since: parsed("--since", options.since.as_deref(), time::parse_moment, &mut faults),
-        until: parsed("--until", options.until.as_deref(), time::parse_moment, &mut faults),
-        limit: parsed("--limit", options.limit.as_deref(), limit, &mut faults).unwrap_or(LIMIT_DEFAULT),
+        paths: patterns(&options.path, faults),
+        since: parsed("--since", options.since.as_deref(), time::parse_moment, faults),
+        until: parsed("--until", options.until.as_deref(), time::parse_moment, faults),
+        limit: parsed("--limit", options.limit.as_deref(), limit, faults).unwrap_or(LIMIT_DEFAULT),
     };
-    let config = config(&options.settings(), environment, Required::Git, faults)?;
+    let config = config(&settings, environment, Required::Git)?;
     let log = with_env(&config, environment, LevelFilter::Warn, |env| log::run(env, &log_options))?;
     print(if options.json { json::to_string(&log) } else { log.to_table(SystemTime::now()) }.trim_end());
     Ok(0)
@@ -147,23 +149,22 @@ pub(super) fn check(options: &Check, environment: &Environment) -> u8 {
 fn with_env<T>(config: &Config, environment: &Environment, level: LevelFilter, work: impl FnOnce(&Env<'_>) -> T) -> T {
     let level = if environment.get("LOG_LEVEL").is_none() { level } else { config.log_level };
     logging::start(level, config.log_format);
-    let (own_program, cancel, history) = (own_program(), CancelToken::default(), History::new(&paths::root(config)));
+    let (cancel, history) = (CancelToken::default(), History::new(&paths::root(config)));
     #[cfg(unix)]
     super::signals::cancel_after_grace(Duration::ZERO, &cancel, &Arc::default());
     let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
-    work(&Env::new(config, &own_program, &cancel, &last_token_user))
+    work(&Env::new(config, &cancel, &last_token_user))
 }
 
-/// Runs the common part of the commands on workspaces: settings, logs, signals, notifications. `faults` lists what is
-/// wrong with other options. `work` does the rest and prints its result.
+/// Runs the common part of the commands on workspaces: settings, logs, signals, notifications. `work` does the
+/// rest and prints its result.
 fn command(
     options: &Options,
     environment: &Environment,
     flags: Flags,
-    faults: Vec<String>,
     work: &dyn Fn(&Requests, &Env<'_>, &Recorder) -> Result<Code, BackupError>,
 ) -> Result<u8, BackupError> {
-    let config = config(options, environment, Required::Sync, faults)?;
+    let config = config(options, environment, Required::Sync)?;
     if !process::run::CAN_START {
         let why = "this is WebAssembly, where neither wmill nor git can be started, so no backups are made";
         return Err(BackupError::new(Code::Internal, why));
@@ -172,9 +173,9 @@ fn command(
     let (cancel, exit_code) = (CancelToken::default(), Arc::new(OnceLock::new()));
     #[cfg(unix)]
     super::signals::cancel_after_grace(config.shutdown_grace, &cancel, &exit_code);
-    let (own_program, recorder) = (own_program(), Recorder::new(&config));
+    let recorder = Recorder::new(&config);
     let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
-    let env = Env::new(&config, &own_program, &cancel, &last_token_user);
+    let env = Env::new(&config, &cancel, &last_token_user);
     let draft = Draft::from_config(&config, flags);
     let asked = recorder.requests(&draft, &config, &cancel);
     let code = asked.and_then(|asked| work(&asked, &env, &recorder));

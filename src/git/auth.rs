@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::GitError;
 use crate::model::git_credentials::basic_credentials;
 use crate::model::{GitCredentials, RemoteScheme, RemoteUrl};
+use crate::process::command::own_program;
 use crate::process::run_env::RunEnv;
 use crate::util::files;
 #[cfg(unix)]
@@ -32,8 +33,6 @@ pub(super) const THIS_MACHINE: &str = "this machine";
 pub struct RepositoryPaths<'a> {
     /// The folder that holds all files of the checkout.
     pub folder: &'a Path,
-    /// Our own program, which git starts as `ssh`. It gives ssh its options; git alone would need a shell for that.
-    pub own_program: &'a Path,
     /// The file of the host keys that were accepted on the first connection.
     pub accepted_hosts: &'a Path,
     /// The file of the key that signs commits, from [`signing::prepare`](crate::git::signing::prepare).
@@ -69,8 +68,8 @@ pub(super) fn environment(
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let own_program_as_ssh = |options: &str| {
         vec![
-            // A command with options would need a shell, and our image has no shell.
-            pair("GIT_SSH", &site.own_program.to_string_lossy()),
+            // Our own program gives ssh its options. A command with options would need a shell, and our image has none.
+            pair("GIT_SSH", &own_program().to_string_lossy()),
             pair("GIT_SSH_VARIANT", "ssh"),
             pair(OPTIONS_ENVIRONMENT, options),
         ]

@@ -222,7 +222,7 @@ impl Service {
         };
         let history = &self.recorder.history;
         let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
-        let env = Env::new(&self.config, &self.own_program, &self.cancel, &last_token_user);
+        let env = Env::new(&self.config, &self.cancel, &last_token_user);
         let env = Env { progress: &progress, ..env };
         match run.request.flags.purpose {
             Purpose::Sync => sync::run(&run.request, &env, &run.id),
@@ -333,7 +333,7 @@ mod tests {
         pub(in crate::service) fn for_test() -> Self {
             let environment = Environment::new([("DATA_DIR".into(), "/nowhere".into())]);
             let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
-            Self::new(config, "".into())
+            Self::new(config)
         }
     }
 
