@@ -28,6 +28,7 @@ use crate::request;
 use crate::util::{Deadline, Redactor, Secret, files, percent, volume};
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
+use crate::windmill::snapshot::Snapshot;
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);
@@ -427,10 +428,8 @@ impl Check<'_> {
         self.account(windmill.workspace, &account);
         let Some(scratch) = scratch.filter(|_| self.mode == Mode::Whole) else { return };
         let plan = tip::plan_without_file(self.config);
-        let snapshot = windmill.snapshot(&plan.query, scratch).and_then(|mut snapshot| {
-            snapshot.judge_by(&plan)?;
-            Ok(snapshot)
-        });
+        let judged = |mut snapshot: Snapshot| Ok(snapshot.judge_by(&plan).map(|()| snapshot)?);
+        let snapshot = windmill.snapshot(&plan.query, scratch).and_then(judged);
         let Some(snapshot) = self.passed("export", snapshot) else { return };
         self.ok("export", format_args!("is permitted, and has {} items", snapshot.items));
         let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
