@@ -61,10 +61,6 @@ impl Route {
         let path = if path == "/healthz" { "/health" } else { path };
         ROUTES.iter().find(|route| route.path == path)
     }
-
-    fn is_sync(&self) -> bool {
-        self.path == "/sync"
-    }
 }
 
 impl App {
@@ -103,12 +99,11 @@ impl App {
         // From here on, the request may wait for Windmill and for a run.
         caller.begin_wait().map_err(|code| not_taken(code, "too many callers wait for a sync"))?;
         let requests = self.requests(&draft)?;
-        let mut runs = Vec::with_capacity(requests.list.len());
         // All syncs start at once, and one that fails does not stop the others. If one is refused, those that were
         // accepted continue, as they do if a caller disconnects.
-        for request in requests.list {
-            runs.push(self.service.submit(request).map_err(|code| not_taken(code, "too many syncs wait already"))?);
-        }
+        let too_many = |code| not_taken(code, "too many syncs wait already");
+        let submitted = requests.list.into_iter().map(|request| self.service.submit(request).map_err(too_many));
+        let runs = submitted.collect::<Result<Vec<_>, _>>()?;
         if !draft.waits() {
             return Ok(accepted(&runs, requests.is_single));
         }
@@ -150,7 +145,7 @@ impl App {
             return Ok(());
         }
         // A browser adds a saved password to any request of a page, so a password alone does not permit a sync.
-        if route.is_sync() && head.is_from_page {
+        if route.path == "/sync" && head.is_from_page {
             let message = "a sync cannot be asked for by a web page (`Origin` or `Sec-Fetch-Site`), unless it brings \
                            SYNC_API_TOKEN as `Authorization: Bearer …`";
             return Err(refused(Code::Forbidden, message));
@@ -184,7 +179,7 @@ impl App {
             return Err(Response::method_not_allowed(route.methods));
         }
         self.check_sender(route, head)?;
-        if route.is_sync() {
+        if route.path == "/sync" {
             check_query(head)?;
             head.require_json()?;
         }

@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::git::GitError;
 use crate::model::Code;
-use crate::request::RequestError;
 use crate::util::Retry;
 
 pub use crate::model::BackupError;
@@ -18,12 +17,6 @@ impl From<GitError> for BackupError {
             GitError::Checkout(message) => Self { code: Code::GitFailed, message, retry: Retry::NewCheckout },
             GitError::Expired(ended) => ended.into(),
         }
-    }
-}
-
-impl From<RequestError> for BackupError {
-    fn from(RequestError { code, message }: RequestError) -> Self {
-        Self::new(code, message)
     }
 }
 

@@ -1,14 +1,12 @@
 //! Checks whether a file holds the key that encrypted the secrets of the backup. It needs only git.
 
-use std::path::Path;
 use std::time::Instant;
 
 use crate::backup::error::BackupError;
 use crate::backup::private_run::{self, Place};
-use crate::backup::run_context::new_run_id;
-use crate::config::Config;
+use crate::backup::run_context::{Env, new_run_id};
 use crate::model::{Code, SyncResult};
-use crate::util::{CancelToken, Secret, time};
+use crate::util::{Secret, time};
 use crate::windmill::api::{KEY_TRAILER, fingerprint};
 
 /// The trailer that names the workspace of a commit.
@@ -19,11 +17,11 @@ const WORKSPACE_TRAILER: &str = "Windmill-Workspace";
 ///
 /// # Errors
 /// [`BackupError`] if the settings are wrong, the disk or git fails, or the time runs out.
-pub fn run(config: &Config, own_program: &Path, cancel: &CancelToken, key: &Secret) -> Result<SyncResult, BackupError> {
-    let (started, place) = (Instant::now(), Place::of(config)?);
+pub fn run(env: &Env<'_>, key: &Secret) -> Result<SyncResult, BackupError> {
+    let (started, place) = (Instant::now(), Place::of(env.config)?);
     let Place { workspace, branch, .. } = &place;
     let mut last = None;
-    private_run::fetch_until(config, own_program, cancel, branch, 1, &mut |git, tip| {
+    private_run::fetch_until(env, branch, 1, &mut |git, tip| {
         last = git.commit_text(tip, Some(&format!("{WORKSPACE_TRAILER}: {workspace}$")))?;
         Ok(last.is_some())
     })?;

@@ -1,24 +1,27 @@
 //! The history of a backup by item: which commit added, modified and deleted what. It needs only git.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::time::SystemTime;
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
 
 use miniserde::Serialize;
 
 use crate::backup::error::BackupError;
 use crate::backup::private_run::{self, Place};
 use crate::backup::restore::glob::Pattern;
-use crate::config::Config;
+use crate::backup::run_context::Env;
 use crate::git::tree_diff::{Mark, printable};
 use crate::git::{Git, GitError, LoggedCommit};
-use crate::util::{CancelToken, time};
+use crate::util::time;
 use crate::windmill::item_path::{ItemId, item_of, proves_existence};
 
 /// The default of `--limit`.
 pub const LIMIT_DEFAULT: usize = 20;
 /// The maximum of `--limit`. For a longer list there is `git log` in a clone.
 pub const LIMIT_MAX: usize = 10_000;
+
+/// Digits of a commit's id in the table.
+const SHORT_ID: usize = 10;
 
 /// After this many older commits in a row, no more of the history is fetched for `--since`. An older commit may have a
 /// later time, if it was made on a machine with a wrong clock. This number is less than the first fetch brings, so that
@@ -63,24 +66,55 @@ pub struct Entry {
     pub deleted: Vec<String>,
 }
 
+impl Log {
+    /// Returns the commits as a table for people.
+    pub fn to_table(&self, now: SystemTime) -> String {
+        let mut text = String::new();
+        for Entry { commit, time: at, author, added, modified, deleted } in &self.commits {
+            let age = time::from_text(at).and_then(|at| now.duration_since(at).ok());
+            let age = age.map_or_else(String::new, |age| format!(" ({} ago)", in_words(age)));
+            let shown = at.replace('T', " ").replace('Z', " UTC");
+            let _ = writeln!(text, "{}  {shown}{age}  {author}", &commit[..commit.len().min(SHORT_ID)]);
+            for (change, items) in [("added", added), ("modified", modified), ("deleted", deleted)] {
+                for item in items {
+                    let _ = writeln!(text, "    {change:<9} {item}");
+                }
+            }
+        }
+        if self.commits.is_empty() {
+            text.push_str("no commit of the backup changed such an item\n");
+        }
+        if !self.complete {
+            text.push_str("older commits were not read; --limit, --since and --path reach further back\n");
+        }
+        text
+    }
+}
+
+/// Returns a time span in its largest unit.
+fn in_words(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (count, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..172_800 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Lists the commits of the configured backup.
 ///
 /// # Errors
 /// [`BackupError`] if the settings are wrong, the disk or git fails, or the time runs out.
-pub fn run(
-    config: &Config,
-    own_program: &Path,
-    cancel: &CancelToken,
-    options: &LogOptions,
-) -> Result<Log, BackupError> {
-    let place = Place::of(config)?;
+pub fn run(env: &Env<'_>, options: &LogOptions) -> Result<Log, BackupError> {
+    let place = Place::of(env.config)?;
     let (prefix, mut commits) = (place.subdir.prefix(), Vec::new());
-    let complete =
-        private_run::fetch_until(config, own_program, cancel, &place.branch, options.limit, &mut |git, _| {
-            let (found, is_enough) = read(git, &prefix, options)?;
-            commits = found;
-            Ok(is_enough)
-        })?;
+    let complete = private_run::fetch_until(env, &place.branch, options.limit, &mut |git, _| {
+        let (found, is_enough) = read(git, &prefix, options)?;
+        commits = found;
+        Ok(is_enough)
+    })?;
     Ok(Log { commits, complete })
 }
 
@@ -144,8 +178,6 @@ fn entry_of(commit: &LoggedCommit, prefix: &str, patterns: &[Pattern]) -> Option
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::git::object::ObjectId;
 
@@ -180,5 +212,19 @@ mod tests {
         assert_eq!(only("f/ops/y").expect("the variable").deleted, ["variable f/ops/y"]);
         assert_eq!(only("f/ops/**").expect("all").modified.len(), 2);
         assert!(only("f/other/**").is_none());
+    }
+
+    #[test]
+    fn a_span_is_shown_in_its_largest_unit() {
+        for (seconds, words) in [
+            (0, "0 seconds"),
+            (1, "1 second"),
+            (60, "1 minute"),
+            (3_599, "59 minutes"),
+            (172_799, "47 hours"),
+            (172_800, "2 days"),
+        ] {
+            assert_eq!(in_words(Duration::from_secs(seconds)), words);
+        }
     }
 }

@@ -13,9 +13,9 @@ use miniserde::{Serialize, json};
 use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::private_run::PrivateRun;
-use crate::backup::run_context::{self, LastTokenUser};
+use crate::backup::run_context::{self, Env};
 use crate::backup::sync::{guards, tip};
-use crate::backup::workspaces::{self, Seen};
+use crate::backup::workspaces;
 use crate::config::{Config, Environment, Options, Required, SecretSource, Workspaces};
 use crate::git::ssh_key;
 use crate::git::tree_diff::Sample;
@@ -25,9 +25,10 @@ use crate::net::ca_bundle;
 use crate::process::run;
 use crate::process::run_env::RunEnv;
 use crate::request;
-use crate::util::{CancelToken, Deadline, Redactor, Secret, files, percent, volume};
+use crate::util::{Deadline, Redactor, Secret, files, percent, volume};
 use crate::windmill::api::{Account, ServerInfo, Windmill};
 use crate::windmill::cli;
+use crate::windmill::snapshot::Snapshot;
 use crate::windmill::wmill_yaml;
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
@@ -173,19 +174,17 @@ pub enum Mode {
 }
 
 /// Checks what a sync of the configured workspaces needs.
-pub fn run(
-    config: &Config,
-    own_program: &Path,
-    cancel: &CancelToken,
-    mode: Mode,
-    last_token_user: LastTokenUser<'_>,
-) -> Vec<Finding> {
-    let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), cancel);
+pub fn run(env: &Env<'_>, mode: Mode) -> Vec<Finding> {
+    let config = env.config;
+    let deadline = Deadline::after(TIME_MAX.min(config.sync_timeout), env.cancel);
     let redactor = Redactor::new(&config.proxy_secrets());
-    let mut check = Check { config, own_program, mode, deadline, redactor, last_token_user, findings: Vec::new() };
+    let mut check = Check { env, config, mode, deadline, redactor, findings: Vec::new() };
     let secrets = check.settings();
     if !run::CAN_START {
-        check.report_skipped_checks();
+        for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
+            let message = "not tried: WebAssembly has no programs, no TLS, and only the folders given to it";
+            check.warn(name, message, "run this on the machine that makes the backups");
+        }
         return check.findings;
     }
     // It is dropped last, after the folder and the lock in it.
@@ -201,21 +200,15 @@ pub fn run(
 }
 
 /// Checks a service that has just started, and logs what is not ok. Skips the check if a sync was requested meanwhile.
-pub fn at_start(
-    config: &Config,
-    own_program: &Path,
-    cancel: &CancelToken,
-    last_token_user: LastTokenUser<'_>,
-    is_superseded: &dyn Fn() -> bool,
-) {
-    if Deadline::after(PAUSE_AT_START, cancel).wait_out().is_err() {
+pub fn at_start(env: &Env<'_>, is_superseded: &dyn Fn() -> bool) {
+    if Deadline::after(PAUSE_AT_START, env.cancel).wait_out().is_err() {
         return;
     }
     if is_superseded() {
         return log::debug!("the check is skipped, since a sync was requested, which reports more");
     }
-    let findings = run(config, own_program, cancel, Mode::AtStart, last_token_user);
-    if cancel.is_cancelled() {
+    let findings = run(env, Mode::AtStart);
+    if env.cancel.is_cancelled() {
         return;
     }
     for finding in &findings {
@@ -240,12 +233,11 @@ struct Secrets {
 }
 
 struct Check<'a> {
+    env: &'a Env<'a>,
     config: &'a Config,
-    own_program: &'a Path,
     mode: Mode,
     deadline: Deadline,
     redactor: Redactor,
-    last_token_user: LastTokenUser<'a>,
     findings: Vec<Finding>,
 }
 
@@ -324,15 +316,6 @@ impl Check<'_> {
     fn secret(&mut self, source: Option<&SecretSource>, code: Option<Code>) -> Option<Secret> {
         let read = source?.read();
         read.map_err(|why| self.add("settings", code, why, "let this user read the file")).ok()
-    }
-
-    /// Reports the checks that this platform cannot run.
-    fn report_skipped_checks(&mut self) {
-        for name in ["data_dir", "wmill", "git", "windmill", "remote"] {
-            let message =
-                format_args!("not tried: WebAssembly has no programs, no TLS, and only the folders given to it");
-            self.warn(name, message, "run this on the machine that makes the backups");
-        }
     }
 
     /// Checks the data folder by creating the folder of a run in it.
@@ -431,8 +414,8 @@ impl Check<'_> {
     }
 
     fn all_workspaces(&mut self, token: &Secret) -> Vec<WorkspaceId> {
-        let seen = workspaces::ask(self.config, token, self.deadline.cancel_token());
-        let Some(Seen { listed, warnings }) = self.passed("workspaces", seen) else { return Vec::new() };
+        let seen = workspaces::ask(self.config, token, self.env.cancel);
+        let Some((listed, warnings)) = self.passed("workspaces", seen) else { return Vec::new() };
         let names: Vec<_> = listed.iter().map(WorkspaceId::as_str).collect();
         self.ok("workspaces", format_args!("* stands for {}", names.join(", ")));
         for warning in warnings {
@@ -446,10 +429,8 @@ impl Check<'_> {
         self.account(windmill.workspace, &account);
         let Some(scratch) = scratch.filter(|_| self.mode == Mode::Whole) else { return };
         let plan = wmill_yaml::read(None, &tip::asked_kinds(self.config));
-        let snapshot = windmill.snapshot(&plan.query, scratch).and_then(|mut snapshot| {
-            snapshot.judge_by(&plan)?;
-            Ok(snapshot)
-        });
+        let judged = |mut snapshot: Snapshot| Ok(snapshot.judge_by(&plan).map(|()| snapshot)?);
+        let snapshot = windmill.snapshot(&plan.query, scratch).and_then(judged);
         let Some(snapshot) = self.passed("export", snapshot) else { return };
         self.ok("export", format_args!("is permitted, and has {} items", snapshot.items));
         let plain = snapshot.plain_secrets_of_resources().unwrap_or_default();
@@ -476,7 +457,7 @@ impl Check<'_> {
         let destination = request::configured_destination(self.config, id);
         if account.is_admin {
             self.ok("token", format_args!("is an admin's{sees}"));
-        } else if (self.last_token_user)(id.as_str(), &destination).is_some_and(|last| last.admin) {
+        } else if (self.env.last_token_user)(id.as_str(), &destination).is_some_and(|last| last.admin) {
             let message =
                 "is not an admin's, and that of the last backup was: what its user may not see would be deleted";
             self.fail("token", Code::LostRights, message);
@@ -503,17 +484,13 @@ impl Check<'_> {
             // A request for the repository works with any branch name.
             branches.extend(WorkspaceId::parse(ADMINS).and_then(|any| config.branch_for(&any)).ok());
         }
-        let accepted_hosts = run_env.run_dir.path().join("known_hosts");
+        let accepted_hosts = &run_env.run_dir.path().join("known_hosts");
         // Host keys that were accepted before are valid here too. Keys that are accepted now are not saved.
         if let Ok(known) = files::read_file(&paths::root(config).join("known_hosts"), HOSTS_BYTES_MAX) {
-            let _ = files::write_file(&accepted_hosts, &known);
+            let _ = files::write_file(accepted_hosts, &known);
         }
-        let site = git::RepositoryPaths {
-            folder: &run_env.run_dir.path().join("checkout"),
-            own_program: self.own_program,
-            accepted_hosts: &accepted_hosts,
-            signing_key: signing_key.as_deref(),
-        };
+        let folder = &run_env.run_dir.path().join("checkout");
+        let site = git::RepositoryPaths { folder, accepted_hosts, signing_key: signing_key.as_deref() };
         for (index, branch) in branches.iter().enumerate() {
             let answer = Git::new(run_env, &site, remote, branch, credentials)
                 .and_then(|git| git.remote_state().map(|state| (git, state)));
@@ -563,12 +540,9 @@ impl Check<'_> {
             let commit = git.commit(&git.empty_tree()?, None, &self.config.author, "A check, which is not pushed")?;
             git.push(&commit, true)
         });
-        let why = match self.passed("push", tried) {
-            None => return,
-            // A rejection because of another tip is expected: the commit of the dry run has no parent.
-            Some(Pushed::Accepted | Pushed::Outrun(_)) => closed_to_writing(remote),
-            Some(Pushed::Refused(why)) => Some(why),
-        };
+        let Some(pushed) = self.passed("push", tried) else { return };
+        // A rejection because of another tip is expected: the commit of the dry run has no parent.
+        let why = if let Pushed::Refused(why) = pushed { Some(why) } else { closed_to_writing(remote) };
         match why {
             None => self.ok("push", "is permitted, as far as a dry run shows (branch protection shows only in a sync)"),
             Some(why) => self.fail("push", Code::GitRejected, why),

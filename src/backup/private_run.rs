@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::backup::error::BackupError;
-use crate::backup::{paths, run_context};
+use crate::backup::paths;
+use crate::backup::run_context::{self, Env};
 use crate::config::Config;
 use crate::git::object::ObjectId;
 use crate::git::{Git, GitError, RepositoryPaths, WITHOUT_CONTENTS};
@@ -13,7 +14,7 @@ use crate::model::{BranchName, Code, Subdir, WorkspaceId};
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::request;
-use crate::util::{CancelToken, Deadline, Redactor, files, retry};
+use crate::util::{Deadline, Redactor, files, retry};
 
 /// The prefix of the names of these folders. No workspace id begins with it.
 pub(super) const MARK: &str = ".check-";
@@ -88,26 +89,22 @@ impl Place {
 /// [`BackupError`] if git's credentials are missing or wrong, the disk or git fails, the time runs out, or the branch
 /// does not exist.
 pub(super) fn fetch_until(
-    config: &Config,
-    own_program: &Path,
-    cancel: &CancelToken,
+    env: &Env<'_>,
     branch: &BranchName,
     depth: usize,
     read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, GitError>,
 ) -> Result<bool, BackupError> {
+    let config = env.config;
     let no_remote = || BackupError::new(Code::ConfigInvalid, "GIT_REMOTE_URL is not set");
     let remote = config.remote.as_ref().ok_or_else(no_remote)?;
     let credentials = request::configured_git_credentials(config, remote)?;
     // It is dropped last, after the folder and the lock in it.
     let private = PrivateRun::new(config);
     let redactor = Redactor::new(credentials.secrets().iter().chain(&config.proxy_secrets()));
-    let run_env = private.open(config, Deadline::after(config.sync_timeout, cancel), redactor)?;
-    let site = RepositoryPaths {
-        folder: &run_env.run_dir.path().join("checkout"),
-        own_program,
-        accepted_hosts: &paths::root(config).join("known_hosts"),
-        signing_key: None,
-    };
+    let run_env = private.open(config, Deadline::after(config.sync_timeout, env.cancel), redactor)?;
+    let folder = &run_env.run_dir.path().join("checkout");
+    let accepted_hosts = &paths::root(config).join("known_hosts");
+    let site = RepositoryPaths { folder, accepted_hosts, signing_key: None };
     let git = Git::new(&run_env, &site, remote, branch, &credentials)?;
     let state = retry::patiently(&run_env.deadline, || git.remote_state().map_err(BackupError::from))?;
     git.create(state.format)?;

@@ -1,8 +1,9 @@
 //! The context of one run: its request, its lock, the environment of its programs, its steps and their attempts.
 
+use std::collections::hash_map::RandomState;
 use std::fmt;
+use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,8 +27,6 @@ use crate::windmill::snapshot::Snapshot;
 pub struct Env<'a> {
     /// The settings.
     pub config: &'a Config,
-    /// The path of our own program; see [`ssh`](crate::git::ssh_helper).
-    pub own_program: &'a Path,
     /// Cancelled when the process ends.
     pub cancel: &'a CancelToken,
     /// Called with each event of a run.
@@ -56,7 +55,12 @@ pub struct Notes {
     head_is_missing: bool,
 }
 
-impl Env<'_> {
+impl<'a> Env<'a> {
+    /// Returns what a process provides whose runs report their progress to no one.
+    pub fn new(config: &'a Config, cancel: &'a CancelToken, last_token_user: LastTokenUser<'a>) -> Self {
+        Self { config, cancel, progress: &|_| {}, last_token_user, notes: Mutex::default() }
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,10 +68,8 @@ impl Env<'_> {
 
 /// Returns a new run id. It is unique among all processes, and has no meaning.
 pub fn new_run_id() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
-    let random = hash::random_word().unwrap_or_default();
-    hash::short_name(&format!("{now} {random} {}", COUNT.fetch_add(1, Ordering::Relaxed)))
+    // Each hasher has other keys, which are random.
+    hash::short_name(&format!("{:?} {}", SystemTime::now(), RandomState::new().hash_one(std::process::id())))
 }
 
 /// Makes the folder of a run, removes what killed runs left in theirs, and prepares the environment of the run's
@@ -229,15 +231,8 @@ impl RunContext<'_> {
 
     /// Returns a client for Windmill with the token of the request and the deadline of the run.
     pub fn windmill<'b>(&'b self, run_env: &'b RunEnv) -> Windmill<'b> {
-        let request = self.request;
-        Windmill::new(
-            &request.base_url,
-            &request.workspace,
-            &request.windmill_token,
-            &request.windmill_headers,
-            &run_env.deadline,
-            &run_env.environment,
-        )
+        let SyncRequest { base_url, workspace, windmill_token: token, windmill_headers: headers, .. } = self.request;
+        Windmill::new(base_url, workspace, token, headers, &run_env.deadline, &run_env.environment)
     }
 
     /// Asks Windmill who the user of the token is.
@@ -385,14 +380,9 @@ impl RunContext<'_> {
     /// [`BackupError`] if the disk fails, or the key cannot sign.
     pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
         let request = self.request;
-        let signing_key = request.signing_key.as_ref().map(|key| ssh_key::prepare_signing(run_env, key)).transpose();
-        let signing_key = signing_key.map_err(|error| self.in_step(Step::Fetch, error.into()))?;
-        let site = git::RepositoryPaths {
-            signing_key: signing_key.as_deref(),
-            folder,
-            own_program: self.env.own_program,
-            accepted_hosts: &paths::root(self.env.config).join("known_hosts"),
-        };
+        let signing_key = request.signing_key.as_ref().map(|key| ssh_key::prepare_signing(run_env, key)).transpose()?;
+        let accepted_hosts = &paths::root(self.env.config).join("known_hosts");
+        let site = git::RepositoryPaths { folder, accepted_hosts, signing_key: signing_key.as_deref() };
         Ok(Git::new(run_env, &site, &request.remote, &request.branch, &request.git)?)
     }
 }

@@ -32,7 +32,7 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
             let request = draft.request(&workspace)?;
             // "All" stands for the workspaces that Windmill lists, not for any name that a caller sends.
             if let Some(token) = draft.listing_token()
-                && !ask(config, &token, cancel)?.listed.contains(&workspace)
+                && !ask(config, &token, cancel)?.0.contains(&workspace)
             {
                 let message = format!("WINDMILL_WORKSPACE is *, and the token sees no workspace `{workspace}`");
                 return Err(BackupError::new(Code::WorkspaceNotFound, message));
@@ -40,31 +40,25 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
             return Ok(Requests { list: vec![request], is_single: true });
         }
         Target::Several(listed) => (listed, Vec::new()),
-        Target::All(token) => {
-            let Seen { listed, warnings } = ask(config, &token, cancel)?;
-            (listed, warnings)
-        }
+        Target::All(token) => ask(config, &token, cancel)?,
     };
     let of_workspace = |workspace| Ok(SyncRequest { list_warnings: warnings.clone(), ..draft.request(workspace)? });
     Ok(Requests { list: listed.iter().map(of_workspace).collect::<Result<_, BackupError>>()?, is_single: false })
 }
 
-/// The workspaces that a token sees.
-pub struct Seen {
-    /// The workspaces to back up, at least one.
-    pub listed: Vec<WorkspaceId>,
-    /// The warnings about workspaces that are left out.
-    pub warnings: Vec<String>,
-}
-
-/// Asks Windmill which workspaces `token` sees, in Windmill's order. `admins` and archived workspaces are left out. So
+/// Asks Windmill which workspaces `token` sees, in Windmill's order. Returns those to back up, at least one, and the
+/// warnings about those that are left out. `admins` and archived workspaces are left out. So
 /// are forks, if each workspace has its own branch, and workspaces for which the templates make an invalid name:
 /// Windmill listed them, so they must not stop the others.
 ///
 /// # Errors
 /// [`BackupError`] if Windmill is unreachable or refuses the token, or if the token sees no workspace to back up or
 /// more than [`WORKSPACES_MAX`].
-pub fn ask(config: &Config, token: &Secret, cancel: &CancelToken) -> Result<Seen, BackupError> {
+pub fn ask(
+    config: &Config,
+    token: &Secret,
+    cancel: &CancelToken,
+) -> Result<(Vec<WorkspaceId>, Vec<String>), BackupError> {
     let deadline = Deadline::after(ANSWER_TIME_MAX.min(config.sync_timeout), cancel);
     let headers = request::windmill_headers(config).map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
     // The client needs a workspace, but this request does not use it.
@@ -95,7 +89,7 @@ pub fn ask(config: &Config, token: &Secret, cancel: &CancelToken) -> Result<Seen
     }
     let count = listed.len();
     if (1..=WORKSPACES_MAX).contains(&count) {
-        return Ok(Seen { listed, warnings });
+        return Ok((listed, warnings));
     }
     let code = if unnameable.is_empty() { Code::WorkspaceNotFound } else { Code::ConfigInvalid };
     let why = format!(

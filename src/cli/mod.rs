@@ -2,7 +2,6 @@
 //! environment, and prints.
 
 mod args;
-mod log;
 mod run;
 mod serve;
 #[cfg(unix)]
@@ -10,12 +9,8 @@ mod signals;
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use ::log::LevelFilter;
 use args::Command;
 
 use crate::backup::error::BackupError;
@@ -26,7 +21,6 @@ use crate::git::{LINE_PREFIX, OPTIONS_ENVIRONMENT, PUSH_ENVIRONMENT, ssh_helper}
 use crate::model::{Code, run_result};
 #[cfg(unix)]
 use crate::process::confine;
-use crate::util::{CancelToken, logging};
 
 const PROGRAM: &str = "windmill-git-sync";
 
@@ -51,7 +45,7 @@ pub fn main() -> ExitCode {
         Ok(Command::Sync(options)) => run::sync(&options, &environment),
         Ok(Command::Check(options)) => Ok(run::check(&options, &environment)),
         Ok(Command::Verify(options)) => run::verify(&options, &environment),
-        Ok(Command::Log(options)) => log::log(&options, &environment),
+        Ok(Command::Log(options)) => run::log(&options, &environment),
         Ok(Command::Restore(options)) => run::restore(&options, &environment),
         Ok(Command::Healthcheck(options)) => serve::healthcheck(&options, &environment),
         Err(code) => Ok(code),
@@ -77,41 +71,10 @@ fn refuse(error: BackupError) -> u8 {
     error.code.exit_code()
 }
 
-fn own_program() -> PathBuf {
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks where it lies")]
-    std::env::current_exe().unwrap_or_else(|_| PROGRAM.into())
-}
-
-/// Returns the settings of a command. The error lists everything that is wrong with them, and the `faults` of other
-/// options.
-fn config(
-    options: &Options,
-    environment: &Environment,
-    need: Required,
-    faults: Vec<String>,
-) -> Result<Config, BackupError> {
+/// Returns the settings of a command. The error lists everything that is wrong with them.
+fn config(options: &Options, environment: &Environment, need: Required) -> Result<Config, BackupError> {
     let config = Config::new(options, environment, need);
-    let all: Vec<_> = config.as_ref().err().map(ToString::to_string).into_iter().chain(faults).collect();
-    config.ok().filter(|_| all.is_empty()).ok_or_else(|| BackupError::new(Code::ConfigInvalid, all.join("; ")))
-}
-
-/// Starts the log, and returns the token that a signal cancels after `grace`. The output of the command is its result,
-/// so log lines below `level` are shown only if `LOG_LEVEL` is set.
-fn start(
-    config: &Config,
-    environment: &Environment,
-    level: LevelFilter,
-    grace: Duration,
-    exit_code: &Arc<OnceLock<u8>>,
-) -> CancelToken {
-    let level = if environment.get("LOG_LEVEL").is_none() { level } else { config.log_level };
-    logging::start(level, config.log_format);
-    let cancel = CancelToken::default();
-    #[cfg(unix)]
-    signals::cancel_after_grace(grace, cancel.clone(), Arc::clone(exit_code));
-    #[cfg(not(unix))]
-    let _ = (grace, exit_code);
-    cancel
+    config.map_err(|error| BackupError::new(Code::ConfigInvalid, error.to_string()))
 }
 
 /// Parses the value of an option, and adds what is wrong with it to `faults`.

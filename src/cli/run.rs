@@ -1,15 +1,17 @@
-//! The commands that run on a workspace and print a result: `sync`, `check`, `verify`, `restore`.
+//! The commands that run on a workspace and print a result: `sync`, `check`, `verify`, `log`, `restore`.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
-use log::LevelFilter;
+use ::log::LevelFilter;
+use miniserde::json;
 
-use super::args::{Check, Restore, Sync, Verify};
-use super::{config, own_program, parsed, patterns, print, refuse, start};
+use super::args::{Check, Log, Restore, Sync, Verify};
+use super::{config, parsed, patterns, print, refuse};
 use crate::backup::error::BackupError;
 use crate::backup::key_check;
+use crate::backup::log::{self, LIMIT_DEFAULT, LIMIT_MAX, LogOptions};
 use crate::backup::paths;
 use crate::backup::preflight::{self, Mode};
 use crate::backup::restore::{self, RestoreOptions};
@@ -17,13 +19,13 @@ use crate::backup::run_context::{self, Env};
 use crate::backup::sync;
 use crate::backup::verify;
 use crate::backup::workspaces::Requests;
-use crate::config::{Environment, Options, Required};
+use crate::config::{Config, Environment, Options, Required};
 use crate::model::{Code, SyncResult, WorkspaceId, run_result};
 use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
 use crate::service::history::History;
 use crate::service::recorder::Recorder;
-use crate::util::time;
+use crate::util::{CancelToken, logging, time};
 
 /// The longest wait of a command until its notifications are sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -49,10 +51,9 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, 
 
 /// Runs `verify --key-file`.
 fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
-    let config = config(&options.settings(), environment, Required::Git, Vec::new())?;
+    let config = config(&options.settings(), environment, Required::Git)?;
     let key = restore::read_key(file).map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
-    let cancel = start(&config, environment, config.log_level, Duration::ZERO, &Arc::default());
-    let result = key_check::run(&config, &own_program(), &cancel, &key)?;
+    let result = with_env(&config, environment, config.log_level, |env| key_check::run(env, &key))?;
     print(&result.to_json());
     Ok(result.code.exit_code())
 }
@@ -65,7 +66,7 @@ fn run_each(
     flags: Flags,
     run: fn(&SyncRequest, &Env<'_>, &str) -> SyncResult,
 ) -> Result<u8, BackupError> {
-    command(options, environment, flags, Vec::new(), &|asked, env, recorder| {
+    command(options, environment, flags, &|asked, env, recorder| {
         let mut results = Vec::new();
         for request in &asked.list {
             let counts = !env.cancel.is_cancelled();
@@ -80,10 +81,25 @@ fn run_each(
 }
 
 pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8, BackupError> {
-    let mut faults = Vec::new();
-    let restore_options = restore_options(options, &mut faults);
+    let mut settings = options.settings();
+    let faults = &mut settings.faults;
+    let key = options.key_file.as_deref().map(restore::read_key).transpose();
+    let restore_options = RestoreOptions {
+        target: parsed("--to-workspace", options.to_workspace.as_deref(), WorkspaceId::parse, faults),
+        commit: parsed("--commit", options.commit.as_deref(), restore::parse_commit, faults),
+        at: parsed("--at", options.at.as_deref(), time::parse_moment, faults),
+        paths: patterns(&options.path, faults),
+        deletes: options.delete,
+        enables: options.enable,
+        key: key.map_err(|why| faults.push(why)).unwrap_or_default(),
+        saves: !options.no_backup_first,
+        applies: options.yes,
+    };
+    if options.commit.is_some() && options.at.is_some() {
+        faults.push("--at: it does not go with --commit".to_owned());
+    }
     let flags = Flags { dry_run: !options.yes, purpose: Purpose::Restore, ..Flags::default() };
-    command(&options.settings(), environment, flags, faults, &|asked, env, _| {
+    command(&settings, environment, flags, &|asked, env, _| {
         let (true, [request]) = (asked.is_single, asked.list.as_slice()) else {
             let message = "several workspaces are configured: name the one to restore by --workspace";
             return Err(BackupError::new(Code::ConfigInvalid, message));
@@ -94,39 +110,30 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8
     })
 }
 
-/// Returns the options besides the settings, and adds what is wrong with them to `faults`.
-fn restore_options(options: &Restore, faults: &mut Vec<String>) -> RestoreOptions {
-    let paths = patterns(&options.path, faults);
-    let target = parsed("--to-workspace", options.to_workspace.as_deref(), WorkspaceId::parse, faults);
-    let commit = parsed("--commit", options.commit.as_deref(), restore::parse_commit, faults);
-    let at = parsed("--at", options.at.as_deref(), time::parse_moment, faults);
-    if options.commit.is_some() && options.at.is_some() {
-        faults.push("--at: it does not go with --commit".to_owned());
-    }
-    let key = options.key_file.as_deref().map(restore::read_key).transpose();
-    let key = key.map_err(|why| faults.push(why)).unwrap_or_default();
-    RestoreOptions {
-        target,
-        commit,
-        at,
-        paths,
-        deletes: options.delete,
-        enables: options.enable,
-        key,
-        saves: !options.no_backup_first,
-        applies: options.yes,
-    }
+pub(super) fn log(options: &Log, environment: &Environment) -> Result<u8, BackupError> {
+    let mut settings = options.settings();
+    let faults = &mut settings.faults;
+    let limit = |text: &str| match text.parse() {
+        Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
+        _ => Err(format!("give a number from 1 to {LIMIT_MAX}")),
+    };
+    let log_options = LogOptions {
+        paths: patterns(&options.path, faults),
+        since: parsed("--since", options.since.as_deref(), time::parse_moment, faults),
+        until: parsed("--until", options.until.as_deref(), time::parse_moment, faults),
+        limit: parsed("--limit", options.limit.as_deref(), limit, faults).unwrap_or(LIMIT_DEFAULT),
+    };
+    let config = config(&settings, environment, Required::Git)?;
+    let log = with_env(&config, environment, LevelFilter::Warn, |env| log::run(env, &log_options))?;
+    print(if options.json { json::to_string(&log) } else { log.to_table(SystemTime::now()) }.trim_end());
+    Ok(0)
 }
 
 pub(super) fn check(options: &Check, environment: &Environment) -> u8 {
     let (findings, ended) = match preflight::settings(&options.settings(), environment) {
-        Ok(config) => {
-            let cancel = start(&config, environment, LevelFilter::Error, Duration::ZERO, &Arc::default());
-            let history = History::new(&paths::root(&config));
-            let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
-            let findings = preflight::run(&config, &own_program(), &cancel, Mode::Whole, &last_token_user);
-            (findings, cancel.is_cancelled())
-        }
+        Ok(config) => with_env(&config, environment, LevelFilter::Error, |env| {
+            (preflight::run(env, Mode::Whole), env.cancel.is_cancelled())
+        }),
         Err(faults) => (faults, false),
     };
     if options.json {
@@ -137,31 +144,38 @@ pub(super) fn check(options: &Check, environment: &Environment) -> u8 {
     if ended { Code::ShuttingDown.exit_code() } else { preflight::exit_code(&findings) }
 }
 
-/// Runs the common part of the commands on workspaces: settings, logs, signals, notifications. `faults` lists what is
-/// wrong with other options. `work` does the rest and prints its result.
+/// Starts the log, and does work that a signal cancels. The output of the command is its result, so log lines below
+/// `level` are shown only if `LOG_LEVEL` is set.
+fn with_env<T>(config: &Config, environment: &Environment, level: LevelFilter, work: impl FnOnce(&Env<'_>) -> T) -> T {
+    let level = if environment.get("LOG_LEVEL").is_none() { level } else { config.log_level };
+    logging::start(level, config.log_format);
+    let (cancel, history) = (CancelToken::default(), History::new(&paths::root(config)));
+    #[cfg(unix)]
+    super::signals::cancel_after_grace(Duration::ZERO, &cancel, &Arc::default());
+    let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
+    work(&Env::new(config, &cancel, &last_token_user))
+}
+
+/// Runs the common part of the commands on workspaces: settings, logs, signals, notifications. `work` does the
+/// rest and prints its result.
 fn command(
     options: &Options,
     environment: &Environment,
     flags: Flags,
-    faults: Vec<String>,
     work: &dyn Fn(&Requests, &Env<'_>, &Recorder) -> Result<Code, BackupError>,
 ) -> Result<u8, BackupError> {
-    let config = config(options, environment, Required::Sync, faults)?;
+    let config = config(options, environment, Required::Sync)?;
     if !process::run::CAN_START {
         let why = "this is WebAssembly, where neither wmill nor git can be started, so no backups are made";
         return Err(BackupError::new(Code::Internal, why));
     }
-    let exit_code = Arc::default();
-    let cancel = start(&config, environment, config.log_level, config.shutdown_grace, &exit_code);
+    logging::start(config.log_level, config.log_format);
+    let (cancel, exit_code) = (CancelToken::default(), Arc::new(OnceLock::new()));
+    #[cfg(unix)]
+    super::signals::cancel_after_grace(config.shutdown_grace, &cancel, &exit_code);
     let recorder = Recorder::new(&config);
-    let env = Env {
-        config: &config,
-        own_program: &own_program(),
-        cancel: &cancel,
-        progress: &|_| {},
-        last_token_user: &|workspace, destination| recorder.history.token_user(workspace, destination),
-        notes: Mutex::default(),
-    };
+    let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
+    let env = Env::new(&config, &cancel, &last_token_user);
     let draft = Draft::from_config(&config, flags);
     let asked = recorder.requests(&draft, &config, &cancel);
     let code = asked.and_then(|asked| work(&asked, &env, &recorder));

@@ -9,15 +9,17 @@ use std::time::Duration;
 use ureq::http::HeaderMap;
 
 use super::args::{Healthcheck, Serve};
-use super::{PROGRAM, config, own_program};
+use super::{PROGRAM, config};
 use crate::api::routes::App;
 use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::preflight;
+use crate::backup::run_context::Env;
 use crate::config::{Config, Environment, Options, Required};
 use crate::http::server::{Draining, Server};
 use crate::model::Code;
 use crate::net::http_client;
+use crate::process::command::own_program;
 use crate::process::orphans;
 use crate::request::Purpose;
 use crate::service::{Service, recorder, scheduler};
@@ -39,26 +41,24 @@ const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 pub(super) fn serve(options: &Serve, environment: &Environment) -> Result<u8, BackupError> {
     let options =
         Options::new([("--listen", "LISTEN_ADDR", &options.listen), ("--data-dir", "DATA_DIR", &options.data_dir)]);
-    let config = config(&options, environment, Required::Serve, Vec::new())?;
+    let config = config(&options, environment, Required::Serve)?;
     logging::start(config.log_level, config.log_format);
-    warn_of_what_syncs_lack(&config);
-    let server = Server::bind(&config.listen.to_string());
-    let server = server.map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
-    serve_until_stopped(server, config);
-    Ok(0)
-}
-
-fn warn_of_what_syncs_lack(config: &Config) {
+    // It is remembered, in case an update replaces the file while the service runs.
+    own_program();
     for lack in config.lacking() {
         log::warn!("{lack}: a sync needs it, unless the request brings it");
     }
     if let Some(advice) = config.no_alarm() {
         log::info!("{advice}");
     }
+    let server = Server::bind(&config.listen.to_string());
+    let server = server.map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
+    serve_until_stopped(server, config);
+    Ok(0)
 }
 
 fn serve_until_stopped(server: Server, config: Config) {
-    let service = Arc::new(Service::new(config, own_program()));
+    let service = Arc::new(Service::new(config));
     #[cfg(unix)]
     super::signals::stop_service(&server.stop_handle(), &service);
     if let Ok(address) = server.local_addr() {
@@ -104,9 +104,10 @@ fn start_housekeeping(service: &Arc<Service>, stopped: &CancelToken) -> Option<J
     // After a panic, only this check is missing. The text of the panic is in the log.
     let attempt = |work: &dyn Fn()| drop(catch_unwind(AssertUnwindSafe(work)));
     spawn("housekeeping", lack, move || {
-        let Service { config, own_program, queue, recorder, .. } = &*service;
+        let Service { config, queue, recorder, .. } = &*service;
         let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
-        attempt(&|| preflight::at_start(config, own_program, &stopped, &last_token_user, &|| queue.was_used()));
+        let env = Env::new(config, &stopped, &last_token_user);
+        attempt(&|| preflight::at_start(&env, &|| queue.was_used()));
         while Deadline::after(HOUSEKEEPING_INTERVAL, &stopped).wait_out().is_ok() {
             attempt(&|| {
                 paths::remove_leftovers(config);
@@ -137,8 +138,7 @@ fn drain(service: &Service, draining: &Draining) {
 pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> Result<u8, BackupError> {
     let unhealthy = |why: String| BackupError::new(Code::Internal, why);
     let options = Options::new([("--listen", "LISTEN_ADDR", &options.listen)]);
-    let config =
-        config(&options, environment, Required::Serve, Vec::new()).map_err(|error| unhealthy(error.message))?;
+    let config = config(&options, environment, Required::Serve).map_err(|error| unhealthy(error.message))?;
     // If the service listens on all addresses (0.0.0.0), this sends the request to the machine itself, without a proxy.
     let url = format!("http://{}/health", config.listen);
     let client = http_client::client(&url, HEALTHCHECK_TIME_MAX, HeaderMap::new(), &[]);

@@ -59,7 +59,8 @@ pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>) {
 /// Cancels the token `grace` after SIGTERM or SIGHUP. On SIGINT, which comes from a person at a keyboard, and on a
 /// second signal, it is cancelled at once. After there is an `exit_code`, only notifications are being sent, and any
 /// signal ends the process.
-pub(super) fn cancel_after_grace(grace: Duration, cancel: CancelToken, exit_code: Arc<OnceLock<u8>>) {
+pub(super) fn cancel_after_grace(grace: Duration, cancel: &CancelToken, exit_code: &Arc<OnceLock<u8>>) {
+    let (cancel, exit_code) = (cancel.clone(), Arc::clone(exit_code));
     listen(move |mut signals| {
         let mut is_first = true;
         for signal in signals.forever() {

@@ -162,7 +162,7 @@ impl Config {
     ///
     /// Fails if a setting is malformed, or if one that `need` requires is missing. The one error names all of them.
     pub fn new(options: &Options, environment: &Environment, need: Required) -> Result<Self, ConfigError> {
-        let mut reader = Reader { options, environment, faults: Vec::new(), declared: Vec::new() };
+        let mut reader = Reader { options, environment, faults: options.faults.clone(), declared: Vec::new() };
         let config = reader.config();
         reader.check_places(&config);
         if need != Required::Serve {

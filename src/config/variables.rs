@@ -52,18 +52,22 @@ fn is_in_quotes(value: &str) -> bool {
 
 /// The options that were given on the command line.
 #[derive(Clone, Default)]
-pub struct Options(Vec<(&'static str, &'static str, String)>);
+pub struct Options {
+    given: Vec<(&'static str, &'static str, String)>,
+    /// What is wrong with other options of the command. It is reported with the faults of the settings.
+    pub faults: Vec<String>,
+}
 
 impl Options {
     /// Keeps the options that were given, each with its name and the variable that it overrides.
     pub fn new<const COUNT: usize>(all: [(&'static str, &'static str, &Option<String>); COUNT]) -> Self {
         let given = all.into_iter().filter_map(|(name, variable, value)| Some((name, variable, value.clone()?)));
-        Self(given.collect())
+        Self { given: given.collect(), faults: Vec::new() }
     }
 
     /// Returns the name and value of the option that overrides a variable, if it was given.
     pub(super) fn instead_of(&self, variable: &str) -> Option<(&'static str, &str)> {
-        let (name, _, value) = self.0.iter().find(|(_, overridden, _)| *overridden == variable)?;
+        let (name, _, value) = self.given.iter().find(|(_, overridden, _)| *overridden == variable)?;
         Some((name, value))
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::GitError;
 use crate::model::git_credentials::basic_credentials;
 use crate::model::{GitCredentials, RemoteScheme, RemoteUrl};
+use crate::process::command::own_program;
 use crate::process::run_env::RunEnv;
 use crate::util::files;
 #[cfg(unix)]
@@ -37,8 +38,6 @@ pub const LINE_PREFIX: &str = "windmill-git-sync: ";
 pub struct RepositoryPaths<'a> {
     /// The folder that holds all files of the checkout.
     pub folder: &'a Path,
-    /// Our own program, which git starts as `ssh`. It gives ssh its options; git alone would need a shell for that.
-    pub own_program: &'a Path,
     /// The file of the host keys that were accepted on the first connection.
     pub accepted_hosts: &'a Path,
     /// The file of the key that signs commits, from [`prepare_signing`](crate::git::ssh_key::prepare_signing).
@@ -94,7 +93,7 @@ pub(super) fn environment(
     };
     Ok(vec![
         // A command with options would need a shell, and our image has no shell.
-        ("GIT_SSH", site.own_program.to_string_lossy().into_owned()),
+        ("GIT_SSH", own_program().to_string_lossy().into_owned()),
         ("GIT_SSH_VARIANT", "ssh".to_owned()),
         (OPTIONS_ENVIRONMENT, ssh_options),
     ])

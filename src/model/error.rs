@@ -6,7 +6,7 @@ use crate::model::Code;
 use crate::util::{Expired, Failure, Retry};
 
 /// Why a step of a run failed.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct BackupError {
     /// The result code of the run.
     pub code: Code,

@@ -5,6 +5,16 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+/// Returns the path of our own program. It is looked up once, since an update may replace the file while we run.
+pub fn own_program() -> &'static Path {
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
+        #[expect(clippy::disallowed_methods, reason = "the one place that asks where it lies")]
+        std::env::current_exe().unwrap_or_else(|_| "windmill-git-sync".into())
+    });
+    &PATH
+}
 
 /// A program to run, with its arguments, environment and files.
 ///

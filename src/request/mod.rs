@@ -6,7 +6,9 @@ mod json_body;
 mod resolve;
 
 use crate::config::{Config, Workspaces};
-use crate::model::{BaseUrl, BranchName, Code, GitCredentials, Identity, RemoteUrl, Subdir, WorkspaceId, names};
+use crate::model::{
+    BackupError, BaseUrl, BranchName, Code, GitCredentials, Identity, RemoteUrl, Subdir, WorkspaceId, names,
+};
 use crate::util::{Secret, hash};
 use json_body::Fields;
 
@@ -86,16 +88,6 @@ pub struct Flags {
     pub purpose: Purpose,
 }
 
-/// Why there is no [`SyncRequest`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestError {
-    /// [`Code::RequestInvalid`], [`Code::Forbidden`], or [`Code::ConfigInvalid`] if only the settings are wrong. If
-    /// Windmill was asked, this is the code of its answer.
-    pub code: Code,
-    /// All faults, in one line.
-    pub message: String,
-}
-
 impl SyncRequest {
     /// Returns a short name for the source and the destination of the backup. Requests that differ only in credentials
     /// and flags have the same name.
@@ -171,7 +163,7 @@ impl<'a> Draft<'a> {
     ///
     /// Fails if the body is not a JSON object, or chooses what only a trusted sender may choose. Faults in the fields
     /// are returned later, together with those that appear only then.
-    pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self, RequestError> {
+    pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self, BackupError> {
         let mut draft = Self::new(config, Flags::default(), Code::RequestInvalid);
         draft.read(body).ok_or_else(|| draft.faults.error())?;
         if config.api_token.is_none() && !draft.faults.is_malformed {
@@ -210,7 +202,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     ///
     /// Fails as [`Draft::request`] does, if the fault does not depend on the workspace.
-    pub fn wanted(&self) -> Result<Target, RequestError> {
+    pub fn wanted(&self) -> Result<Target, BackupError> {
         let configured = &self.config.workspaces;
         if let Some(workspace) = self.fields.workspace.as_ref().or(configured.single()) {
             return Ok(Target::One(workspace.clone()));
@@ -237,7 +229,7 @@ impl<'a> Draft<'a> {
     ///
     /// Fails if the body asks for something unknown or forbidden, if request and settings together lack something, or
     /// if a secret's file cannot be read. One error lists all faults.
-    pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest, RequestError> {
+    pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest, BackupError> {
         let mut draft = self.clone();
         let resolved = draft.resolve(workspace);
         draft.faults.or(resolved)
@@ -248,7 +240,7 @@ impl<'a> Draft<'a> {
 ///
 /// # Errors
 /// [`Code::Forbidden`]. The message says what to set instead.
-fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> {
+fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), BackupError> {
     let mut reasons = Vec::new();
     let trusted_only = fields.trusted_only();
     if !trusted_only.is_empty() {
@@ -274,7 +266,7 @@ fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), RequestError> 
              or GIT_SUBDIR, or set SYNC_API_TOKEN and send it"
         ));
     }
-    if reasons.is_empty() { Ok(()) } else { Err(RequestError { code: Code::Forbidden, message: reasons.join("; ") }) }
+    if reasons.is_empty() { Ok(()) } else { Err(BackupError::new(Code::Forbidden, reasons.join("; "))) }
 }
 
 /// Returns the [`SyncRequest::destination`] of the settings for a workspace. It is empty if a part is missing or
@@ -291,7 +283,7 @@ pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> Strin
 /// # Errors
 ///
 /// Fails as [`Draft::request`] does, as far as it concerns the remote.
-pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials, RequestError> {
+pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials, BackupError> {
     let mut draft = Draft::from_config(config, Flags::default());
     let credentials = draft.git_credentials(remote);
     draft.faults.or(credentials)
@@ -343,13 +335,13 @@ impl Faults {
     }
 
     /// Returns the value if there are no faults. If there is no value, there has to be a fault.
-    fn or<T>(&self, value: Option<T>) -> Result<T, RequestError> {
+    fn or<T>(&self, value: Option<T>) -> Result<T, BackupError> {
         value.filter(|_| self.list.is_empty()).ok_or_else(|| self.error())
     }
 
-    fn error(&self) -> RequestError {
+    fn error(&self) -> BackupError {
         let code = if self.of_config == self.list.len() { Code::ConfigInvalid } else { self.code };
-        RequestError { code, message: self.list.join("; ") }
+        BackupError::new(code, self.list.join("; "))
     }
 }
 
@@ -385,13 +377,13 @@ mod tests {
         Config::new(&Options::default(), &environment, Required::Serve).ok().unwrap()
     }
 
-    fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, bool), RequestError> {
+    fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, bool), BackupError> {
         let draft = Draft::from_json(body, config)?;
         let Target::One(workspace) = draft.wanted()? else { panic!("for several workspaces") };
         Ok((draft.request(&workspace)?, draft.waits()))
     }
 
-    fn configured(config: &Config, flags: Flags) -> Result<SyncRequest, RequestError> {
+    fn configured(config: &Config, flags: Flags) -> Result<SyncRequest, BackupError> {
         let draft = Draft::from_config(config, flags);
         draft.request(config.workspaces.single().expect("one workspace"))
     }
@@ -404,7 +396,7 @@ mod tests {
         }
     }
 
-    fn refused(settings: &[(&str, &str)], body: &str) -> RequestError {
+    fn refused(settings: &[(&str, &str)], body: &str) -> BackupError {
         match read(body.as_bytes(), &config(settings)) {
             Ok(_) => panic!("{body} was accepted"),
             Err(error) => error,

@@ -1,7 +1,6 @@
 //! The parts of a running service: queue, scheduler, history, metrics, status and notifications. `api` and `cli` use
 //! it. It starts runs through `backup`, and does not use `git` or `windmill`.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::config::Config;
@@ -23,8 +22,6 @@ pub mod token_check;
 pub struct Service {
     /// The settings.
     pub config: Config,
-    /// Our own program, which git starts as its ssh.
-    pub own_program: PathBuf,
     /// The runs in progress and the waiting runs.
     pub queue: Queue,
     /// Records ended runs, and holds the history.
@@ -37,9 +34,9 @@ pub struct Service {
 
 impl Service {
     /// Returns a service that starts now, without runs.
-    pub fn new(config: Config, own_program: PathBuf) -> Self {
+    pub fn new(config: Config) -> Self {
         let (recorder, queue, cancel) = (Recorder::new(&config), Queue::default(), CancelToken::default());
-        Self { config, own_program, queue, recorder, cancel, started: Instant::now() }
+        Self { config, queue, recorder, cancel, started: Instant::now() }
     }
 
     /// Returns the status of the configured backups.

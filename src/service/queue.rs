@@ -213,14 +213,10 @@ impl Service {
             }
             Event::Ended(..) => {}
         };
-        let env = Env {
-            config: &self.config,
-            own_program: &self.own_program,
-            cancel: &self.cancel,
-            progress: &progress,
-            last_token_user: &|workspace, destination| self.recorder.history.token_user(workspace, destination),
-            notes: Mutex::default(),
-        };
+        let history = &self.recorder.history;
+        let last_token_user = |workspace: &str, destination: &str| history.token_user(workspace, destination);
+        let env = Env::new(&self.config, &self.cancel, &last_token_user);
+        let env = Env { progress: &progress, ..env };
         match run.request.flags.purpose {
             Purpose::Sync => sync::run(&run.request, &env, &run.id),
             Purpose::Verify => verify::run(&run.request, &env, &run.id),
@@ -327,7 +323,7 @@ mod tests {
         pub(in crate::service) fn for_test() -> Self {
             let environment = Environment::new([("DATA_DIR".into(), "/nowhere".into())]);
             let config = Config::new(&Options::default(), &environment, Required::Serve).expect("settings");
-            Self::new(config, "".into())
+            Self::new(config)
         }
     }
 

@@ -13,8 +13,9 @@ use windmill_git_sync::http::request::{
     BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, Head, TARGET_BYTES_MAX, parse_head,
 };
 use windmill_git_sync::http::response::Response;
+use windmill_git_sync::model::BackupError;
 use windmill_git_sync::model::git_credentials::GitCredentials;
-use windmill_git_sync::request::{Draft, RequestError, SyncRequest, Target};
+use windmill_git_sync::request::{Draft, SyncRequest, Target};
 use windmill_git_sync::util::secret::Secret;
 
 // ---------------------------------------------------------------- heads
@@ -213,7 +214,7 @@ fn config(variables: &[(&str, &str)]) -> Config {
 }
 
 /// Returns the only sync that a body requests.
-fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, bool), RequestError> {
+fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, bool), BackupError> {
     let draft = Draft::from_json(body, config)?;
     match draft.wanted()? {
         Target::One(workspace) => Ok((draft.request(&workspace)?, draft.waits())),

@@ -220,7 +220,6 @@ pub fn in_words(left_out: &[LeftOut]) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::path::Path;
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -406,7 +405,6 @@ mod tests {
             let cancel = CancelToken::default();
             let env = Env {
                 config: &config,
-                own_program: Path::new("none"),
                 cancel: &cancel,
                 progress: &progress,
                 last_token_user: &|_, _| None,

@@ -139,26 +139,21 @@ fn has_indicator_within_word(part: &str) -> bool {
 /// an app may differ: after one of them was deleted, a pull into the repository's files and a fresh pull give different
 /// hashes, and both are right. The hash of each script, and all files, are compared with the backup.
 fn compare_locks(backup: &Node, workspace: &[(String, Node)], lines: &mut Lines) {
+    let is_of_all = |item: &str| item.ends_with("+__flow_hash") || item.ends_with("+__app_hash");
     for (key, fresh) in workspace {
         match (backup.field(key), fresh) {
             (Some(Node::Fields(known)), Node::Fields(fresh)) => {
                 let known = by_name(known);
-                for (item, hash) in fresh {
-                    let known = known.get(item.as_str());
-                    if known != Some(&hash) && (known.is_none() || !is_of_all(item)) {
-                        lines.add(format_args!("{}: the hash differs", printable(item.as_bytes())));
-                    }
+                let is_right =
+                    |item: &str, hash| known.get(item).is_some_and(|known| *known == hash || is_of_all(item));
+                for (item, _) in fresh.iter().filter(|(item, hash)| !is_right(item, hash)) {
+                    lines.add(format_args!("{}: the hash differs", printable(item.as_bytes())));
                 }
             }
             (known, fresh) if known == Some(fresh) => {}
             _ => lines.add(format_args!("{}: it differs", printable(key.as_bytes()))),
         }
     }
-}
-
-/// Returns whether the entry is the one of a whole flow or app.
-fn is_of_all(key: &str) -> bool {
-    key.ends_with("+__flow_hash") || key.ends_with("+__app_hash")
 }
 
 /// Returns the item of a file, even if `wmill` does not read that file.
