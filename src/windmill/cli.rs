@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use miniserde::json::{self, Value};
+use miniserde::json::{self, Object, Value};
 use miniserde::{Deserialize, Serialize};
 
 use crate::http::loopback::LoopbackServer;
@@ -12,7 +12,7 @@ use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::RunEnv;
 use crate::util::{Retry, files};
 use crate::windmill::api::{Windmill, two_texts};
-use crate::windmill::push_relay::{Permits, PushRelay, Refusal};
+use crate::windmill::push_relay::{Permits, PushRelay};
 use crate::windmill::snapshot_server::SnapshotServer;
 
 /// The name of the only profile in wmill's configuration. Files whose names contain the name of the profile
@@ -64,18 +64,9 @@ pub fn pull(
     if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
 }
 
-/// The action of a push on items that the folder does not have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletions {
-    /// It keeps them.
-    Skip,
-    /// It deletes them from the workspace.
-    Push,
-}
-
 /// Pushes the content of `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` allows. wmill
-/// sends its requests to the relay, and gets the word of the relay instead of the token. Returns the last change that
-/// Windmill did not accept although wmill continued.
+/// sends its requests to the relay, and gets the word of the relay instead of the token. Without `deletes`, wmill does not
+/// look at what the folder does not have. Returns the last change that Windmill did not accept although wmill continued.
 ///
 /// # Errors
 /// [`BackupError`], which names the item and says why. A part may have been pushed.
@@ -84,60 +75,44 @@ pub fn push(
     run_env: &RunEnv,
     folder: &Path,
     permits: Permits,
-    deletions: Deletions,
-) -> Result<Option<Refusal>, BackupError> {
+    deletes: bool,
+) -> Result<Option<String>, BackupError> {
     let (relay, server) = PushRelay::start(windmill, run_env, permits)?;
-    let options = |invocation: Invocation| {
-        // The output is JSON, because the list of differences that wmill prints would show values, for example of
-        // resources.
-        let invocation = invocation.arguments(["push", "--yes", "--skip-branch-validation", "--json-output"]);
-        invocation.arguments((deletions == Deletions::Skip).then_some("--keep-deleted")).capture(CHANGES_BYTES_MAX)
-    };
+    // The output is JSON, because the list of differences that wmill prints would show values, for example of resources.
+    let arguments = ["push", "--yes", "--skip-branch-validation", "--json-output"];
+    let arguments = arguments.into_iter().chain((!deletes).then_some("--keep-deleted"));
+    let options = |invocation: Invocation| invocation.arguments(arguments).capture(CHANGES_BYTES_MAX);
     let finished = sync(windmill.workspace, run_env, folder, &server, options, &mut |_| {})?;
-    let refusal = relay.refusal().clone();
-    let (is_success, failed) = result_of_push(&finished).unwrap_or_default();
-    if finished.is_success() && is_success {
-        return Ok(refusal);
+    let refusal = relay.refusal().take();
+    let answer = printed_json(&finished).unwrap_or_default();
+    if finished.is_success() && matches!(answer.get("success"), Some(Value::Bool(true))) {
+        return Ok(refusal.map(|refusal| refusal.message));
     }
-    Err(push_failed(windmill, run_env, &finished, failed, refusal))
-}
-
-/// Returns what `wmill sync push` prints at its end: whether it succeeded, and the first file that it could not push,
-/// with the reason.
-fn result_of_push(finished: &Finished) -> Option<(bool, Option<(String, String)>)> {
-    // Warnings may come before the JSON.
-    let text = String::from_utf8_lossy(&finished.stdout);
-    let (start, end) = (text.find("{\n")?, text.rfind('}')?);
-    let Ok(Value::Object(answer)) = json::from_str(text.get(start..=end)?) else { return None };
+    // The first file that it could not push, with the reason.
     let failed = match answer.get("failed") {
         Some(Value::Array(list)) => list.iter().find_map(|failure| two_texts(failure, ["path", "error"])),
         _ => None,
     };
-    Some((matches!(answer.get("success"), Some(Value::Bool(true))), failed))
+    let (code, why) = match (failed, refusal) {
+        (Some((path, why)), _) => (Code::PullFailed, format!("{path}: {why}")),
+        (None, Some(refusal)) => (refusal.code, refusal.message),
+        (None, None) => {
+            (Code::PullFailed, format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail)))
+        }
+    };
+    let message = format!("`wmill sync push` into workspace `{}` failed: {why}", windmill.workspace);
+    Err(BackupError::new(code, run_env.redactor.redact(&message)))
 }
 
-fn push_failed(
-    windmill: &Windmill<'_>,
-    run_env: &RunEnv,
-    finished: &Finished,
-    failed: Option<(String, String)>,
-    refusal: Option<Refusal>,
-) -> BackupError {
-    let (code, why) = if let Some((path, why)) = failed {
-        (Code::PullFailed, run_env.redactor.redact(&format!("{path}: {why}")))
-    } else if let Some(Refusal { what, status, reason }) = refusal {
-        let code = match status {
-            401 | 403 => Code::WindmillUnauthorized,
-            0 | 502..=504 => Code::WindmillUnreachable,
-            _ => Code::PullFailed,
-        };
-        let answered = if status == 0 { String::new() } else { format!("Windmill answered {status}: ") };
-        (code, run_env.redactor.redact(&format!("{what}: {answered}{reason}")))
-    } else {
-        let why = format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail));
-        (Code::PullFailed, why)
-    };
-    BackupError::new(code, format!("`wmill sync push` into workspace `{}` failed: {why}", windmill.workspace))
+/// Returns what `wmill sync push` prints at its end.
+fn printed_json(finished: &Finished) -> Option<Object> {
+    // Warnings may come before the JSON.
+    let text = String::from_utf8_lossy(&finished.stdout);
+    let (start, end) = (text.find("{\n")?, text.rfind('}')?);
+    match json::from_str(text.get(start..=end)?) {
+        Ok(Value::Object(answer)) => Some(answer),
+        _ => None,
+    }
 }
 
 /// Returns the last readable lines, without the dump of an error, the source code around it and its location.

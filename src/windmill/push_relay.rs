@@ -13,7 +13,7 @@ use miniserde::json::{self, Object, Value};
 use ureq::http::{self, Method};
 
 use crate::http::loopback::{Answer, LoopbackServer, Request};
-use crate::model::BackupError;
+use crate::model::{BackupError, Code};
 use crate::process::run_env::RunEnv;
 use crate::util::percent;
 use crate::windmill::api::{self, Windmill, text};
@@ -46,16 +46,6 @@ impl Permits {
         self.permit(format!("user/{name}"), deletes, format!("user {name}"));
     }
 
-    /// Permits to create and change, or to delete, the folder `f/{name}`.
-    pub fn add_folder(&mut self, name: &str, deletes: bool) {
-        self.permit(format!("folders/{name}"), deletes, format!("folder {name}"));
-    }
-
-    /// Permits to change the shared UI.
-    pub fn add_shared_ui(&mut self) {
-        self.permit("shared_ui".to_owned(), false, "shared UI".to_owned());
-    }
-
     fn permit(&mut self, subject: String, deletes: bool, what: String) {
         self.0.insert((subject, deletes), what);
     }
@@ -74,6 +64,8 @@ fn subjects(item: &ItemId, deletes: bool) -> Vec<String> {
     let subject = match item.kind {
         ItemKind::Settings => "settings".to_owned(),
         ItemKind::Key => "key".to_owned(),
+        ItemKind::SharedUi => "shared_ui".to_owned(),
+        ItemKind::Folder => format!("folders/{}", path.trim_start_matches("f/")),
         ItemKind::User => format!("new_user/{path}"),
         ItemKind::App | ItemKind::RawApp => format!("apps/{path}"),
         ItemKind::ResourceType => format!("resources/type/{path}"),
@@ -212,17 +204,6 @@ fn fields(body: &[u8]) -> Option<Object> {
     }
 }
 
-/// A change that Windmill did not accept, or a question that it did not answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The subject, such as `http trigger f/ops/hook`.
-    pub what: String,
-    /// The status of Windmill's answer, or 0 if there was no answer.
-    pub status: u16,
-    /// The text of Windmill's answer.
-    pub reason: String,
-}
-
 /// The state of a running relay.
 pub struct PushRelay {
     agent: ureq::Agent,
@@ -231,7 +212,7 @@ pub struct PushRelay {
     /// `/api/w/WORKSPACE/`
     prefix: String,
     permits: Permits,
-    refusal: Mutex<Option<Refusal>>,
+    refusal: Mutex<Option<BackupError>>,
 }
 
 type Response = http::Response<ureq::Body>;
@@ -276,8 +257,8 @@ impl PushRelay {
         Ok((relay, server.map_err(|error| BackupError::of_system(&error))?))
     }
 
-    /// Returns the last refusal of a change, or else the last request without an answer.
-    pub fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+    /// Returns the last change that Windmill did not accept, or else the first request without an answer.
+    pub fn refusal(&self) -> MutexGuard<'_, Option<BackupError>> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -290,21 +271,27 @@ impl PushRelay {
             // For wmill, a script is created only if the status is 201.
             return Answer::text(if path.ends_with("/create") { 201 } else { 200 }, LEFT_ALONE);
         }
-        let (status, reason) = match self.forward(request) {
+        let (status, reason, answered) = match self.forward(request) {
             Ok(mut response) if changes && response.status().as_u16() >= 400 => {
                 let body = response.body_mut().with_config().limit(REASON_BYTES_MAX).read_to_vec().unwrap_or_default();
-                (response.status().as_u16(), reason(&body))
+                let status = response.status().as_u16();
+                (status, reason(&body), format!("Windmill answered {status}: "))
             }
             Ok(response) => return passed_on(response),
-            Err(error) => (0, format!("no answer: {error}")),
+            Err(error) => (502, format!("no answer: {error}"), String::new()),
+        };
+        let code = match status {
+            401 | 403 => Code::WindmillUnauthorized,
+            502..=504 => Code::WindmillUnreachable,
+            _ => Code::PullFailed,
         };
         let what = item.cloned().unwrap_or_else(|| format!("the question for {path}"));
         let mut refusal = self.refusal();
         // A refused change has more information than a question without an answer.
         if item.is_some() || refusal.is_none() {
-            *refusal = Some(Refusal { what, status, reason: reason.clone() });
+            *refusal = Some(BackupError::new(code, format!("{what}: {answered}{reason}")));
         }
-        Answer::text(if status == 0 { 502 } else { status }, &reason)
+        Answer::text(status, &reason)
     }
 
     /// Sends the request to Windmill, with the token instead of the word.
@@ -340,9 +327,13 @@ fn passed_on(response: Response) -> Answer<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::windmill::item_path::item_of;
+    use crate::windmill::item_path::{SHARED_UI, item_of};
 
     const PREFIX: &str = "/api/w/shop/";
+
+    fn folder(name: &str) -> ItemId {
+        ItemId { kind: ItemKind::Folder, path: format!("f/{name}") }
+    }
 
     fn permits(file: &str, deletes: bool) -> Permits {
         let mut permits = Permits::default();
@@ -408,8 +399,8 @@ mod tests {
         check(native, "native_triggers/nextcloud/update/77", runs);
         check_deletion(native, "native_triggers/nextcloud/delete/77");
         let mut others = Permits::default();
-        others.add_shared_ui();
-        others.add_folder("ops", false);
+        others.add(&SHARED_UI, false);
+        others.add(&folder("ops"), false);
         others.add_user("bob", false);
         others.add_user("ann", true);
         for (target, body) in [
@@ -445,7 +436,7 @@ mod tests {
             ] {
                 all.add(&item_of(file).expect("an item"), deletes);
             }
-            all.add_folder("ops", deletes);
+            all.add(&folder("ops"), deletes);
             all.add_user("bob", deletes);
         }
         for kind in ["flows", "apps", "resources", "variables", "schedules", "http_triggers"] {
@@ -498,7 +489,7 @@ mod tests {
     fn only_chosen_changes_of_the_workspace_are_forwarded() {
         let mut permits = permits("f/ops/a.variable.yaml", false);
         permits.add(&item_of("f/ops/b.variable.yaml").expect("an item"), true);
-        permits.add_folder("ops", false);
+        permits.add(&folder("ops"), false);
         for (target, is_forwarded) in [
             ("/api/w/shop/variables/update/f/ops/a?already_encrypted=true", true),
             ("/api/w/shop/variables/delete/f/ops/a", false),

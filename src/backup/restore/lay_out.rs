@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::backup::error::BackupError;
-use crate::backup::restore::select::{Change, Choice, Tree, Wanted};
+use crate::backup::restore::select::{Change, Choice, Tree};
 use crate::backup::restore::{RestoreRun, references, switches, write_tree};
 use crate::util::files;
 use crate::windmill::item_path::ItemKind;
@@ -24,42 +24,42 @@ impl RestoreRun<'_> {
         self.git.check_out(Some(&self.git.compose(&listing)?))?;
         let disables = self.source.request.workspace != *self.workspace() && !self.options.enables;
         let mut leading_out = BTreeSet::new();
-        for (path, wanted) in &mut choice.wanted {
-            let Wanted { item: Some(item), entry: Some(_), is_withheld: false } = wanted else { continue };
+        let paths: Vec<String> = choice.files_to_push().map(|(path, _)| path.clone()).collect();
+        for path in &paths {
+            let Some(item) = self.item(path) else { continue };
             let mut content = self.content(path)?;
             if disables && matches!(item.kind, ItemKind::Schedule | ItemKind::Trigger(_)) {
                 let what = "schedules and triggers arrive disabled in another workspace, unless --enable is given";
                 self.report.warn_of(what, path);
                 content = content.and_then(|content| switches::disabled(&content));
-                if let Some(content) = &content {
-                    self.write(path, content)?;
-                } else {
+                let Some(content) = &content else {
                     self.report.warn_of("these are left out, since their switch could not be found", path);
-                    self.withhold(path, wanted)?;
+                    choice.withheld.insert(path.clone());
                     continue;
-                }
+                };
+                self.write(path, content)?;
             }
             let has_file = |path: &str| is_readable_for_wmill(&self.git.tree_folder().join(path));
             let leads_out =
-                |content: Vec<u8>| references::leads_out(item, path, &String::from_utf8_lossy(&content), has_file);
+                |content: Vec<u8>| references::leads_out(&item, path, &String::from_utf8_lossy(&content), has_file);
             if content.is_none_or(leads_out) {
-                leading_out.insert(item.clone());
+                leading_out.insert(item);
             }
         }
-        for (path, wanted) in &mut choice.wanted {
-            if wanted.item.as_ref().is_some_and(|item| leading_out.contains(item)) {
-                self.withhold(path, wanted)?;
-            }
-        }
+        let paths = choice.wanted.keys().filter(|path| self.item(path).is_some_and(|item| leading_out.contains(&item)));
+        choice.withheld.extend(paths.cloned());
         for item in leading_out {
             let what = "these are left out, since they refer to a file outside of the item, or have a reference that cannot \
                         be checked";
             self.report.warn_of(what, item.to_string());
         }
+        for path in &choice.withheld {
+            files::remove_file(&self.git.tree_folder().join(path))?;
+        }
         let staged = self.staged()?;
-        for (path, wanted) in &mut choice.wanted {
-            if wanted.entry.is_some() && !wanted.is_withheld {
-                wanted.entry = staged.get(path).cloned();
+        for (path, entry) in choice.wanted.iter_mut().filter(|(path, _)| !choice.withheld.contains(*path)) {
+            if entry.is_some() {
+                *entry = staged.get(path).cloned();
             }
         }
         Ok(())
@@ -81,25 +81,12 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Removes a file from the folder, so that wmill does not get it.
-    fn withhold(&self, path: &str, wanted: &mut Wanted) -> Result<(), BackupError> {
-        wanted.is_withheld = true;
-        Ok(files::remove_file(&self.git.tree_folder().join(path))?)
-    }
-
     /// Returns a file in the folder; `None` if there is no such file, or if it is too large.
     fn content(&self, path: &str) -> Result<Option<Vec<u8>>, BackupError> {
         match files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             read => Ok(Some(read?).filter(|content| content.len() as u64 <= FILE_BYTES_MAX)),
         }
-    }
-}
-
-impl Choice {
-    /// Returns the changes that wmill gets.
-    pub(super) fn pushed(&self) -> impl Iterator<Item = &Change> {
-        self.changes.iter().filter(|change| !change.wanted.is_withheld)
     }
 }
 

@@ -33,7 +33,7 @@ use crate::request::SyncRequest;
 use crate::util::{Node, Redactor, Secret, files, logging, retry, time, yaml};
 use crate::windmill::api::Account;
 use crate::windmill::cli;
-use crate::windmill::item_path::{ItemId, ItemKind, KEY_FILE};
+use crate::windmill::item_path::{self, ItemId, ItemKind, KEY_FILE, SHARED_UI};
 use crate::windmill::push_relay::Permits;
 use crate::windmill::wmill_yaml::{self, WMILL_YAML};
 
@@ -246,8 +246,8 @@ impl RestoreRun<'_> {
         self.warn_about_deleted_apps(&choice);
         self.warn_about_changes_by_wmill(&choice)?;
         if choice.pushed().next().is_none() && self.key.to_set.is_none() {
-            let unreadable = self.unreadable(&choice.secrets)?;
-            return Ok(self.nothing_to_push(choice.changes, &unreadable));
+            self.compare(&choice, &choice.current)?;
+            return Ok(self.nothing_to_push());
         }
         if let Some(saved) = &saved {
             self.warn_about_unsaved(&choice.current, saved);
@@ -286,8 +286,7 @@ impl RestoreRun<'_> {
         Ok(files::write_file(&self.git.tree_folder().join(path), content)?)
     }
 
-    fn nothing_to_push(&mut self, planned: Vec<Change>, unreadable: &[String]) -> (Code, String) {
-        self.report.differences = differences(planned, unreadable);
+    fn nothing_to_push(&self) -> (Code, String) {
         let target = self.workspace();
         if self.report.differences.is_empty() {
             return (Code::Unchanged, format!("Workspace '{target}' already has everything that was chosen"));
@@ -334,14 +333,15 @@ impl RestoreRun<'_> {
             // Written after staging, so that no git object ever holds it.
             self.write(KEY_FILE, format!("\"{}\"\n", key.expose()).as_bytes())?;
         }
-        plan += &wmill_yaml::own_items(&choice.own);
+        let wanted = choice.wanted.keys();
+        let own = wanted.filter_map(|path| item_path::common_path(path, self.workspace().as_str()));
+        plan += &wmill_yaml::own_items(&own.collect());
         self.write(WMILL_YAML, plan.as_bytes())?;
         let windmill = self.target.windmill(self.git.run_env());
         let deletes = choice.pushed().any(|change| change.mark == Mark::Deleted);
-        let deletes = if deletes { cli::Deletions::Push } else { cli::Deletions::Skip };
         let pushed = cli::push(&windmill, self.git.run_env(), self.git.tree_folder(), self.permits(choice)?, deletes);
         if let Some(refusal) = pushed? {
-            let warning = format!("Windmill did not accept {}: {}", refusal.what, refusal.reason);
+            let warning = format!("Windmill did not accept {refusal}");
             self.report.warnings.add(self.git.run_env().redactor.redact(&warning));
         }
         Ok(())
@@ -353,21 +353,19 @@ impl RestoreRun<'_> {
         if self.key.to_set.is_some() {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
-        let kept = choice.kept_items();
-        for Change { path, mark, wanted, .. } in choice.pushed() {
-            let id = wanted.item.as_ref();
-            let deletes = id.map_or(*mark == Mark::Deleted, |id| !kept.contains(id));
-            match (id, choice.current.get(path)) {
-                (Some(id), _) if deletes && is_app(id) && has_app_at(&kept, &id.path) => {}
-                (Some(ItemId { kind: ItemKind::User, .. }), Some(entry)) => {
+        let kept = self.kept_items(choice);
+        for Change { path, .. } in choice.pushed() {
+            let Some(item) = self.item(path) else {
+                permits.add(&SHARED_UI, false);
+                continue;
+            };
+            let deletes = !kept.contains(&item);
+            match (item.kind, choice.current.get(path)) {
+                _ if deletes && is_app(&item) && has_app_at(&kept, &item.path) => {}
+                (ItemKind::User, Some(entry)) => {
                     self.username(entry)?.iter().for_each(|name| permits.add_user(name, deletes));
                 }
-                (Some(id), _) => permits.add(id, deletes),
-                (None, _) if tip::is_shared_ui(path.as_bytes()) => permits.add_shared_ui(),
-                (None, _) => {
-                    let name = path.strip_prefix("f/").and_then(|name| name.split('/').next());
-                    name.iter().for_each(|name| permits.add_folder(name, deletes));
-                }
+                _ => permits.add(&item, deletes),
             }
         }
         Ok(permits)
@@ -386,21 +384,23 @@ impl RestoreRun<'_> {
 
     /// Pulls the workspace again, and finds what was changed and what still differs.
     fn read_back(&mut self, choice: &Choice) -> Result<(), BackupError> {
-        let target = self.target;
         let (fresh, _) = self.pull()?;
-        let left = select::changes(self.git, &choice.wanted, &fresh)?;
+        self.compare(choice, &fresh)
+    }
+
+    /// Compares what was chosen with what the workspace holds now.
+    fn compare(&mut self, choice: &Choice, fresh: &Tree) -> Result<(), BackupError> {
+        let left = select::changes(self.git, &choice.wanted, fresh)?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
-        let changed = select::counted(choice.changes.iter().filter(|change| !is_left(change)));
-        let secrets = self.secrets_to_read(&fresh, choice)?;
-        let unreadable = self.unreadable(&secrets)?;
-        let mut found = differences(left, &unreadable);
+        self.report.changed = select::counted(choice.changes.iter().filter(|change| !is_left(change)));
+        let mut found = differences(left, &self.unreadable(choice, fresh)?);
         if let Some(key) = &self.key.to_set
-            && target.key(self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
+            && self.target.key(self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
             found.push(Difference { path: KEY_FILE.to_owned(), kind: "differs", diff });
         }
-        (self.report.changed, self.report.differences) = (changed, found);
+        self.report.differences = found;
         Ok(())
     }
 }

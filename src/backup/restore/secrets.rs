@@ -110,28 +110,18 @@ impl RestoreRun<'_> {
         Ok(is_secret.then_some(true))
     }
 
-    /// Returns the secrets whose value Windmill cannot decrypt.
-    pub(super) fn unreadable(&self, secrets: &[String]) -> Result<Vec<String>, BackupError> {
-        let windmill = self.target.windmill(self.git.run_env());
+    /// Returns the secrets in the workspace that were chosen and whose value Windmill cannot decrypt. If the workspace
+    /// got a key, that concerns all of its variables.
+    pub(super) fn unreadable(&mut self, choice: &Choice, fresh: &Tree) -> Result<Vec<String>, BackupError> {
+        let target = self.target;
+        let windmill = target.windmill(self.git.run_env());
         let mut unreadable = Vec::new();
-        for path in secrets {
-            if !windmill.can_read_variable(path)? {
-                unreadable.push(path.clone());
+        for ItemId { kind, path } in self.items_in(fresh, target).into_keys() {
+            let is_selected = self.key.to_set.is_some() || choice.secrets.contains(&path);
+            if kind == ItemKind::Variable && is_selected && !windmill.can_read_variable(&path)? {
+                unreadable.push(path);
             }
         }
         Ok(unreadable)
-    }
-
-    /// Returns the secrets of the workspace that have to be readable after a push: all if it got a key, otherwise those
-    /// that were chosen. A missing secret is one of the differences.
-    pub(super) fn secrets_to_read(&mut self, fresh: &Tree, choice: &Choice) -> Result<Vec<String>, BackupError> {
-        let mut secrets = Vec::new();
-        for (id, files) in self.items_in(fresh, self.target) {
-            let is_selected = self.key.to_set.is_some() || choice.secrets.contains(&id.path);
-            if is_selected && self.is_encrypted(&id, &files)?.is_some() {
-                secrets.push(id.path);
-            }
-        }
-        Ok(secrets)
     }
 }

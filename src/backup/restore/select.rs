@@ -9,7 +9,7 @@ use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::{RestoreOptions, RestoreRun};
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::tip::{self, PATH_BYTES_MAX, RemoteTip};
+use crate::backup::sync::tip::{self, PATH_BYTES_MAX};
 use crate::backup::verify::value_diff::{self, item_of};
 use crate::git::object::Entry;
 use crate::git::tree_diff::Mark;
@@ -17,36 +17,21 @@ use crate::git::{Git, GitError};
 use crate::model::{Changed, Code};
 use crate::request::Purpose;
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
-use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
+use crate::windmill::wmill_yaml::WMILL_YAML;
+
+/// The file of a Windmill folder, below its path.
+const FOLDER_FILE: &str = "/folder.meta.yaml";
 
 /// Files by their path in the folder of the backup.
 pub(super) type Tree = BTreeMap<String, Entry>;
-/// The chosen files by their path.
-pub(super) type WantedFiles = BTreeMap<String, Wanted>;
-
-/// A file that was chosen.
-#[derive(Clone)]
-pub(super) struct Wanted {
-    /// The item that it belongs to, if there is one.
-    pub(super) item: Option<ItemId>,
-    /// The file; `None` if there must be no file.
-    pub(super) entry: Option<Entry>,
-    /// Whether wmill does not get it.
-    pub(super) is_withheld: bool,
-}
-
-impl Wanted {
-    pub(super) fn new(item: Option<&ItemId>, entry: Option<&Entry>) -> Self {
-        Self { item: item.cloned(), entry: entry.cloned(), is_withheld: false }
-    }
-}
+/// The chosen files by their path: the file, or `None` if there must be none.
+pub(super) type WantedFiles = BTreeMap<String, Option<Entry>>;
 
 /// A file that differs from the wanted one.
 pub(super) struct Change {
     /// The change that is needed.
     pub(super) mark: Mark,
     pub(super) path: String,
-    pub(super) wanted: Wanted,
     /// How it differs, in a few lines without secrets.
     pub(super) diff: Vec<String>,
 }
@@ -55,7 +40,7 @@ pub(super) struct Change {
 pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, current: &Tree) -> Result<Vec<Change>, GitError> {
     let mut changes = Vec::new();
     for (path, wanted) in wanted {
-        let (mark, diff) = match (&wanted.entry, current.get(path)) {
+        let (mark, diff) = match (wanted, current.get(path)) {
             (Some(entry), Some(found)) => {
                 let diff = value_diff::of_entries(git, path, (entry, found), Purpose::Restore)?;
                 if diff.is_empty() {
@@ -67,7 +52,7 @@ pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, current: &Tree) -> Re
             (None, Some(_)) => (Mark::Deleted, Vec::new()),
             (None, None) => continue,
         };
-        changes.push(Change { mark, path: path.clone(), wanted: wanted.clone(), diff });
+        changes.push(Change { mark, path: path.clone(), diff });
     }
     Ok(changes)
 }
@@ -88,11 +73,11 @@ pub(super) struct Choice {
     pub(super) current: Tree,
     /// The chosen files.
     pub(super) wanted: WantedFiles,
+    /// The chosen files that wmill does not get.
+    pub(super) withheld: BTreeSet<String>,
     /// The paths, in Windmill, of the secret variables that come from the commit, or that the workspace already has
     /// with the same content.
     pub(super) secrets: Vec<String>,
-    /// The paths of workspace-specific files in the target, without the workspace's name.
-    pub(super) own: BTreeSet<String>,
     /// The wanted files that differ in the workspace.
     pub(super) changes: Vec<Change>,
 }
@@ -116,27 +101,55 @@ impl RestoreRun<'_> {
         let existing = self.items_in(&current, self.target);
         let mut choice = Choice { current, ..Choice::default() };
         let mut chosen: Items = backed_up.clone();
-        chosen.retain(|id, files| options.selects(id, files));
+        let has_folders = self.tip.plan.kinds.has("folders");
+        chosen.retain(|id, files| options.selects(id, files) && (has_folders || id.kind != ItemKind::Folder));
         let ui = of_commit.iter().filter(|(path, _)| tip::is_shared_ui(path.as_bytes()) && options.admits(path));
-        choice.wanted = ui.map(|(path, entry)| (path.clone(), Wanted::new(None, Some(entry)))).collect();
+        choice.wanted = ui.map(|(path, entry)| (path.clone(), Some(entry.clone()))).collect();
         if chosen.is_empty() && choice.wanted.is_empty() && !options.paths.is_empty() {
             let paths: Vec<_> = options.paths.iter().map(Pattern::as_str).collect();
             let message = format!("--path: nothing in the commit matches {}", paths.join(", "));
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
         choice.secrets = self.remove_unreadable_secrets(&mut chosen, &existing)?;
+        let is_deleted = |id: &ItemId, files: &[(String, Entry)]| {
+            options.deletes && !backed_up.contains_key(id) && options.selects(id, files)
+        };
+        let kept = existing.iter().filter(|(id, files)| !is_deleted(id, files)).map(|(id, _)| id);
+        let used: BTreeSet<ItemId> = kept.chain(chosen.keys()).filter_map(|id| folder_of(&id.path)).collect();
+        let is_needed = |id: &ItemId| used.contains(id) && !existing.contains_key(id);
+        let needed = backed_up.iter().filter(|(id, _)| is_needed(id));
+        chosen.extend(needed.map(|(id, files)| (id.clone(), files.clone())));
         for (id, files) in &existing {
-            let is_deleted = options.deletes && !backed_up.contains_key(id) && options.selects(id, files);
-            if is_deleted || chosen.contains_key(id) {
-                choice.wanted.extend(files.iter().map(|(path, _)| (path.clone(), Wanted::new(Some(id), None))));
+            // A folder goes only with everything else, and only if no item is left in it.
+            let stays = id.kind == ItemKind::Folder && (used.contains(id) || !options.paths.is_empty());
+            if is_deleted(id, files) && !stays || chosen.contains_key(id) {
+                choice.wanted.extend(files.iter().map(|(path, _)| (path.clone(), None)));
             }
         }
         for (id, files) in &chosen {
             self.want_in_target(&mut choice, id, files, &existing);
         }
-        choice.add_folders(options, self.tip, of_commit);
-        choice.withhold(&self.tip.plan);
+        // Withheld is what makes wmill run code, and what stops a whole push: folders with the ending of a flow or an app
+        // in the other layout. If all files of a raw app are deleted, nothing is built. If some of them stay, all are
+        // withheld.
+        let kept = self.kept_items(&choice);
+        let is_withheld = |path: &&String| {
+            item_path::is_in_other_layout(path, self.tip.plan.non_dotted_paths)
+                || self.item(path).is_some_and(|id| id.kind == ItemKind::RawApp && kept.contains(&id))
+        };
+        choice.withheld = choice.wanted.keys().filter(is_withheld).cloned().collect();
         Ok(choice)
+    }
+
+    /// Returns the item of a file in the target, if it belongs to one.
+    pub(super) fn item(&self, path: &str) -> Option<ItemId> {
+        item_in(path, self.target)
+    }
+
+    /// Returns the items with a wanted file, even if wmill does not get it.
+    pub(super) fn kept_items(&self, choice: &Choice) -> BTreeSet<ItemId> {
+        let wanted = choice.wanted.iter().filter(|(_, entry)| entry.is_some());
+        wanted.filter_map(|(path, _)| self.item(path)).collect()
     }
 
     /// Returns the items in the files of this workspace, without the key. Leaves out items of kinds that the settings
@@ -144,8 +157,7 @@ impl RestoreRun<'_> {
     pub(super) fn items_in(&mut self, tree: &Tree, of: RunContext<'_>) -> Items {
         let mut found = Items::new();
         for (path, entry) in tree {
-            let shared = item_path::common_path(path, of.request.workspace.as_str());
-            match item_of(shared.as_deref().unwrap_or(path)) {
+            match item_in(path, of) {
                 None | Some(ItemId { kind: ItemKind::Key, .. }) => {}
                 Some(id) if item_path::covers(&id, &self.tip.plan.kinds) => {
                     found.entry(id).or_default().push((path.clone(), entry.clone()));
@@ -170,15 +182,11 @@ impl RestoreRun<'_> {
         for (path, entry) in files {
             let shared = item_path::common_path(path, source).unwrap_or_else(|| path.clone());
             let own = item_path::path_for_workspace(&shared, target).filter(|_| is_own);
-            if own.is_some() {
-                if source != target {
-                    let what =
-                        format!("these are specific to workspace `{source}`; they become specific to `{target}`");
-                    self.report.warn_of(&what, &shared);
-                }
-                choice.own.insert(shared.clone());
+            if own.is_some() && source != target {
+                let what = format!("these are specific to workspace `{source}`; they become specific to `{target}`");
+                self.report.warn_of(&what, &shared);
             }
-            choice.wanted.insert(own.unwrap_or(shared), Wanted::new(Some(id), Some(entry)));
+            choice.wanted.insert(own.unwrap_or(shared), Some(entry.clone()));
         }
     }
 
@@ -206,9 +214,9 @@ impl RestoreRun<'_> {
 
     /// Warns about the apps whose deletion is not possible or cannot be undone.
     pub(super) fn warn_about_deleted_apps(&mut self, choice: &Choice) {
-        let kept_items = choice.kept_items();
-        let changed = choice.changes.iter().filter_map(|change| change.wanted.item.as_ref());
-        for id in changed.filter(|id| is_app(id) && !kept_items.contains(id)) {
+        let kept_items = self.kept_items(choice);
+        let changed = choice.changes.iter().filter_map(|change| self.item(&change.path));
+        for id in changed.filter(|id| is_app(id) && !kept_items.contains(id)).collect::<Vec<_>>() {
             let what = if has_app_at(&kept_items, &id.path) {
                 "these are not deleted, since the commit has an app of the other kind at their path, and both are one app \
                  in Windmill; to delete them, delete them in Windmill first"
@@ -232,9 +240,9 @@ impl RestoreRun<'_> {
              by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {:.10}{folder}",
             self.commit
         );
-        for Change { path, wanted, .. } in &choice.changes {
-            match &wanted.item {
-                _ if !wanted.is_withheld => {
+        for Change { path, .. } in &choice.changes {
+            match self.item(path) {
+                _ if !choice.withheld.contains(path) => {
                     if item_path::item_of_hidden_file(path).is_some() {
                         let what = "wmill does not look below folders that begin with a dot or below node_modules, so these \
                                     come back only if another file of their item is pushed; they are read back at the end";
@@ -259,17 +267,12 @@ impl RestoreRun<'_> {
                 && !item_path::is_in_other_layout(path, plan.non_dotted_paths)
                 && !choice.wanted.contains_key(path)
         });
-        for (path, wanted) in &choice.wanted {
-            if let Wanted { entry: Some(entry), is_withheld: false, .. } = wanted {
-                tree.insert(path.clone(), entry.clone());
-            }
-        }
-        // wmill reads the file of a workspace-specific resource under its name without the workspace, and pushes it as
-        // its own.
-        for path in choice.own.iter().filter(|path| path.contains(".resource.file.")) {
-            let of_own = item_path::path_for_workspace(path, target).and_then(|own| tree.get(&own));
-            if let Some(entry) = of_own.cloned() {
-                tree.insert(path.clone(), entry);
+        for (path, entry) in choice.files_to_push() {
+            tree.insert(path.clone(), entry.clone());
+            // wmill reads the file of a workspace-specific resource under its name without the workspace, and pushes it as
+            // its own.
+            if let Some(shared) = item_path::common_path(path, target).filter(|path| path.contains(".resource.file.")) {
+                tree.insert(shared, entry.clone());
             }
         }
         // The hashes have to belong to the pushed files. If only some paths are restored, the workspace's own hashes
@@ -284,61 +287,36 @@ impl RestoreRun<'_> {
 }
 
 impl Choice {
-    /// Returns the items with a wanted file, even if wmill does not get it.
-    pub(super) fn kept_items(&self) -> BTreeSet<&ItemId> {
-        let wanted = self.wanted.values().filter(|wanted| wanted.entry.is_some());
-        wanted.filter_map(|wanted| wanted.item.as_ref()).collect()
+    /// Returns the files that wmill gets.
+    pub(super) fn files_to_push(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        let wanted = self.wanted.iter().filter(|(path, _)| !self.withheld.contains(*path));
+        wanted.filter_map(|(path, entry)| Some((path, entry.as_ref()?)))
     }
 
-    /// Adds the Windmill folders of the commit that are selected, or that items need and the workspace lacks. If
-    /// everything is restored with deletions, removes the folders in which no item lies.
-    fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, of_commit: &Tree) {
-        let kept = self.current.keys().filter(|path| !self.wanted.contains_key(*path));
-        let chosen = self.wanted.iter().filter(|(_, wanted)| wanted.entry.is_some()).map(|(path, _)| path);
-        let used: BTreeSet<String> =
-            kept.chain(chosen).filter(|path| !is_meta(path)).filter_map(|path| meta_of(path)).collect();
-        for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
-            let is_selected = tip.plan.kinds.has("folders") && options.admits(path);
-            if is_selected || used.contains(path) && !self.current.contains_key(path) {
-                self.wanted.insert(path.clone(), Wanted::new(None, Some(entry)));
-            }
-        }
-        if options.deletes && options.paths.is_empty() {
-            for path in self.current.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
-                self.wanted.entry(path.clone()).or_insert_with(|| Wanted::new(None, None));
-            }
-        }
-    }
-
-    /// Withholds from wmill what makes it run code, and what stops a whole push: folders with the ending of a flow or
-    /// an app in the other layout.
-    fn withhold(&mut self, plan: &Plan) {
-        // If all files of an app are deleted, nothing is built. If some of them stay, all are withheld.
-        let kept_items: BTreeSet<ItemId> = self.kept_items().into_iter().cloned().collect();
-        for (path, wanted) in &mut self.wanted {
-            wanted.is_withheld = item_path::is_in_other_layout(path, plan.non_dotted_paths)
-                || wanted.item.as_ref().is_some_and(|id| id.kind == ItemKind::RawApp && kept_items.contains(id));
-        }
+    /// Returns the changes that wmill gets.
+    pub(super) fn pushed(&self) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(|change| !self.withheld.contains(&change.path))
     }
 }
 
+/// Returns the item of a file of a workspace, if it belongs to one. A Windmill folder, without its content, is one too.
+fn item_in(path: &str, of: RunContext<'_>) -> Option<ItemId> {
+    let shared = item_path::common_path(path, of.request.workspace.as_str());
+    let path = shared.as_deref().unwrap_or(path);
+    item_of(path).or_else(|| folder_of(path).filter(|folder| path.strip_prefix(&folder.path) == Some(FOLDER_FILE)))
+}
+
+/// Returns the Windmill folder that a path lies in.
+fn folder_of(path: &str) -> Option<ItemId> {
+    let (slash, _) = path.match_indices('/').nth(1)?;
+    path.starts_with("f/").then(|| ItemId { kind: ItemKind::Folder, path: path[..slash].to_owned() })
+}
+
 /// Returns whether there is an app or a raw app at a path. In Windmill, both are one item.
-pub(super) fn has_app_at(items: &BTreeSet<&ItemId>, path: &str) -> bool {
+pub(super) fn has_app_at(items: &BTreeSet<ItemId>, path: &str) -> bool {
     items.iter().any(|id| is_app(id) && id.path == path)
 }
 
 pub(super) fn is_app(id: &ItemId) -> bool {
     matches!(id.kind, ItemKind::App | ItemKind::RawApp)
-}
-
-/// Returns whether the path is the `folder.meta.yaml` of a Windmill folder.
-fn is_meta(path: &str) -> bool {
-    meta_of(path).is_some_and(|meta| meta == path)
-}
-
-/// Returns the `folder.meta.yaml` of the Windmill folder that a path lies in.
-fn meta_of(path: &str) -> Option<String> {
-    let mut parts = path.split('/');
-    let (top, name) = (parts.next()?, parts.next()?);
-    (top == "f" && parts.next().is_some()).then(|| format!("f/{name}/folder.meta.yaml"))
 }
