@@ -111,6 +111,17 @@ impl Answer {
             || header(&self.headers, "retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
         if http_client::is_passing(self.status) { Retry::AfterPause(asked()) } else { Retry::Never }
     }
+
+    /// Returns the JSON of an answer with status 200.
+    fn value(&self) -> Option<Value> {
+        if self.status == 200 { util::json::parse(&self.body, ANSWER_LIMITS) } else { None }
+    }
+
+    /// Returns a field of this JSON, if it is an object with such a text.
+    fn text(&self, name: &str) -> Option<String> {
+        let Some(Value::Object(fields)) = self.value() else { return None };
+        text(&fields, name).map(str::to_owned)
+    }
 }
 
 impl<'a> Windmill<'a> {
@@ -175,13 +186,12 @@ impl<'a> Windmill<'a> {
 
     fn user(&self) -> Result<Object, BackupError> {
         let who = self.ask(&self.path("users/whoami"))?;
-        match who.status {
-            200 => {}
-            401 | 403 => return Err(self.refused(&who)),
-            404 => return Err(self.no_such_workspace()),
+        let user = match (who.status, who.value()) {
+            (_, Some(Value::Object(user))) => user,
+            (401 | 403, _) => return Err(self.refused(&who)),
+            (404, _) => return Err(self.no_such_workspace()),
             _ => return Err(self.strange_answer(&who)),
-        }
-        let Some(Value::Object(user)) = parse(&who.body) else { return Err(self.strange_answer(&who)) };
+        };
         // A superadmin has access even to workspaces that do not exist, and sees them empty.
         if is_true(&user, "is_super_admin") && self.is_known_to_be_missing()? {
             return Err(self.no_such_workspace());
@@ -235,19 +245,17 @@ impl<'a> Windmill<'a> {
     }
 
     fn no_snapshot(&self, error: SnapshotError) -> BackupError {
-        let failed = |why: &str, retry| {
-            let message =
-                format!("cannot take workspace `{}` out of Windmill at {}: {why}", self.workspace, self.base_url);
-            BackupError { code: Code::PullFailed, message, retry }
-        };
-        match error {
-            SnapshotError::CutOff(why) => match self.deadline.remaining() {
-                Ok(_) => failed(&why, Retry::AfterPause(None)),
-                Err(expired) => expired.into(),
-            },
-            SnapshotError::Strange(why) => failed(&why, Retry::Never),
-            SnapshotError::Disk(error) => error.into(),
+        // If the time of the run is over, the export is cut off.
+        if let Err(expired) = self.deadline.remaining() {
+            return expired.into();
         }
+        let (why, retry) = match error {
+            SnapshotError::CutOff(why) => (why, Retry::AfterPause(None)),
+            SnapshotError::Strange(why) => (why, Retry::Never),
+            SnapshotError::Disk(error) => return error.into(),
+        };
+        let message = format!("cannot take workspace `{}` out of Windmill at {}: {why}", self.workspace, self.base_url);
+        BackupError { code: Code::PullFailed, message, retry }
     }
 
     fn is_known_to_be_missing(&self) -> Result<bool, BackupError> {
@@ -262,8 +270,8 @@ impl<'a> Windmill<'a> {
     /// [`BackupError`]. A token that is bound to one workspace may not list workspaces.
     pub fn workspaces(&self) -> Result<Vec<WorkspaceId>, BackupError> {
         let answer = self.ask("api/workspaces/list")?;
-        match (answer.status, parse(&answer.body)) {
-            (200, Some(Value::Array(list))) => Ok(list.iter().filter_map(living_workspace).collect()),
+        match (answer.status, answer.value()) {
+            (_, Some(Value::Array(list))) => Ok(list.iter().filter_map(living_workspace).collect()),
             (401 | 403, _) => {
                 let message = format!(
                     "Windmill at {} does not list its workspaces for this token (status {}): it is wrong or expired, or \
@@ -279,11 +287,10 @@ impl<'a> Windmill<'a> {
     /// Asks, once, for something in the workspace that a sync does not require. Returns `None` if the answer is
     /// incomplete, late or not JSON.
     pub fn ask_for_names(&self, path: &str) -> Option<Value> {
-        let (status, value) = match self.ask(&self.path(path)) {
-            Ok(answer) => (answer.status, parse(&self.redactor().redact(&answer.body))),
-            Err(_) => (0, None),
-        };
-        let value = value.filter(|_| status == 200);
+        let answer = self.ask(&self.path(path)).ok();
+        let status = answer.as_ref().map_or(0, |answer| answer.status);
+        let redacted = answer.map(|answer| Answer { body: self.redactor().redact(&answer.body), ..answer });
+        let value = redacted.and_then(|answer| answer.value());
         if value.is_none() {
             let path = self.path(path);
             log::debug!("Windmill does not tell `{path}` (status {status}), so commits do without");
@@ -405,12 +412,7 @@ impl<'a> Windmill<'a> {
         if answer.retry() != Retry::Never {
             return Err(self.answered(Code::WindmillUnreachable, &answer, ""));
         }
-        Ok(match parse(&answer.body) {
-            Some(Value::Object(fields)) if answer.status == 200 => {
-                text(&fields, "key").filter(|key| !key.is_empty()).map(Secret::new)
-            }
-            _ => None,
-        })
+        Ok(answer.text("key").filter(|key| !key.is_empty()).map(Secret::new))
     }
 
     /// Whether Windmill can decrypt a variable. The value is not returned.
@@ -418,10 +420,8 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`BackupError`] if there is no answer.
     pub fn can_read_variable(&self, path: &str) -> Result<bool, BackupError> {
-        let answer =
-            self.ask(&self.path(&format!("variables/get/{}?decrypt_secret=true", percent::encode_path(path))))?;
-        let value = parse(&answer.body).filter(|_| answer.status == 200);
-        Ok(matches!(value, Some(Value::Object(fields)) if text(&fields, "value").is_some()))
+        let question = format!("variables/get/{}?decrypt_secret=true", percent::encode_path(path));
+        Ok(self.ask(&self.path(&question))?.text("value").is_some())
     }
 }
 
@@ -494,8 +494,4 @@ fn read_answer(path: String, mut response: Response, bytes_max: u64) -> Result<A
 /// Turns the error into an error of the export, because Windmill answers everything else.
 fn pull_failed(error: BackupError) -> BackupError {
     if error.is_end_of_run() { error } else { BackupError { code: Code::PullFailed, ..error } }
-}
-
-fn parse(body: &str) -> Option<Value> {
-    util::json::parse(body, ANSWER_LIMITS)
 }
