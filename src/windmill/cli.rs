@@ -232,34 +232,28 @@ impl Words {
 /// line. A pull sends requests to the loopback server only, so it fails because the disk is full, because the
 /// connection to that server broke, or because of the files.
 fn retry_of_pull(tail: &[String]) -> Retry {
-    const FULL: [&str; 2] = ["ENOSPC", "EDQUOT"];
-    // If the archive was cut while wmill read it, wmill prints `terminated`.
-    const BROKEN_OFF: [&str; 6] = [
-        "fetch failed",
-        "terminated",
-        "ECONNREFUSED",
-        "ECONNRESET",
-        "socket hang up",
-        "Could not connect to Windmill server",
-    ];
     const BEFORE_SIGN: [&str; 6] = ["[cause]: ", "Error: ", "TypeError: ", "connect ", "read ", "write "];
     let start = tail.iter().rposition(|line| is_progress(line)).map_or(0, |last| last + 1);
-    let has = |signs: &[&str]| {
-        tail[start..].iter().any(|line| {
-            let sign = BEFORE_SIGN.iter().fold(line.trim_start(), |line, word| line.strip_prefix(word).unwrap_or(line));
-            signs.iter().any(|known| sign.starts_with(known))
-        })
+    let begins_with = |sign: &str| {
+        let strip = |line, word| str::strip_prefix(line, word).unwrap_or(line);
+        tail[start..].iter().any(|line| BEFORE_SIGN.into_iter().fold(line.trim_start(), strip).starts_with(sign))
     };
-    if has(&FULL) {
-        Retry::NewCheckout
-    } else if has(&["EROFS"]) {
-        Retry::Never
-    } else if has(&BROKEN_OFF) {
-        Retry::AfterPause(None)
-    } else {
-        Retry::EmptyFolder
-    }
+    SIGNS.iter().find(|(sign, _)| begins_with(sign)).map_or(Retry::EmptyFolder, |(_, retry)| *retry)
 }
+
+/// The beginnings of lines that say why a pull failed, the most important first. If the archive was cut while wmill read
+/// it, wmill prints `terminated`.
+const SIGNS: [(&str, Retry); 9] = [
+    ("ENOSPC", Retry::NewCheckout),
+    ("EDQUOT", Retry::NewCheckout),
+    ("EROFS", Retry::Never),
+    ("fetch failed", Retry::AfterPause(None)),
+    ("terminated", Retry::AfterPause(None)),
+    ("ECONNREFUSED", Retry::AfterPause(None)),
+    ("ECONNRESET", Retry::AfterPause(None)),
+    ("socket hang up", Retry::AfterPause(None)),
+    ("Could not connect to Windmill server", Retry::AfterPause(None)),
+];
 
 /// Whether wmill names in this line a file that it will change or has changed.
 pub fn is_progress(line: &str) -> bool {

@@ -311,7 +311,8 @@ impl RestoreRun<'_> {
     fn push_and_read_back(&mut self, choice: &Choice) -> Result<(Code, String), BackupError> {
         let target = self.target;
         let mut pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
-        let read = self.read_back(choice).map_err(|error| target.in_last_step(error));
+        let read = self.pull().and_then(|(fresh, _)| self.compare(choice, &fresh));
+        let read = read.map_err(|error| target.in_last_step(error));
         if let (Err(error), Err(unread)) = (&mut pushed, &read) {
             error.message += &format!("; what it changed could not be read back: {}", unread.message);
         }
@@ -380,12 +381,6 @@ impl RestoreRun<'_> {
             Some(Node::Text(name)) => Some(name.clone()),
             _ => None,
         })
-    }
-
-    /// Pulls the workspace again, and finds what was changed and what still differs.
-    fn read_back(&mut self, choice: &Choice) -> Result<(), BackupError> {
-        let (fresh, _) = self.pull()?;
-        self.compare(choice, &fresh)
     }
 
     /// Compares what was chosen with what the workspace holds now.
