@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use miniserde::json::{Object, Value};
+use miniserde::Deserialize;
+use miniserde::json::{Array, Object, Value};
 use ureq::http::HeaderMap;
 
 use crate::model::{BackupError, BaseUrl, Code, TokenUser, WorkspaceId};
@@ -113,14 +114,13 @@ impl Answer {
     }
 
     /// Returns the JSON of an answer with status 200.
-    fn value(&self) -> Option<Value> {
+    fn json<T: Deserialize>(&self) -> Option<T> {
         if self.status == 200 { util::json::parse(&self.body, ANSWER_LIMITS) } else { None }
     }
 
     /// Returns a field of this JSON, if it is an object with such a text.
     fn text(&self, name: &str) -> Option<String> {
-        let Some(Value::Object(fields)) = self.value() else { return None };
-        text(&fields, name).map(str::to_owned)
+        text(&self.json::<Object>()?, name).map(str::to_owned)
     }
 }
 
@@ -186,8 +186,8 @@ impl<'a> Windmill<'a> {
 
     fn user(&self) -> Result<Object, BackupError> {
         let who = self.ask(&self.path("users/whoami"))?;
-        let user = match (who.status, who.value()) {
-            (_, Some(Value::Object(user))) => user,
+        let user: Object = match (who.status, who.json()) {
+            (_, Some(user)) => user,
             (401 | 403, _) => return Err(self.refused(&who)),
             (404, _) => return Err(self.no_such_workspace()),
             _ => return Err(self.strange_answer(&who)),
@@ -270,8 +270,8 @@ impl<'a> Windmill<'a> {
     /// [`BackupError`]. A token that is bound to one workspace may not list workspaces.
     pub fn workspaces(&self) -> Result<Vec<WorkspaceId>, BackupError> {
         let answer = self.ask("api/workspaces/list")?;
-        match (answer.status, answer.value()) {
-            (_, Some(Value::Array(list))) => Ok(list.iter().filter_map(living_workspace).collect()),
+        match (answer.status, answer.json::<Array>()) {
+            (_, Some(list)) => Ok(list.iter().filter_map(living_workspace).collect()),
             (401 | 403, _) => {
                 let message = format!(
                     "Windmill at {} does not list its workspaces for this token (status {}): it is wrong or expired, or \
@@ -290,7 +290,7 @@ impl<'a> Windmill<'a> {
         let answer = self.ask(&self.path(path)).ok();
         let status = answer.as_ref().map_or(0, |answer| answer.status);
         let redacted = answer.map(|answer| Answer { body: self.redactor().redact(&answer.body), ..answer });
-        let value = redacted.and_then(|answer| answer.value());
+        let value = redacted.and_then(|answer| answer.json());
         if value.is_none() {
             let path = self.path(path);
             log::debug!("Windmill does not tell `{path}` (status {status}), so commits do without");
@@ -331,13 +331,11 @@ impl<'a> Windmill<'a> {
         let target = header(&answer.headers, "location").unwrap_or("no place that it names");
         let base = target.split('?').next().and_then(|target| target.strip_suffix(asked)).unwrap_or(target);
         let base: String = self.printable(base.trim_end_matches('/')).chars().take(LOCATION_CHARS_MAX).collect();
-        let message = format!(
-            "{} answered with a redirect (status {}) to {base}, which is not followed since the token would go along: \
-             set WINDMILL_BASE_URL to that if it is your Windmill",
-            self.base_url.join(asked),
-            answer.status
+        let more = format!(
+            ", a redirect to {base}, which is not followed since the token would go along: set WINDMILL_BASE_URL to that if \
+             it is your Windmill"
         );
-        Err(BackupError::new(Code::WindmillUnreachable, message))
+        Err(self.answered(Code::WindmillUnreachable, &answer, &more))
     }
 
     fn unreachable(&self, path: &str, error: &ureq::Error) -> BackupError {
@@ -371,7 +369,8 @@ impl<'a> Windmill<'a> {
 
     /// Describes an answer by its status, followed by `more`, which is empty if the content must stay hidden.
     fn answered(&self, code: Code, answer: &Answer, more: &str) -> BackupError {
-        let message = format!("{} answered with status {}{more}", self.base_url.join(&answer.path), answer.status);
+        let path = answer.path.split('?').next().unwrap_or_default();
+        let message = format!("{} answered with status {}{more}", self.base_url.join(path), answer.status);
         BackupError { code, message, retry: answer.retry() }
     }
 

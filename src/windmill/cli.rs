@@ -109,10 +109,7 @@ fn printed_json(finished: &Finished) -> Option<Object> {
     // Warnings may come before the JSON.
     let text = String::from_utf8_lossy(&finished.stdout);
     let (start, end) = (text.find("{\n")?, text.rfind('}')?);
-    match json::from_str(text.get(start..=end)?) {
-        Ok(Value::Object(answer)) => Some(answer),
-        _ => None,
-    }
+    json::from_str(text.get(start..=end)?).ok()
 }
 
 /// Returns the last readable lines, without the dump of an error, the source code around it and its location.

@@ -37,17 +37,13 @@ impl Permits {
     /// [`Permits::add_user`].
     pub fn add(&mut self, item: &ItemId, deletes: bool) {
         for subject in subjects(item, deletes) {
-            self.permit(subject, deletes, item.to_string());
+            self.0.insert((subject, deletes), item.to_string());
         }
     }
 
     /// Permits to change, or to delete, the user with this name in the workspace.
     pub fn add_user(&mut self, name: &str, deletes: bool) {
-        self.permit(format!("user/{name}"), deletes, format!("user {name}"));
-    }
-
-    fn permit(&mut self, subject: String, deletes: bool, what: String) {
-        self.0.insert((subject, deletes), what);
+        self.0.insert((format!("user/{name}"), deletes), format!("user {name}"));
     }
 
     /// Returns the item of a change that may be forwarded. `prefix` is the workspace's part of the API.
@@ -198,10 +194,7 @@ fn language_and_name(file: &str) -> Option<(&'static str, &str)> {
 }
 
 fn fields(body: &[u8]) -> Option<Object> {
-    match json::from_str(std::str::from_utf8(body).ok()?) {
-        Ok(Value::Object(fields)) => Some(fields),
-        _ => None,
-    }
+    json::from_str(std::str::from_utf8(body).ok()?).ok()
 }
 
 /// The state of a running relay.

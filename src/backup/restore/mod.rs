@@ -388,28 +388,25 @@ impl RestoreRun<'_> {
         let left = select::changes(self.git, &choice.wanted, fresh)?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
         self.report.changed = select::counted(choice.changes.iter().filter(|change| !is_left(change)));
-        let mut found = differences(left, &self.unreadable(choice, fresh)?);
+        let changes = left.into_iter().map(|Change { mark, path, diff }| difference(&path, KINDS[mark as usize], diff));
+        let mut found: Vec<_> = changes.collect();
+        for path in self.unreadable(choice, fresh)? {
+            let diff = vec!["Windmill cannot decrypt its value".to_owned()];
+            found.push(difference(&[&path, ".variable.yaml"].concat(), "unreadable", diff));
+        }
         if let Some(key) = &self.key.to_set
             && self.target.key(self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
-            found.push(Difference { path: KEY_FILE.to_owned(), kind: "differs", diff });
+            found.push(difference(KEY_FILE, "differs", diff));
         }
         self.report.differences = found;
         Ok(())
     }
 }
 
-fn differences(changes: Vec<Change>, unreadable: &[String]) -> Vec<Difference> {
-    let mut found = Vec::new();
-    for Change { mark, path, diff, .. } in changes {
-        found.push(Difference { path: printable(path.as_bytes()), kind: KINDS[mark as usize], diff });
-    }
-    for path in unreadable {
-        let path = printable(format!("{path}.variable.yaml").as_bytes());
-        found.push(Difference { path, kind: "unreadable", diff: vec!["Windmill cannot decrypt its value".to_owned()] });
-    }
-    found
+fn difference(path: &str, kind: &'static str, diff: Vec<String>) -> Difference {
+    Difference { path: printable(path.as_bytes()), kind, diff }
 }
 
 /// Returns the files of a listing. Windmill has no path that is not UTF-8.
