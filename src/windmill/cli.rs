@@ -48,20 +48,29 @@ pub fn pull(
     let options = |invocation: Invocation| invocation.arguments(["pull", "--yes", "--skip-branch-validation"]);
     let take = &mut |line: &str| words.take(line);
     let finished = sync(workspace, run_env, folder, server.server(), options, take)?;
-    let is_done = words.say_done();
+    let is_success = finished.is_success();
+    let is_done = is_success && words.say_done();
     // The server's reason comes first. wmill does not name the reason, because it treats a missing answer as an answer
     // of an older server.
-    let asked = server.finish();
-    let incomplete = match (&asked, words.incomplete) {
-        (Err(why), _) if finished.is_success() || why.contains("no answer") => Some(why.clone()),
-        (_, Some(line)) if finished.is_success() => Some(line),
-        _ => None,
+    let (how, retry) = match (server.finish(), words.incomplete) {
+        (Err(why), _) if is_success || why.contains("no answer") => (format!("is not complete: {why}"), Retry::Never),
+        (_, Some(line)) if is_success => (format!("is not complete: {line}"), Retry::Never),
+        _ if is_done => return Ok(()),
+        _ => {
+            let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
+            let printed = finished.tail[start..].join("\n").replace(&format!("{}/", folder.display()), "");
+            let but = if is_success { ", but did not print that the pull was done" } else { "" };
+            let retry = match finished.ending {
+                // A pull sends requests to this process only, so the code is always the same.
+                Ending::Exit(_) => retry_of_pull(&finished.tail),
+                // The usual reason is low memory. Another pull does not help, and a larger one does not either.
+                Ending::Signal(_) => Retry::Never,
+            };
+            (format!("ended with {}{but}: {printed}", finished.ending), retry)
+        }
     };
-    if let Some(why) = incomplete {
-        let message = format!("`wmill sync pull` of workspace `{workspace}` is not complete: {why}");
-        return Err(BackupError::new(Code::PullFailed, message));
-    }
-    if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
+    let message = format!("`wmill sync pull` of workspace `{workspace}` {how}");
+    Err(BackupError { code: Code::PullFailed, message, retry })
 }
 
 /// Pushes the content of `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` allows. wmill
@@ -170,24 +179,6 @@ fn write_profile(server: &LoopbackServer, workspace: &WorkspaceId, configuration
         "{{\"name\":\"{PROFILE}\",\"remote\":\"{remote}\",\"workspaceId\":\"{workspace}\",\"token\":\"{word}\"}}\n"
     );
     files::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
-}
-
-fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> BackupError {
-    let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
-    let printed = finished.tail[start..].join("\n").replace(&format!("{}/", folder.display()), "");
-    let retry = match finished.ending {
-        // A pull sends requests to this process only, so the code is always the same.
-        Ending::Exit(_) => retry_of_pull(&finished.tail),
-        // The usual reason is low memory. Another pull does not help, and a larger one does not either.
-        Ending::Signal(_) => Retry::Never,
-    };
-    let how = if finished.is_success() {
-        "ended with exit code 0, but did not print that the pull was done".to_owned()
-    } else {
-        format!("ended with {}", finished.ending)
-    };
-    let message = format!("`wmill sync pull` of workspace `{workspace}` {how}: {printed}");
-    BackupError { code: Code::PullFailed, message, retry }
 }
 
 /// The lines of a successful pull: how many changes it has to apply and, if there are any, that it applied them.
