@@ -65,18 +65,7 @@ impl From<io::Error> for BackupError {
 }
 
 impl Failure for BackupError {
-    fn retry(&self) -> Retry {
-        self.retry
-    }
-
-    fn message(&self) -> &str {
-        &self.message
-    }
-
-    fn after(self, attempts: usize) -> Self {
-        match self.message.as_str() {
-            "" => self,
-            message => Self { message: format!("{message} (tried {attempts} times)"), ..self },
-        }
+    fn parts(&mut self) -> (&mut String, Retry) {
+        (&mut self.message, self.retry)
     }
 }

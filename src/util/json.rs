@@ -1,7 +1,7 @@
 //! Checks the outline of a JSON text before parsing, because a parsed value can take a hundred times the memory of its
 //! text.
 
-use miniserde::json::{self, Value};
+use miniserde::{Deserialize, json};
 
 /// The limits for the outline of a text.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ pub fn outline_fault(text: &str, limits: Limits) -> Option<&'static str> {
 }
 
 /// Returns the value of a text, if it is JSON and its outline is within the limits.
-pub fn parse(text: &str, limits: Limits) -> Option<Value> {
+pub fn parse<T: Deserialize>(text: &str, limits: Limits) -> Option<T> {
     if outline_fault(text, limits).is_some() {
         return None;
     }
@@ -70,8 +70,8 @@ mod tests {
     #[test]
     fn a_text_within_the_limits_is_parsed() {
         let limits = Limits { depth: 1, values: 1, containers: 1 };
-        assert!(matches!(parse(r#"{"a":1}"#, limits), Some(Value::Object(_))));
-        assert!(parse(r#"{"a":[]}"#, limits).is_none());
-        assert!(parse("{", limits).is_none());
+        assert!(parse::<json::Object>(r#"{"a":1}"#, limits).is_some());
+        assert!(parse::<json::Object>(r#"{"a":[]}"#, limits).is_none());
+        assert!(parse::<json::Object>("{", limits).is_none());
     }
 }

@@ -24,14 +24,8 @@ pub enum Retry {
 
 /// The error of a failed attempt.
 pub trait Failure: From<Expired> {
-    /// Returns whether another attempt may help.
-    fn retry(&self) -> Retry;
-    /// Returns what failed, for the log.
-    fn message(&self) -> &str;
-    /// Returns the error after the last of several attempts.
-    fn after(self, _attempts: usize) -> Self {
-        self
-    }
+    /// Returns what failed, in words, and whether another attempt may help.
+    fn parts(&mut self) -> (&mut String, Retry);
 }
 
 /// Does `work`, and repeats it after a pause as long as the error is transient.
@@ -42,16 +36,20 @@ pub trait Failure: From<Expired> {
 pub fn patiently<T, E: Failure>(deadline: &Deadline, mut work: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let mut attempts = 1;
     loop {
-        let error = match work() {
+        let mut error = match work() {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let again = match error.retry() {
-            Retry::AfterPause(asked) => pause(deadline, attempts, asked, error.message())?,
+        let (message, retry) = error.parts();
+        let again = match retry {
+            Retry::AfterPause(asked) => pause(deadline, attempts, asked, message)?,
             Retry::Never | Retry::NewCheckout | Retry::EmptyFolder => false,
         };
         if !again {
-            return Err(if attempts > 1 { error.after(attempts) } else { error });
+            if attempts > 1 && !message.is_empty() {
+                message.push_str(&format!(" (tried {attempts} times)"));
+            }
+            return Err(error);
         }
         attempts += 1;
     }

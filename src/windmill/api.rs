@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use miniserde::json::{Object, Value};
+use miniserde::Deserialize;
+use miniserde::json::{Array, Object, Value};
 use ureq::http::HeaderMap;
 
 use crate::model::{BackupError, BaseUrl, Code, TokenUser, WorkspaceId};
@@ -111,6 +112,16 @@ impl Answer {
             || header(&self.headers, "retry-after").and_then(|value| value.parse().ok()).map(Duration::from_secs);
         if http_client::is_passing(self.status) { Retry::AfterPause(asked()) } else { Retry::Never }
     }
+
+    /// Returns the JSON of an answer with status 200.
+    fn json<T: Deserialize>(&self) -> Option<T> {
+        if self.status == 200 { util::json::parse(&self.body, ANSWER_LIMITS) } else { None }
+    }
+
+    /// Returns a field of this JSON, if it is an object with such a text.
+    fn text(&self, name: &str) -> Option<String> {
+        text(&self.json::<Object>()?, name).map(str::to_owned)
+    }
 }
 
 impl<'a> Windmill<'a> {
@@ -175,13 +186,12 @@ impl<'a> Windmill<'a> {
 
     fn user(&self) -> Result<Object, BackupError> {
         let who = self.ask(&self.path("users/whoami"))?;
-        match who.status {
-            200 => {}
-            401 | 403 => return Err(self.refused(&who)),
-            404 => return Err(self.no_such_workspace()),
+        let user: Object = match (who.status, who.json()) {
+            (_, Some(user)) => user,
+            (401 | 403, _) => return Err(self.refused(&who)),
+            (404, _) => return Err(self.no_such_workspace()),
             _ => return Err(self.strange_answer(&who)),
-        }
-        let Some(Value::Object(user)) = parse(&who.body) else { return Err(self.strange_answer(&who)) };
+        };
         // A superadmin has access even to workspaces that do not exist, and sees them empty.
         if is_true(&user, "is_super_admin") && self.is_known_to_be_missing()? {
             return Err(self.no_such_workspace());
@@ -233,6 +243,7 @@ impl<'a> Windmill<'a> {
     }
 
     fn no_snapshot(&self, error: &io::Error) -> BackupError {
+        // If the time of the run is over, the export is cut off.
         if let Err(expired) = self.deadline.remaining() {
             return expired.into();
         }
@@ -255,8 +266,8 @@ impl<'a> Windmill<'a> {
     /// [`BackupError`]. A token that is bound to one workspace may not list workspaces.
     pub fn workspaces(&self) -> Result<Vec<WorkspaceId>, BackupError> {
         let answer = self.ask("api/workspaces/list")?;
-        match (answer.status, parse(&answer.body)) {
-            (200, Some(Value::Array(list))) => Ok(list.iter().filter_map(living_workspace).collect()),
+        match (answer.status, answer.json::<Array>()) {
+            (_, Some(list)) => Ok(list.iter().filter_map(living_workspace).collect()),
             (401 | 403, _) => {
                 let message = format!(
                     "Windmill at {} does not list its workspaces for this token (status {}): it is wrong or expired, or \
@@ -272,11 +283,10 @@ impl<'a> Windmill<'a> {
     /// Asks, once, for something in the workspace that a sync does not require. Returns `None` if the answer is
     /// incomplete, late or not JSON.
     pub fn ask_for_names(&self, path: &str) -> Option<Value> {
-        let (status, value) = match self.ask(&self.path(path)) {
-            Ok(answer) => (answer.status, parse(&self.redactor().redact(&answer.body))),
-            Err(_) => (0, None),
-        };
-        let value = value.filter(|_| status == 200);
+        let answer = self.ask(&self.path(path)).ok();
+        let status = answer.as_ref().map_or(0, |answer| answer.status);
+        let redacted = answer.map(|answer| Answer { body: self.redactor().redact(&answer.body), ..answer });
+        let value = redacted.and_then(|answer| answer.json());
         if value.is_none() {
             let path = self.path(path);
             log::debug!("Windmill does not tell `{path}` (status {status}), so commits do without");
@@ -317,13 +327,11 @@ impl<'a> Windmill<'a> {
         let target = header(&answer.headers, "location").unwrap_or("no place that it names");
         let base = target.split('?').next().and_then(|target| target.strip_suffix(asked)).unwrap_or(target);
         let base: String = self.printable(base.trim_end_matches('/')).chars().take(LOCATION_CHARS_MAX).collect();
-        let message = format!(
-            "{} answered with a redirect (status {}) to {base}, which is not followed since the token would go along: \
-             set WINDMILL_BASE_URL to that if it is your Windmill",
-            self.base_url.join(asked),
-            answer.status
+        let more = format!(
+            ", a redirect to {base}, which is not followed since the token would go along: set WINDMILL_BASE_URL to that if \
+             it is your Windmill"
         );
-        Err(BackupError::new(Code::WindmillUnreachable, message))
+        Err(self.answered(Code::WindmillUnreachable, &answer, &more))
     }
 
     fn unreachable(&self, path: &str, error: &ureq::Error) -> BackupError {
@@ -357,7 +365,8 @@ impl<'a> Windmill<'a> {
 
     /// Describes an answer by its status, followed by `more`, which is empty if the content must stay hidden.
     fn answered(&self, code: Code, answer: &Answer, more: &str) -> BackupError {
-        let message = format!("{} answered with status {}{more}", self.base_url.join(&answer.path), answer.status);
+        let path = answer.path.split('?').next().unwrap_or_default();
+        let message = format!("{} answered with status {}{more}", self.base_url.join(path), answer.status);
         BackupError { code, message, retry: answer.retry() }
     }
 
@@ -398,12 +407,7 @@ impl<'a> Windmill<'a> {
         if answer.retry() != Retry::Never {
             return Err(self.answered(Code::WindmillUnreachable, &answer, ""));
         }
-        Ok(match parse(&answer.body) {
-            Some(Value::Object(fields)) if answer.status == 200 => {
-                text(&fields, "key").filter(|key| !key.is_empty()).map(Secret::new)
-            }
-            _ => None,
-        })
+        Ok(answer.text("key").filter(|key| !key.is_empty()).map(Secret::new))
     }
 
     /// Whether Windmill can decrypt a variable. The value is not returned.
@@ -411,10 +415,8 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`BackupError`] if there is no answer.
     pub fn can_read_variable(&self, path: &str) -> Result<bool, BackupError> {
-        let answer =
-            self.ask(&self.path(&format!("variables/get/{}?decrypt_secret=true", percent::encode_path(path))))?;
-        let value = parse(&answer.body).filter(|_| answer.status == 200);
-        Ok(matches!(value, Some(Value::Object(fields)) if text(&fields, "value").is_some()))
+        let question = format!("variables/get/{}?decrypt_secret=true", percent::encode_path(path));
+        Ok(self.ask(&self.path(&question))?.text("value").is_some())
     }
 }
 
@@ -487,8 +489,4 @@ fn read_answer(path: String, mut response: Response, bytes_max: u64) -> Result<A
 /// Turns the error into an error of the export, because Windmill answers everything else.
 fn pull_failed(error: BackupError) -> BackupError {
     if error.is_end_of_run() { error } else { BackupError { code: Code::PullFailed, ..error } }
-}
-
-fn parse(body: &str) -> Option<Value> {
-    util::json::parse(body, ANSWER_LIMITS)
 }

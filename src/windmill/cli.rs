@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use miniserde::json::{self, Value};
+use miniserde::json::{self, Object, Value};
 use miniserde::{Deserialize, Serialize};
 
 use crate::http::loopback::LoopbackServer;
@@ -12,7 +12,7 @@ use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::RunEnv;
 use crate::util::{Retry, files};
 use crate::windmill::api::{Windmill, two_texts};
-use crate::windmill::push_relay::{Permits, PushRelay, Refusal};
+use crate::windmill::push_relay::{Permits, PushRelay};
 use crate::windmill::snapshot_server::SnapshotServer;
 
 /// The name of the only profile in wmill's configuration. Files whose names contain the name of the profile
@@ -51,25 +51,34 @@ pub fn pull(
         true
     };
     let finished = sync(workspace, run_env, folder, server.server(), options, take)?;
-    let is_done = words.say_done();
+    let is_success = finished.is_success();
+    let is_done = is_success && words.say_done();
     // The server's reason comes first. wmill does not name the reason, because it treats a missing answer as an answer
     // of an older server.
-    let asked = server.finish();
-    let incomplete = match (&asked, words.incomplete) {
-        (Err(why), _) if finished.is_success() || why.contains("no answer") => Some(why.clone()),
-        (_, Some(line)) if finished.is_success() => Some(line),
-        _ => None,
+    let (how, retry) = match (server.finish(), words.incomplete) {
+        (Err(why), _) if is_success || why.contains("no answer") => (format!("is not complete: {why}"), Retry::Never),
+        (_, Some(line)) if is_success => (format!("is not complete: {line}"), Retry::Never),
+        _ if is_done => return Ok(()),
+        _ => {
+            let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
+            let printed = finished.tail[start..].join("\n").replace(&format!("{}/", folder.display()), "");
+            let but = if is_success { ", but did not print that the pull was done" } else { "" };
+            let retry = match finished.ending {
+                // A pull sends requests to this process only, so the code is always the same.
+                Ending::Exit(_) => retry_of_pull(&finished.tail),
+                // The usual reason is low memory. Another pull does not help, and a larger one does not either.
+                Ending::Signal(_) => Retry::Never,
+            };
+            (format!("ended with {}{but}: {printed}", finished.ending), retry)
+        }
     };
-    if let Some(why) = incomplete {
-        let message = format!("`wmill sync pull` of workspace `{workspace}` is not complete: {why}");
-        return Err(BackupError::new(Code::PullFailed, message));
-    }
-    if finished.is_success() && is_done { Ok(()) } else { Err(pull_failed(workspace, folder, &finished)) }
+    let message = format!("`wmill sync pull` of workspace `{workspace}` {how}");
+    Err(BackupError { code: Code::PullFailed, message, retry })
 }
 
 /// Pushes the content of `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` allows. wmill
-/// sends its requests to the relay, and gets the word of the relay instead of the token. Returns the last change that
-/// Windmill did not accept although wmill continued.
+/// sends its requests to the relay, and gets the word of the relay instead of the token. Without `deletes`, wmill does not
+/// look at what the folder does not have. Returns the last change that Windmill did not accept although wmill continued.
 ///
 /// # Errors
 /// [`BackupError`], which names the item and says why. A part may have been pushed.
@@ -78,56 +87,41 @@ pub fn push(
     run_env: &RunEnv,
     folder: &Path,
     permits: Permits,
-) -> Result<Option<Refusal>, BackupError> {
+    deletes: bool,
+) -> Result<Option<String>, BackupError> {
     let (relay, server) = PushRelay::start(windmill, run_env, permits)?;
     // The output is JSON, because the list of differences that wmill prints would show values, for example of resources.
     let arguments = ["push", "--yes", "--skip-branch-validation", "--json-output"];
+    let arguments = arguments.into_iter().chain((!deletes).then_some("--keep-deleted"));
     let options = |invocation: Invocation| invocation.arguments(arguments).capture(CHANGES_BYTES_MAX);
     let finished = sync(windmill.workspace, run_env, folder, &server, options, &mut |_| true)?;
-    let refusal = relay.refusal().clone();
-    let (is_success, failed) = result_of_push(&finished).unwrap_or_default();
-    if finished.is_success() && is_success {
-        return Ok(refusal);
+    let refusal = relay.refusal().take();
+    let answer = printed_json(&finished).unwrap_or_default();
+    if finished.is_success() && matches!(answer.get("success"), Some(Value::Bool(true))) {
+        return Ok(refusal.map(|refusal| refusal.message));
     }
-    Err(push_failed(windmill, run_env, &finished, failed, refusal))
-}
-
-/// Returns what `wmill sync push` prints at its end: whether it succeeded, and the first file that it could not push,
-/// with the reason.
-fn result_of_push(finished: &Finished) -> Option<(bool, Option<(String, String)>)> {
-    // Warnings may come before the JSON.
-    let text = String::from_utf8_lossy(&finished.stdout);
-    let (start, end) = (text.find("{\n")?, text.rfind('}')?);
-    let Ok(Value::Object(answer)) = json::from_str(text.get(start..=end)?) else { return None };
+    // The first file that it could not push, with the reason.
     let failed = match answer.get("failed") {
         Some(Value::Array(list)) => list.iter().find_map(|failure| two_texts(failure, ["path", "error"])),
         _ => None,
     };
-    Some((matches!(answer.get("success"), Some(Value::Bool(true))), failed))
+    let (code, why) = match (failed, refusal) {
+        (Some((path, why)), _) => (Code::PullFailed, format!("{path}: {why}")),
+        (None, Some(refusal)) => (refusal.code, refusal.message),
+        (None, None) => {
+            (Code::PullFailed, format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail)))
+        }
+    };
+    let message = format!("`wmill sync push` into workspace `{}` failed: {why}", windmill.workspace);
+    Err(BackupError::new(code, run_env.redactor.redact(&message)))
 }
 
-fn push_failed(
-    windmill: &Windmill<'_>,
-    run_env: &RunEnv,
-    finished: &Finished,
-    failed: Option<(String, String)>,
-    refusal: Option<Refusal>,
-) -> BackupError {
-    let (code, why) = if let Some((path, why)) = failed {
-        (Code::PullFailed, run_env.redactor.redact(&format!("{path}: {why}")))
-    } else if let Some(Refusal { what, status, reason }) = refusal {
-        let code = match status {
-            401 | 403 => Code::WindmillUnauthorized,
-            0 | 502..=504 => Code::WindmillUnreachable,
-            _ => Code::PullFailed,
-        };
-        let answered = if status == 0 { String::new() } else { format!("Windmill answered {status}: ") };
-        (code, run_env.redactor.redact(&format!("{what}: {answered}{reason}")))
-    } else {
-        let why = format!("it ended with {}: {}", finished.ending, plain_lines(&finished.tail));
-        (Code::PullFailed, why)
-    };
-    BackupError::new(code, format!("`wmill sync push` into workspace `{}` failed: {why}", windmill.workspace))
+/// Returns what `wmill sync push` prints at its end.
+fn printed_json(finished: &Finished) -> Option<Object> {
+    // Warnings may come before the JSON.
+    let text = String::from_utf8_lossy(&finished.stdout);
+    let (start, end) = (text.find("{\n")?, text.rfind('}')?);
+    json::from_str(text.get(start..=end)?).ok()
 }
 
 /// Returns the last readable lines, without the dump of an error, the source code around it and its location.
@@ -190,24 +184,6 @@ fn write_profile(server: &LoopbackServer, workspace: &WorkspaceId, configuration
     files::write_file(&folder.join("remotes.ndjson"), profile.as_bytes())
 }
 
-fn pull_failed(workspace: &WorkspaceId, folder: &Path, finished: &Finished) -> BackupError {
-    let start = finished.tail.len().saturating_sub(MESSAGE_LINES_MAX);
-    let printed = finished.tail[start..].join("\n").replace(&format!("{}/", folder.display()), "");
-    let retry = match finished.ending {
-        // A pull sends requests to this process only, so the code is always the same.
-        Ending::Exit(_) => retry_of_pull(&finished.tail),
-        // The usual reason is low memory. Another pull does not help, and a larger one does not either.
-        Ending::Signal(_) => Retry::Never,
-    };
-    let how = if finished.is_success() {
-        "ended with exit code 0, but did not print that the pull was done".to_owned()
-    } else {
-        format!("ended with {}", finished.ending)
-    };
-    let message = format!("`wmill sync pull` of workspace `{workspace}` {how}: {printed}");
-    BackupError { code: Code::PullFailed, message, retry }
-}
-
 /// The lines of a successful pull: how many changes it has to apply and, if there are any, that it applied them.
 #[derive(Default)]
 struct Words {
@@ -247,34 +223,28 @@ impl Words {
 /// line. A pull sends requests to the loopback server only, so it fails because the disk is full, because the
 /// connection to that server broke, or because of the files.
 fn retry_of_pull(tail: &[String]) -> Retry {
-    const FULL: [&str; 2] = ["ENOSPC", "EDQUOT"];
-    // If the archive was cut while wmill read it, wmill prints `terminated`.
-    const BROKEN_OFF: [&str; 6] = [
-        "fetch failed",
-        "terminated",
-        "ECONNREFUSED",
-        "ECONNRESET",
-        "socket hang up",
-        "Could not connect to Windmill server",
-    ];
     const BEFORE_SIGN: [&str; 6] = ["[cause]: ", "Error: ", "TypeError: ", "connect ", "read ", "write "];
     let start = tail.iter().rposition(|line| is_progress(line)).map_or(0, |last| last + 1);
-    let has = |signs: &[&str]| {
-        tail[start..].iter().any(|line| {
-            let sign = BEFORE_SIGN.iter().fold(line.trim_start(), |line, word| line.strip_prefix(word).unwrap_or(line));
-            signs.iter().any(|known| sign.starts_with(known))
-        })
+    let begins_with = |sign: &str| {
+        let strip = |line, word| str::strip_prefix(line, word).unwrap_or(line);
+        tail[start..].iter().any(|line| BEFORE_SIGN.into_iter().fold(line.trim_start(), strip).starts_with(sign))
     };
-    if has(&FULL) {
-        Retry::NewCheckout
-    } else if has(&["EROFS"]) {
-        Retry::Never
-    } else if has(&BROKEN_OFF) {
-        Retry::AfterPause(None)
-    } else {
-        Retry::EmptyFolder
-    }
+    SIGNS.iter().find(|(sign, _)| begins_with(sign)).map_or(Retry::EmptyFolder, |(_, retry)| *retry)
 }
+
+/// The beginnings of lines that say why a pull failed, the most important first. If the archive was cut while wmill read
+/// it, wmill prints `terminated`.
+const SIGNS: [(&str, Retry); 9] = [
+    ("ENOSPC", Retry::NewCheckout),
+    ("EDQUOT", Retry::NewCheckout),
+    ("EROFS", Retry::Never),
+    ("fetch failed", Retry::AfterPause(None)),
+    ("terminated", Retry::AfterPause(None)),
+    ("ECONNREFUSED", Retry::AfterPause(None)),
+    ("ECONNRESET", Retry::AfterPause(None)),
+    ("socket hang up", Retry::AfterPause(None)),
+    ("Could not connect to Windmill server", Retry::AfterPause(None)),
+];
 
 /// Whether wmill names in this line a file that it will change or has changed.
 pub fn is_progress(line: &str) -> bool {

@@ -13,7 +13,7 @@ use miniserde::json::{self, Object, Value};
 use ureq::http::{self, Method};
 
 use crate::http::loopback::{Answer, LoopbackServer, Request};
-use crate::model::BackupError;
+use crate::model::{BackupError, Code};
 use crate::process::run_env::RunEnv;
 use crate::util::percent;
 use crate::windmill::api::{self, Windmill, text};
@@ -37,17 +37,13 @@ impl Permits {
     /// workspace has, there is [`Permits::add_user`].
     pub fn add(&mut self, item: &ItemId, deletes: bool) {
         for subject in subjects(item, deletes) {
-            self.permit(subject, deletes, item.to_string());
+            self.0.insert((subject, deletes), item.to_string());
         }
     }
 
     /// Permits to change, or to delete, the user with this name in the workspace.
     pub fn add_user(&mut self, name: &str, deletes: bool) {
-        self.permit(format!("user/{name}"), deletes, format!("user {name}"));
-    }
-
-    fn permit(&mut self, subject: String, deletes: bool, what: String) {
-        self.0.insert((subject, deletes), what);
+        self.0.insert((format!("user/{name}"), deletes), format!("user {name}"));
     }
 
     /// Returns the item of a change that may be forwarded. `prefix` is the workspace's part of the API.
@@ -65,6 +61,7 @@ fn subjects(item: &ItemId, deletes: bool) -> Vec<String> {
         ItemKind::Settings => "settings".to_owned(),
         ItemKind::Key => "key".to_owned(),
         ItemKind::SharedUi => "shared_ui".to_owned(),
+        ItemKind::Folder => format!("folders/{}", path.trim_start_matches("f/")),
         ItemKind::User => format!("new_user/{path}"),
         ItemKind::App | ItemKind::RawApp => format!("apps/{path}"),
         ItemKind::ResourceType => format!("resources/type/{path}"),
@@ -197,21 +194,7 @@ fn language_and_name(file: &str) -> Option<(&'static str, &str)> {
 }
 
 fn fields(body: &[u8]) -> Option<Object> {
-    match json::from_str(std::str::from_utf8(body).ok()?) {
-        Ok(Value::Object(fields)) => Some(fields),
-        _ => None,
-    }
-}
-
-/// A change that Windmill did not accept, or a question that it did not answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The subject, such as `http trigger f/ops/hook`.
-    pub what: String,
-    /// The status of Windmill's answer, or 0 if there was no answer.
-    pub status: u16,
-    /// The text of Windmill's answer.
-    pub reason: String,
+    json::from_str(std::str::from_utf8(body).ok()?).ok()
 }
 
 /// The state of a running relay.
@@ -222,7 +205,7 @@ pub struct PushRelay {
     /// `/api/w/WORKSPACE/`
     prefix: String,
     permits: Permits,
-    refusal: Mutex<Option<Refusal>>,
+    refusal: Mutex<Option<BackupError>>,
 }
 
 type Response = http::Response<ureq::Body>;
@@ -267,8 +250,8 @@ impl PushRelay {
         Ok((relay, server.map_err(|error| BackupError::of_system(&error))?))
     }
 
-    /// Returns the last refusal of a change, or else the last request without an answer.
-    pub fn refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
+    /// Returns the last change that Windmill did not accept, or else the first request without an answer.
+    pub fn refusal(&self) -> MutexGuard<'_, Option<BackupError>> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -281,21 +264,27 @@ impl PushRelay {
             // For wmill, a script is created only if the status is 201.
             return Answer::text(if path.ends_with("/create") { 201 } else { 200 }, LEFT_ALONE);
         }
-        let (status, reason) = match self.forward(request) {
+        let (status, reason, answered) = match self.forward(request) {
             Ok(mut response) if changes && response.status().as_u16() >= 400 => {
                 let body = response.body_mut().with_config().limit(REASON_BYTES_MAX).read_to_vec().unwrap_or_default();
-                (response.status().as_u16(), reason(&body))
+                let status = response.status().as_u16();
+                (status, reason(&body), format!("Windmill answered {status}: "))
             }
             Ok(response) => return passed_on(response),
-            Err(error) => (0, format!("no answer: {error}")),
+            Err(error) => (502, format!("no answer: {error}"), String::new()),
+        };
+        let code = match status {
+            401 | 403 => Code::WindmillUnauthorized,
+            502..=504 => Code::WindmillUnreachable,
+            _ => Code::PullFailed,
         };
         let what = item.cloned().unwrap_or_else(|| format!("the question for {path}"));
         let mut refusal = self.refusal();
         // A refused change has more information than a question without an answer.
         if item.is_some() || refusal.is_none() {
-            *refusal = Some(Refusal { what, status, reason: reason.clone() });
+            *refusal = Some(BackupError::new(code, format!("{what}: {answered}{reason}")));
         }
-        Answer::text(if status == 0 { 502 } else { status }, &reason)
+        Answer::text(status, &reason)
     }
 
     /// Sends the request to Windmill, with the token instead of the word.
@@ -336,7 +325,7 @@ mod tests {
     const PREFIX: &str = "/api/w/shop/";
 
     fn folder(name: &str) -> ItemId {
-        ItemId { kind: ItemKind::Folder, path: name.to_owned() }
+        ItemId { kind: ItemKind::Folder, path: format!("f/{name}") }
     }
 
     fn permits(file: &str, deletes: bool) -> Permits {

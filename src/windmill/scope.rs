@@ -13,21 +13,16 @@ const ANY: char = '\u{1}';
 /// The assumed maximum length of such a rest. It is longer than any pattern, so that only a star can match it.
 const ANY_MAX: usize = 300;
 
-/// The patterns of a `wmill.yaml`, with their braces expanded; `None` is a pattern that is not understood.
+/// The patterns of `includes`, `extraIncludes` and `excludes` in a `wmill.yaml`, with their braces expanded; `None` is a
+/// pattern that is not understood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    includes: Vec<Option<String>>,
-    extra_includes: Vec<Option<String>>,
-    excludes: Vec<Option<String>>,
-}
+pub struct Scope([Vec<Option<String>>; 3]);
 
 impl Scope {
     /// The scope of the patterns of `includes`, `extraIncludes` and `excludes`.
-    pub fn new([includes, extra_includes, excludes]: &[Vec<String>; 3]) -> Self {
+    pub fn new(patterns: &[Vec<String>; 3]) -> Self {
         let mut room = EXPANDED_MAX;
-        let mut expanded =
-            |patterns: &Vec<String>| patterns.iter().flat_map(|pattern| expand(pattern, &mut room)).collect();
-        Self { includes: expanded(includes), extra_includes: expanded(extra_includes), excludes: expanded(excludes) }
+        Self(patterns.each_ref().map(|list| list.iter().flat_map(|pattern| expand(pattern, &mut room)).collect()))
     }
 
     /// Whether there are no patterns.
@@ -53,8 +48,8 @@ impl Scope {
             return None;
         }
         let included = |patterns: &[_]| if patterns.is_empty() { Some(true) } else { any_matches(patterns, file) };
-        let parts =
-            [included(&self.includes), included(&self.extra_includes), any_matches(&self.excludes, file).map(|is| !is)];
+        let [includes, extra_includes, excludes] = &self.0;
+        let parts = [included(includes), included(extra_includes), any_matches(excludes, file).map(|is| !is)];
         if parts.contains(&Some(false)) { Some(false) } else { (!parts.contains(&None)).then_some(true) }
     }
 }

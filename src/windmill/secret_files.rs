@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use miniserde::json::{self, Value};
+use miniserde::json::{self, Object, Value};
 
 use crate::util::Node;
 use crate::util::yaml::fields;
@@ -50,7 +50,7 @@ pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
 /// Returns the fields of an exported resource that have names like secrets, and whose value is neither empty nor a
 /// reference.
 pub fn plain_secret_fields(content: &[u8]) -> Vec<String> {
-    let Ok(Value::Object(mut resource)) = json::from_str(&String::from_utf8_lossy(content)) else { return Vec::new() };
+    let mut resource: Object = json::from_str(&String::from_utf8_lossy(content)).unwrap_or_default();
     let Some(Value::Object(fields)) = resource.remove("value") else { return Vec::new() };
     let is_plain = |(name, value): &(String, Value)| {
         is_called_like_a_secret(name) && matches!(value, Value::String(text) if !text.is_empty() && !is_reference(text))

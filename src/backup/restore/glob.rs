@@ -7,9 +7,7 @@ const BYTES_MAX: usize = 256;
 
 /// A pattern for paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern {
-    text: String,
-}
+pub struct Pattern(String);
 
 impl Pattern {
     /// Parses a pattern of at most 256 bytes. It is only compared with the paths of a backup, so a part that no path
@@ -22,7 +20,7 @@ impl Pattern {
         let is_path = text.split('/').all(|name| !matches!(name, "" | "." | ".."));
         let has_mark = text.contains(char::is_control) || text.contains(['{', '[', '!', '\\']);
         if is_path && !has_mark && text.len() <= BYTES_MAX {
-            return Ok(Self { text: text.to_owned() });
+            return Ok(Self(text.to_owned()));
         }
         let why = "is not a path relative to the backup's folder, such as f/ops/**, of at most 256 bytes and with no other \
                    special characters than *, ? and **";
@@ -31,13 +29,13 @@ impl Pattern {
 
     /// Returns the pattern as it was given.
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0
     }
 
     /// Returns whether it matches this path, or a folder that the path lies in.
     pub fn matches(&self, path: &str) -> bool {
         let ends = path.match_indices('/').map(|(slash, _)| slash).chain([path.len()]);
-        ends.into_iter().any(|end| glob::matches(&self.text, &path[..end]))
+        ends.into_iter().any(|end| glob::matches(&self.0, &path[..end]))
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::backup::error::BackupError;
 use crate::backup::restore::select::{Change, Choice, Tree};
 use crate::backup::restore::{RestoreRun, references, switches, write_tree};
+use crate::git::tree_diff::Mark;
 use crate::util::files;
 use crate::windmill::item_path::ItemKind;
 
@@ -67,7 +68,7 @@ impl RestoreRun<'_> {
 
     /// Warns about the files to push that wmill would change.
     pub(super) fn warn_about_changes_by_wmill(&mut self, choice: &Choice) -> Result<(), BackupError> {
-        for Change { path, .. } in choice.pushed() {
+        for Change { path, .. } in choice.pushed().filter(|change| change.mark != Mark::Deleted) {
             let Some(content) = self.content(path)? else { continue };
             let is_yaml = path.ends_with(".yaml");
             if is_yaml && has_number_to_be_rounded(&String::from_utf8_lossy(&content)) {
@@ -81,12 +82,10 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Returns a file in the folder; `None` if there is no such file, or if it is too large.
+    /// Returns a file in the folder; `None` if it is too large.
     fn content(&self, path: &str) -> Result<Option<Vec<u8>>, BackupError> {
-        match files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            read => Ok(Some(read?).filter(|content| content.len() as u64 <= FILE_BYTES_MAX)),
-        }
+        let content = files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1)?;
+        Ok(Some(content).filter(|content| content.len() as u64 <= FILE_BYTES_MAX))
     }
 }
 

@@ -309,7 +309,8 @@ impl RestoreRun<'_> {
     fn push_and_read_back(&mut self, choice: &Choice) -> Result<(Code, String), BackupError> {
         let target = self.target;
         let mut pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
-        let read = self.read_back(choice).map_err(|error| target.in_last_step(error));
+        let read = self.pull().and_then(|(fresh, _)| self.compare(choice, &fresh));
+        let read = read.map_err(|error| target.in_last_step(error));
         if let (Err(error), Err(unread)) = (&mut pushed, &read) {
             error.message += &format!("; what it changed could not be read back: {}", unread.message);
         }
@@ -336,9 +337,10 @@ impl RestoreRun<'_> {
         plan += &wmill_yaml::own_items(&own.collect());
         self.write(WMILL_YAML, plan.as_bytes())?;
         let windmill = self.target.windmill(self.git.run_env());
-        let pushed = cli::push(&windmill, self.git.run_env(), self.git.tree_folder(), self.permits(choice)?);
+        let deletes = choice.pushed().any(|change| change.mark == Mark::Deleted);
+        let pushed = cli::push(&windmill, self.git.run_env(), self.git.tree_folder(), self.permits(choice)?, deletes);
         if let Some(refusal) = pushed? {
-            let warning = format!("Windmill did not accept {}: {}", refusal.what, refusal.reason);
+            let warning = format!("Windmill did not accept {refusal}");
             self.report.warnings.add(self.git.run_env().redactor.redact(&warning));
         }
         Ok(())
@@ -351,20 +353,18 @@ impl RestoreRun<'_> {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
         }
         let kept = self.kept_items(choice);
-        for Change { path, mark, .. } in choice.pushed() {
-            let item = self.item(path);
-            let deletes = item.as_ref().map_or(*mark == Mark::Deleted, |item| !kept.contains(item));
-            match (item, choice.current.get(path)) {
-                (Some(item), _) if deletes && is_app(&item) && has_app_at(&kept, &item.path) => {}
-                (Some(ItemId { kind: ItemKind::User, .. }), Some(entry)) => {
+        for Change { path, .. } in choice.pushed() {
+            let Some(item) = self.item(path) else {
+                permits.add(&SHARED_UI, false);
+                continue;
+            };
+            let deletes = !kept.contains(&item);
+            match (item.kind, choice.current.get(path)) {
+                _ if deletes && is_app(&item) && has_app_at(&kept, &item.path) => {}
+                (ItemKind::User, Some(entry)) => {
                     self.username(entry)?.iter().for_each(|name| permits.add_user(name, deletes));
                 }
-                (Some(item), _) => permits.add(&item, deletes),
-                (None, _) if tip::is_shared_ui(path.as_bytes()) => permits.add(&SHARED_UI, false),
-                (None, _) => {
-                    let name = path.split('/').nth(1).unwrap_or_default().to_owned();
-                    permits.add(&ItemId { kind: ItemKind::Folder, path: name }, deletes);
-                }
+                _ => permits.add(&item, deletes),
             }
         }
         Ok(permits)
@@ -380,39 +380,30 @@ impl RestoreRun<'_> {
         })
     }
 
-    /// Pulls the workspace again, and finds what was changed and what still differs.
-    fn read_back(&mut self, choice: &Choice) -> Result<(), BackupError> {
-        let (fresh, _) = self.pull()?;
-        self.compare(choice, &fresh)
-    }
-
     /// Compares what was chosen with what the workspace holds now.
     fn compare(&mut self, choice: &Choice, fresh: &Tree) -> Result<(), BackupError> {
         let left = select::changes(self.git, &choice.wanted, fresh)?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
         self.report.changed = select::counted(choice.changes.iter().filter(|change| !is_left(change)));
-        let mut found = differences(left, &self.unreadable(choice, fresh)?);
+        let changes = left.into_iter().map(|Change { mark, path, diff }| difference(&path, KINDS[mark as usize], diff));
+        let mut found: Vec<_> = changes.collect();
+        for path in self.unreadable(choice, fresh)? {
+            let diff = vec!["Windmill cannot decrypt its value".to_owned()];
+            found.push(difference(&[&path, ".variable.yaml"].concat(), "unreadable", diff));
+        }
         if let Some(key) = &self.key.to_set
             && self.target.key(self.git.run_env())?.is_none_or(|has| !has.matches(key.expose().as_bytes()))
         {
             let diff = vec!["the workspace has another key than that of --key-file".to_owned()];
-            found.push(Difference { path: KEY_FILE.to_owned(), kind: "differs", diff });
+            found.push(difference(KEY_FILE, "differs", diff));
         }
         self.report.differences = found;
         Ok(())
     }
 }
 
-fn differences(changes: Vec<Change>, unreadable: &[String]) -> Vec<Difference> {
-    let mut found = Vec::new();
-    for Change { mark, path, diff, .. } in changes {
-        found.push(Difference { path: printable(path.as_bytes()), kind: KINDS[mark as usize], diff });
-    }
-    for path in unreadable {
-        let path = printable(format!("{path}.variable.yaml").as_bytes());
-        found.push(Difference { path, kind: "unreadable", diff: vec!["Windmill cannot decrypt its value".to_owned()] });
-    }
-    found
+fn difference(path: &str, kind: &'static str, diff: Vec<String>) -> Difference {
+    Difference { path: printable(path.as_bytes()), kind, diff }
 }
 
 /// Returns the files of a listing. Windmill has no path that is not UTF-8.

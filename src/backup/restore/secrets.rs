@@ -97,15 +97,13 @@ impl RestoreRun<'_> {
         if id.kind != ItemKind::Variable {
             return Ok(None);
         }
-        let mut is_secret = false;
-        for (path, entry) in files {
-            let Some(content) = self.git.read_blob(&entry.object, VARIABLE_BYTES_MAX)? else { return Ok(Some(false)) };
-            if content.is_empty() || secret_files::is_plaintext_secret(path, &content) {
-                return Ok(Some(false));
+        let [(path, entry)] = files else { return Ok(Some(false)) };
+        match self.git.read_blob(&entry.object, VARIABLE_BYTES_MAX)? {
+            Some(content) if !content.is_empty() && !secret_files::is_plaintext_secret(path, &content) => {
+                Ok(secret_files::is_secret_variable(&content).then_some(true))
             }
-            is_secret |= secret_files::is_secret_variable(&content);
+            _ => Ok(Some(false)),
         }
-        Ok(is_secret.then_some(true))
     }
 
     /// Returns the secrets in the workspace that were chosen and whose value Windmill cannot decrypt. If the workspace

@@ -9,7 +9,7 @@ use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::{RestoreOptions, RestoreRun};
 use crate::backup::run_context::RunContext;
-use crate::backup::sync::tip::{self, PATH_BYTES_MAX, RemoteTip};
+use crate::backup::sync::tip::{self, PATH_BYTES_MAX};
 use crate::backup::verify::value_diff::{self, item_of};
 use crate::git::object::Entry;
 use crate::git::tree_diff::Mark;
@@ -18,6 +18,9 @@ use crate::model::{Changed, Code};
 use crate::request::Purpose;
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
 use crate::windmill::wmill_yaml::WMILL_YAML;
+
+/// The file of a Windmill folder, below its path.
+const FOLDER_FILE: &str = "/folder.meta.yaml";
 
 /// Files by their path in the folder of the backup.
 pub(super) type Tree = BTreeMap<String, Entry>;
@@ -98,7 +101,8 @@ impl RestoreRun<'_> {
         let existing = self.items_in(&current, self.target);
         let mut choice = Choice { current, ..Choice::default() };
         let mut chosen: Items = backed_up.clone();
-        chosen.retain(|id, files| options.selects(id, files));
+        let has_folders = self.tip.plan.kinds.has("folders");
+        chosen.retain(|id, files| options.selects(id, files) && (has_folders || id.kind != ItemKind::Folder));
         let ui = of_commit.iter().filter(|(path, _)| tip::is_shared_ui(path.as_bytes()) && options.admits(path));
         choice.wanted = ui.map(|(path, entry)| (path.clone(), Some(entry.clone()))).collect();
         if chosen.is_empty() && choice.wanted.is_empty() && !options.paths.is_empty() {
@@ -107,16 +111,24 @@ impl RestoreRun<'_> {
             return Err(BackupError::new(Code::ConfigInvalid, message));
         }
         choice.secrets = self.remove_unreadable_secrets(&mut chosen, &existing)?;
+        let is_deleted = |id: &ItemId, files: &[(String, Entry)]| {
+            options.deletes && !backed_up.contains_key(id) && options.selects(id, files)
+        };
+        let kept = existing.iter().filter(|(id, files)| !is_deleted(id, files)).map(|(id, _)| id);
+        let used: BTreeSet<ItemId> = kept.chain(chosen.keys()).filter_map(|id| folder_of(&id.path)).collect();
+        let is_needed = |id: &ItemId| used.contains(id) && !existing.contains_key(id);
+        let needed = backed_up.iter().filter(|(id, _)| is_needed(id));
+        chosen.extend(needed.map(|(id, files)| (id.clone(), files.clone())));
         for (id, files) in &existing {
-            let is_deleted = options.deletes && !backed_up.contains_key(id) && options.selects(id, files);
-            if is_deleted || chosen.contains_key(id) {
+            // A folder goes only with everything else, and only if no item is left in it.
+            let stays = id.kind == ItemKind::Folder && (used.contains(id) || !options.paths.is_empty());
+            if is_deleted(id, files) && !stays || chosen.contains_key(id) {
                 choice.wanted.extend(files.iter().map(|(path, _)| (path.clone(), None)));
             }
         }
         for (id, files) in &chosen {
             self.want_in_target(&mut choice, id, files, &existing);
         }
-        choice.add_folders(options, self.tip, of_commit);
         // Withheld is what makes wmill run code, and what stops a whole push: folders with the ending of a flow or an app
         // in the other layout. If all files of a raw app are deleted, nothing is built. If some of them stay, all are
         // withheld.
@@ -285,31 +297,19 @@ impl Choice {
     pub(super) fn pushed(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(|change| !self.withheld.contains(&change.path))
     }
-
-    /// Adds the Windmill folders of the commit that are selected, or that items need and the workspace lacks. If
-    /// everything is restored with deletions, removes the folders in which no item lies.
-    fn add_folders(&mut self, options: &RestoreOptions, tip: &RemoteTip, of_commit: &Tree) {
-        let kept = self.current.keys().filter(|path| !self.wanted.contains_key(*path));
-        let chosen = self.wanted.iter().filter(|(_, entry)| entry.is_some()).map(|(path, _)| path);
-        let used: BTreeSet<String> =
-            kept.chain(chosen).filter(|path| !is_meta(path)).filter_map(|path| meta_of(path)).collect();
-        for (path, entry) in of_commit.iter().filter(|(path, _)| is_meta(path)) {
-            let is_selected = tip.plan.kinds.has("folders") && options.admits(path);
-            if is_selected || used.contains(path) && !self.current.contains_key(path) {
-                self.wanted.insert(path.clone(), Some(entry.clone()));
-            }
-        }
-        if options.deletes && options.paths.is_empty() {
-            for path in self.current.keys().filter(|path| is_meta(path) && !used.contains(*path)) {
-                self.wanted.entry(path.clone()).or_default();
-            }
-        }
-    }
 }
 
-/// Returns the item of a file of a workspace, if it belongs to one.
+/// Returns the item of a file of a workspace, if it belongs to one. A Windmill folder, without its content, is one too.
 fn item_in(path: &str, of: RunContext<'_>) -> Option<ItemId> {
-    item_of(item_path::common_path(path, of.request.workspace.as_str()).as_deref().unwrap_or(path))
+    let shared = item_path::common_path(path, of.request.workspace.as_str());
+    let path = shared.as_deref().unwrap_or(path);
+    item_of(path).or_else(|| folder_of(path).filter(|folder| path.strip_prefix(&folder.path) == Some(FOLDER_FILE)))
+}
+
+/// Returns the Windmill folder that a path lies in.
+fn folder_of(path: &str) -> Option<ItemId> {
+    let (slash, _) = path.match_indices('/').nth(1)?;
+    path.starts_with("f/").then(|| ItemId { kind: ItemKind::Folder, path: path[..slash].to_owned() })
 }
 
 /// Returns whether there is an app or a raw app at a path. In Windmill, both are one item.
@@ -319,16 +319,4 @@ pub(super) fn has_app_at(items: &BTreeSet<ItemId>, path: &str) -> bool {
 
 pub(super) fn is_app(id: &ItemId) -> bool {
     matches!(id.kind, ItemKind::App | ItemKind::RawApp)
-}
-
-/// Returns whether the path is the `folder.meta.yaml` of a Windmill folder.
-fn is_meta(path: &str) -> bool {
-    meta_of(path).is_some_and(|meta| meta == path)
-}
-
-/// Returns the `folder.meta.yaml` of the Windmill folder that a path lies in.
-fn meta_of(path: &str) -> Option<String> {
-    let mut parts = path.split('/');
-    let (top, name) = (parts.next()?, parts.next()?);
-    (top == "f" && parts.next().is_some()).then(|| format!("f/{name}/folder.meta.yaml"))
 }
