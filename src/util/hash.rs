@@ -76,7 +76,7 @@ pub fn random_word() -> Option<String> {
     {
         use ring::rand::{SecureRandom as _, SystemRandom};
         let mut bytes = [0; 16];
-        return SystemRandom::new().fill(&mut bytes).ok().map(|()| hex(&bytes));
+        SystemRandom::new().fill(&mut bytes).ok().map(|()| hex(&bytes))
     }
     // On WebAssembly, no program that needs a random word is started.
     #[cfg(target_family = "wasm")]
