@@ -243,11 +243,12 @@ pub fn found(run: RunContext<'_>) -> Vec<FoundItem> {
     last.unwrap_or_default().found
 }
 
-/// Reads what [`text`] returned. A longer file is cut off, and so no JSON.
 fn read(file: &Path) -> Option<SavedState> {
-    parse(&files::read_file(file, STATE_BYTES_MAX).ok()?)
+    let text = files::read_file(file, STATE_BYTES_MAX + 1).ok()?;
+    parse(&text).filter(|_| text.len() as u64 <= STATE_BYTES_MAX)
 }
 
+/// Accepts only what [`text`] returns.
 fn parse(text: &[u8]) -> Option<SavedState> {
     let mut state: SavedState = json::from_str(std::str::from_utf8(text).ok()?).ok()?;
     let digest = std::mem::take(&mut state.digest);
