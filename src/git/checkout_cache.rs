@@ -83,8 +83,7 @@ fn make_room(used: &Path, lock: &dyn Fn(&str) -> PathBuf) {
 /// Removes a checkout. Returns `None` if that fails.
 fn remove(folder: &Path) -> Option<()> {
     log::info!("removing the checkout `{}`, which is not used any more", folder.display());
-    let removed = files::remove_folder(folder);
-    removed.inspect_err(|error| log::warn!("a checkout that is not used any more stays: {error}")).ok()
+    files::remove_folder(folder).inspect_err(|error| log::warn!("a checkout that is not used stays: {error}")).ok()
 }
 
 /// Returns the folders of all checkouts, with `used`.

@@ -101,8 +101,7 @@ impl Git<'_> {
         let found = leftovers_in(&self.git_folder).map_err(GitError::Checkout)?;
         let Some(first) = found.first() else { return Ok(()) };
         if let Some(id) = orphans::git_at_work_in(&self.git_folder) {
-            let lock = first.display();
-            let message = format!("`{lock}` is held by a git that we did not start (process {id})");
+            let message = format!("`{}` is held by a git that we did not start (process {id})", first.display());
             return Err(GitError::Remote { code: Code::GitFailed, message, is_passing: false });
         }
         for path in found {

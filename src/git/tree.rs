@@ -9,6 +9,7 @@ use crate::git::ls_tree::{GitPath, Listing, join, walk};
 use crate::git::object::{self, Entry, ObjectId};
 use crate::git::tree_diff::printable;
 use crate::git::{Git, GitError, successful};
+use crate::model::Code;
 use crate::process::command::Invocation;
 use crate::process::run::Failure;
 use crate::util::files;
@@ -141,15 +142,18 @@ impl Git<'_> {
         if total <= room {
             return Ok(());
         }
-        // A new checkout helps if old objects take the space.
-        Err(GitError::Checkout(format!(
+        let message = format!(
             "there is no room to check out the repository's folder: its files have {} KiB, and a run may write {} KiB to \
              the volume of DATA_DIR; the largest is `{}` with {} KiB",
             total >> 10,
             room >> 10,
             printable(&largest.1),
             largest.0 >> 10
-        )))
+        );
+        // A new checkout helps if old objects take the space.
+        let helps = total <= room.saturating_add(files::bytes_in(&self.git_folder));
+        let lasting = |message| GitError::Remote { code: Code::GitFailed, message, is_passing: false };
+        Err(if helps { GitError::Checkout(message) } else { lasting(message) })
     }
 
     /// Returns the id of the empty tree, which it writes.

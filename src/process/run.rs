@@ -56,8 +56,8 @@ impl Finished {
 #[derive(Debug)]
 pub enum Failure {
     /// It could not be started, what it printed could not be written to its file, or it ended but its output did not.
-    /// `StorageFull`: it was ended because it left too little free space. `FileTooLarge`: it printed more than the limit
-    /// and was killed.
+    /// `StorageFull`: it was ended because it left too little free space. `FileTooLarge`: it printed more than the
+    /// limit and was killed.
     Io(io::Error),
     /// The deadline passed, or the process is ending; the program's group was killed.
     Expired(Expired),
