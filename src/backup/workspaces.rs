@@ -47,9 +47,9 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
 }
 
 /// Asks Windmill which workspaces `token` sees, in Windmill's order. Returns those to back up, at least one, and the
-/// warnings about those that are left out. `admins` and archived workspaces are left out. So
-/// are forks, if each workspace has its own branch, and workspaces for which the templates make an invalid name:
-/// Windmill listed them, so they must not stop the others.
+/// warnings about those that are left out. `admins` and archived workspaces are left out. So are forks, if each
+/// workspace has its own branch, and workspaces for which the templates make an invalid name: Windmill listed them, so
+/// they must not stop the others.
 ///
 /// # Errors
 /// [`BackupError`] if Windmill is unreachable or refuses the token, or if the token sees no workspace to back up or

@@ -156,8 +156,8 @@ fn with_env<T>(config: &Config, environment: &Environment, level: LevelFilter, w
     work(&Env::new(config, &cancel, &last_token_user))
 }
 
-/// Runs the common part of the commands on workspaces: settings, logs, signals, notifications. `work` does the
-/// rest and prints its result.
+/// Runs the common part of the commands on workspaces: settings, logs, signals, notifications. `work` does the rest and
+/// prints its result.
 fn command(
     options: &Options,
     environment: &Environment,
