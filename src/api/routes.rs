@@ -7,12 +7,11 @@ use std::time::SystemTime;
 use miniserde::json;
 
 use crate::api::status_page;
-use crate::backup::error::BackupError;
 use crate::backup::workspaces::Requests;
 use crate::http::request::Head;
 use crate::http::response::Response;
 use crate::http::server::{Caller, Handler};
-use crate::model::{Code, names, run_result};
+use crate::model::{BackupError, Code, names, run_result};
 use crate::request::Draft;
 use crate::service::Service;
 use crate::service::metrics;

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use crate::backup::error::BackupError;
 use crate::backup::private_run::{self, Place};
 use crate::backup::run_context::{Env, new_run_id};
-use crate::model::{Code, SyncResult};
+use crate::model::{BackupError, Code, SyncResult};
 use crate::util::{Secret, time};
 use crate::windmill::api::{KEY_TRAILER, fingerprint};
 

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::Serialize;
 
-use crate::backup::error::BackupError;
 use crate::backup::private_run::{self, Place};
 use crate::backup::restore::glob::Pattern;
 use crate::backup::run_context::Env;
 use crate::git::tree_diff::{Mark, printable};
-use crate::git::{Git, GitError, LoggedCommit};
+use crate::git::{Git, LoggedCommit};
+use crate::model::BackupError;
 use crate::util::time;
 use crate::windmill::item_path::{ItemId, item_of, proves_existence};
 
@@ -119,7 +119,7 @@ pub fn run(env: &Env<'_>, options: &LogOptions) -> Result<Log, BackupError> {
 }
 
 /// Returns the chosen commits among the fetched ones, and whether older commits cannot add anything.
-fn read(git: &Git<'_>, prefix: &str, options: &LogOptions) -> Result<(Vec<Entry>, bool), GitError> {
+fn read(git: &Git<'_>, prefix: &str, options: &LogOptions) -> Result<(Vec<Entry>, bool), BackupError> {
     let (mut commits, mut older_in_a_row, mut is_enough) = (Vec::new(), 0, false);
     // The times of all commits show where the history is old enough, even if few commits changed the folder.
     let folder = if options.since.is_some() { "" } else { prefix.trim_end_matches('/') };

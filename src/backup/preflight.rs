@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::{Serialize, json};
 
-use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::private_run::PrivateRun;
 use crate::backup::run_context::{self, Env};
@@ -20,7 +19,9 @@ use crate::config::{Config, Environment, Options, Required, SecretSource, Worksp
 use crate::git::ssh_key;
 use crate::git::tree_diff::Sample;
 use crate::git::{self, Git, Pushed};
-use crate::model::{ADMINS, BranchName, Code, GitCredentials, LeftOut, RemoteScheme, RemoteUrl, WorkspaceId, names};
+use crate::model::{
+    ADMINS, BackupError, BranchName, Code, GitCredentials, LeftOut, RemoteScheme, RemoteUrl, WorkspaceId, names,
+};
 use crate::net::ca_bundle;
 use crate::process::run;
 use crate::process::run_env::RunEnv;

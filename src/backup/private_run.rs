@@ -4,13 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::run_context::{self, Env};
 use crate::config::Config;
 use crate::git::object::ObjectId;
-use crate::git::{Git, GitError, RepositoryPaths, WITHOUT_CONTENTS};
-use crate::model::{BranchName, Code, Subdir, WorkspaceId};
+use crate::git::{Git, RepositoryPaths, WITHOUT_CONTENTS};
+use crate::model::{BackupError, BranchName, Code, Subdir, WorkspaceId};
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::request;
@@ -92,7 +91,7 @@ pub(super) fn fetch_until(
     env: &Env<'_>,
     branch: &BranchName,
     depth: usize,
-    read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, GitError>,
+    read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, BackupError>,
 ) -> Result<bool, BackupError> {
     let config = env.config;
     let no_remote = || BackupError::new(Code::ConfigInvalid, "GIT_REMOTE_URL is not set");
@@ -106,13 +105,11 @@ pub(super) fn fetch_until(
     let accepted_hosts = &paths::root(config).join("known_hosts");
     let site = RepositoryPaths { folder, accepted_hosts, signing_key: None };
     let git = Git::new(&run_env, &site, remote, branch, &credentials)?;
-    let state = retry::patiently(&run_env.deadline, || git.remote_state().map_err(BackupError::from))?;
+    let state = retry::patiently(&run_env.deadline, || git.remote_state())?;
     git.create(state.format)?;
     let mut depth = u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok();
     loop {
-        let fetched = retry::patiently(&run_env.deadline, || {
-            git.fetch_branch(depth, Some(WITHOUT_CONTENTS)).map_err(BackupError::from)
-        });
+        let fetched = retry::patiently(&run_env.deadline, || git.fetch_branch(depth, Some(WITHOUT_CONTENTS)));
         let Some(tip) = fetched? else {
             return Err(BackupError::new(Code::GitFailed, format!("{remote} has no branch `{branch}`")));
         };

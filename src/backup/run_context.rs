@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::backup::error::{self, BackupError};
 use crate::backup::paths::{self, lock_path};
 use crate::backup::progress::{Event, Step};
 use crate::config::Config;
 use crate::git::checkout_cache;
 use crate::git::ssh_key;
 use crate::git::{self, Git, RemoteState};
-use crate::model::{ADMINS, BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names};
+use crate::model::error;
+use crate::model::{
+    ADMINS, BackupError, BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names,
+};
 use crate::net::ca_bundle;
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
@@ -383,6 +385,6 @@ impl RunContext<'_> {
         let signing_key = request.signing_key.as_ref().map(|key| ssh_key::prepare_signing(run_env, key)).transpose()?;
         let accepted_hosts = &paths::root(self.env.config).join("known_hosts");
         let site = git::RepositoryPaths { folder, accepted_hosts, signing_key: signing_key.as_deref() };
-        Ok(Git::new(run_env, &site, &request.remote, &request.branch, &request.git)?)
+        Git::new(run_env, &site, &request.remote, &request.branch, &request.git)
     }
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::backup::error::BackupError;
 use crate::config::{Config, WORKSPACES_MAX};
 use crate::git::tree_diff::Sample;
-use crate::model::{ADMINS, Code, FORK, TokenUser, WORKSPACE_MARK, WorkspaceId};
+use crate::model::{ADMINS, BackupError, Code, FORK, TokenUser, WORKSPACE_MARK, WorkspaceId};
 use crate::request::{self, Draft, SyncRequest, Target};
 use crate::util::{CancelToken, Deadline, Secret, retry};
 use crate::windmill::api::Windmill;

@@ -13,12 +13,11 @@ use std::process::ExitCode;
 
 use args::Command;
 
-use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
 use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
 use crate::git::{LINE_PREFIX, OPTIONS_ENVIRONMENT, PUSH_ENVIRONMENT, ssh_helper};
-use crate::model::{Code, run_result};
+use crate::model::{BackupError, Code, run_result};
 #[cfg(unix)]
 use crate::process::confine;
 

@@ -9,7 +9,6 @@ use miniserde::json;
 
 use super::args::{Check, Log, Restore, Sync, Verify};
 use super::{config, parsed, patterns, print, refuse};
-use crate::backup::error::BackupError;
 use crate::backup::key_check;
 use crate::backup::log::{self, LIMIT_DEFAULT, LIMIT_MAX, LogOptions};
 use crate::backup::paths;
@@ -20,7 +19,7 @@ use crate::backup::sync;
 use crate::backup::verify;
 use crate::backup::workspaces::Requests;
 use crate::config::{Config, Environment, Options, Required};
-use crate::model::{Code, SyncResult, WorkspaceId, run_result};
+use crate::model::{BackupError, Code, SyncResult, WorkspaceId, run_result};
 use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
 use crate::service::history::History;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use ureq::Body;
 use ureq::http::{HeaderMap, Response};
 
-use crate::git::{Git, GitError};
-use crate::model::{Code, RemoteScheme, RemoteUrl};
+use crate::git::Git;
+use crate::model::{BackupError, Code, RemoteScheme, RemoteUrl};
 use crate::net::http_client;
 use crate::process::run_env::RunEnv;
 
@@ -44,7 +44,7 @@ pub fn is_public(remote: &RemoteUrl, run_env: &RunEnv) -> bool {
 impl Git<'_> {
     /// Returns an error if a web server answers everything with a page. git reads a page as the list of refs of an old
     /// server, finds no ref in it, and treats the repository as empty.
-    pub(super) fn refuse_a_page(&self) -> Result<(), GitError> {
+    pub(super) fn refuse_a_page(&self) -> Result<(), BackupError> {
         let credentials = self.access.iter().find(|(name, _)| *name == "GIT_CONFIG_VALUE_0");
         let authorization = credentials.and_then(|(_, value)| value.strip_prefix("Authorization: "));
         let answer = self.remote.is_http().then(|| ask(self.remote, authorization, self.run_env)).flatten();
@@ -56,7 +56,7 @@ impl Git<'_> {
             self.branch,
             self.run_env.redactor.redact(header(&page, "content-type"))
         );
-        Err(GitError::Remote { code: Code::GitFailed, message, is_passing: false })
+        Err(BackupError::new(Code::GitFailed, message))
     }
 
     /// Returns the target of the remote's redirect as the end of a message. The request has no credentials.

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::GitError;
 use crate::model::git_credentials::basic_credentials;
-use crate::model::{GitCredentials, RemoteScheme, RemoteUrl};
+use crate::model::{BackupError, GitCredentials, RemoteScheme, RemoteUrl};
 use crate::process::command::own_program;
 use crate::process::run_env::RunEnv;
 use crate::util::files;
@@ -65,7 +64,7 @@ pub(super) fn environment(
     site: &RepositoryPaths<'_>,
     remote: &RemoteUrl,
     credentials: &GitCredentials,
-) -> Result<Vec<(&'static str, String)>, GitError> {
+) -> Result<Vec<(&'static str, String)>, BackupError> {
     let ssh_options = match credentials {
         GitCredentials::None if remote.scheme() == RemoteScheme::File => THIS_MACHINE.to_owned(),
         GitCredentials::None => return Ok(Vec::new()),

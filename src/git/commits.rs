@@ -3,12 +3,12 @@
 use std::io::{self, BufReader};
 use std::time::{Duration, SystemTime};
 
+use crate::git::Git;
 use crate::git::fetch::TIP_REF;
 use crate::git::object::ObjectId;
 use crate::git::tree::order;
 use crate::git::tree_diff::{Change, Mark};
-use crate::git::{Git, GitError};
-use crate::model::Identity;
+use crate::model::{BackupError, Identity};
 use crate::util::files;
 
 /// Size limit for the log: a million changed files at about 150 bytes each.
@@ -59,14 +59,14 @@ impl Git<'_> {
     /// Makes a commit of `tree` with this parent.
     ///
     /// # Errors
-    /// [`GitError`].
+    /// [`BackupError`].
     pub fn commit(
         &self,
         tree: &ObjectId,
         parent: Option<&ObjectId>,
         author: &Identity,
         message: &str,
-    ) -> Result<ObjectId, GitError> {
+    ) -> Result<ObjectId, BackupError> {
         let commit = ItemCommit { author, time: None, message: message.to_owned(), changes: &[] };
         self.commit_item(tree, parent, author, &commit)
     }
@@ -77,7 +77,7 @@ impl Git<'_> {
         parent: Option<&ObjectId>,
         committer: &Identity,
         ItemCommit { author, time, message, .. }: &ItemCommit<'_>,
-    ) -> Result<ObjectId, GitError> {
+    ) -> Result<ObjectId, BackupError> {
         let message = self.run_env.run_dir.write("message", message.as_bytes())?;
         let mut command = self
             .command()?
@@ -100,8 +100,8 @@ impl Git<'_> {
     /// Returns the commit of the fetched history whose id begins with these hexadecimal digits, at least four.
     ///
     /// # Errors
-    /// [`GitError`]. It is not an error if there is no such commit or more than one.
-    pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>, GitError> {
+    /// [`BackupError`]. It is not an error if there is no such commit or more than one.
+    pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>, BackupError> {
         let Some(commit) = self.commit_named(digits)? else { return Ok(None) };
         let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), TIP_REF]);
         Ok(self.run(command)?.is_success().then_some(commit))
@@ -111,8 +111,8 @@ impl Git<'_> {
     /// message has a line that begins with a match of it; `None` if there is none.
     ///
     /// # Errors
-    /// [`GitError`], for example if the commit was not fetched.
-    pub fn commit_text(&self, commit: &ObjectId, line: Option<&str>) -> Result<Option<CommitText>, GitError> {
+    /// [`BackupError`], for example if the commit was not fetched.
+    pub fn commit_text(&self, commit: &ObjectId, line: Option<&str>) -> Result<Option<CommitText>, BackupError> {
         let command = self.command()?.arguments(["log", "-1", "--no-show-signature", "--format=%ct%n%B"]);
         let command = command.arguments(line.map(|line| format!("--grep=^{line}")));
         let printed = self.locally(command.arguments([commit.as_str(), "--"]))?;
@@ -125,7 +125,7 @@ impl Git<'_> {
     /// `None` if its tree would be another one than `tree`.
     ///
     /// # Errors
-    /// [`GitError`].
+    /// [`BackupError`].
     pub fn commit_chain(
         &self,
         parent: Option<&ObjectId>,
@@ -133,7 +133,7 @@ impl Git<'_> {
         committer: &Identity,
         commits: &[ItemCommit<'_>],
         tree: &ObjectId,
-    ) -> Result<Option<ObjectId>, GitError> {
+    ) -> Result<Option<ObjectId>, BackupError> {
         let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
         // The changes are in the order of their paths: if a file becomes a folder, its deletion comes before the files
         // below it.
@@ -157,8 +157,8 @@ impl Git<'_> {
     /// whole history has to be fetched already.
     ///
     /// # Errors
-    /// [`GitError`]. It is not an error if all commits are later.
-    pub fn commit_at(&self, tip: &ObjectId, time: SystemTime) -> Result<Option<ObjectId>, GitError> {
+    /// [`BackupError`]. It is not an error if all commits are later.
+    pub fn commit_at(&self, tip: &ObjectId, time: SystemTime) -> Result<Option<ObjectId>, BackupError> {
         // git has no times before 1970.
         let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else { return Ok(None) };
         // Without a time zone, git does not read a number below 100,000,000 as seconds.
@@ -170,8 +170,8 @@ impl Git<'_> {
     /// Returns the first commit on the first-parent line of `tip`.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn first_commit(&self, tip: &ObjectId) -> Result<ObjectId, GitError> {
+    /// [`BackupError`].
+    pub fn first_commit(&self, tip: &ObjectId) -> Result<ObjectId, BackupError> {
         self.object_id(self.command()?.arguments(["rev-list", "--first-parent", "--max-parents=0", "-1", tip.as_str()]))
     }
 
@@ -195,8 +195,8 @@ impl Git<'_> {
     /// not fetched.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn log(&self, folder: &str, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
+    /// [`BackupError`].
+    pub fn log(&self, folder: &str, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), BackupError> {
         let path = self.listing_place("history.log");
         let command = self
             .command()?
@@ -220,11 +220,11 @@ fn time_of(seconds: &str) -> Option<SystemTime> {
 }
 
 /// Reads the output of `git log` until `take` returns `false`.
-fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), GitError> {
-    let malformed = || GitError::Checkout("malformed output of `git log`".to_owned());
+fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), BackupError> {
+    let malformed = || BackupError::damage("malformed output of `git log`".to_owned());
     let mut words = log.split(0);
     let mut next =
-        || Ok::<_, GitError>(words.next().transpose()?.map(|word| String::from_utf8_lossy(&word).into_owned()));
+        || Ok::<_, BackupError>(words.next().transpose()?.map(|word| String::from_utf8_lossy(&word).into_owned()));
     let mut commit: Option<LoggedCommit> = None;
     while let Some(word) = next()? {
         if let Some(id) = word.strip_prefix('\x01') {
@@ -259,7 +259,7 @@ mod tests {
     const TWO: &str = "2222222222222222222222222222222222222222";
 
     #[track_caller]
-    fn read(log: &str, enough: usize) -> Result<Vec<LoggedCommit>, GitError> {
+    fn read(log: &str, enough: usize) -> Result<Vec<LoggedCommit>, BackupError> {
         let mut found = Vec::new();
         read_log(log.as_bytes(), &mut |commit| {
             found.push(commit);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::git::object::{ObjectFormat, ObjectId};
 use crate::git::output::{self, RemoteState};
-use crate::git::{Git, GitError, checkout_cache};
-use crate::model::Code;
+use crate::git::{Git, checkout_cache};
+use crate::model::{BackupError, Code};
 use crate::process::orphans;
 use crate::util::files;
 
@@ -64,8 +64,8 @@ impl Git<'_> {
     /// Asks the remote for the branch's tip.
     ///
     /// # Errors
-    /// [`GitError`], in most cases [`GitError::Remote`].
-    pub fn remote_state(&self) -> Result<RemoteState, GitError> {
+    /// [`BackupError`], in most cases [`BackupError`].
+    pub fn remote_state(&self) -> Result<RemoteState, BackupError> {
         let full_ref = self.branch.full_ref();
         let command = self.command_without_repository()?.arguments(["ls-remote", "--quiet", "--", &self.address]);
         let listing = self.over_the_network("cannot read", command.arguments(["HEAD", &full_ref]))?;
@@ -95,14 +95,14 @@ impl Git<'_> {
     /// Removes what a killed git left: locks, which stop every later git, and unfinished files.
     ///
     /// # Errors
-    /// [`GitError::Remote`] if a git that does not belong to this run works in the checkout: its locks are in use.
-    /// [`GitError::Checkout`] if it left something that cannot be distinguished from what is needed.
-    pub fn remove_leftovers(&self) -> Result<(), GitError> {
-        let found = leftovers_in(&self.git_folder).map_err(GitError::Checkout)?;
+    /// [`BackupError`] if a git that does not belong to this run works in the checkout: its locks are in use.
+    /// [`BackupError`] if it left something that cannot be distinguished from what is needed.
+    pub fn remove_leftovers(&self) -> Result<(), BackupError> {
+        let found = leftovers_in(&self.git_folder).map_err(BackupError::damage)?;
         let Some(first) = found.first() else { return Ok(()) };
         if let Some(id) = orphans::git_at_work_in(&self.git_folder) {
             let message = format!("`{}` is held by a git that we did not start (process {id})", first.display());
-            return Err(GitError::Remote { code: Code::GitFailed, message, is_passing: false });
+            return Err(BackupError::new(Code::GitFailed, message));
         }
         for path in found {
             log::warn!("removing `{}`, which a killed git left", path.display());
@@ -114,8 +114,8 @@ impl Git<'_> {
     /// Removes the checkout and all that is checked out, so that the next fetch creates it again.
     ///
     /// # Errors
-    /// [`GitError`] on an I/O error.
-    pub fn discard(&self) -> Result<(), GitError> {
+    /// [`BackupError`] on an I/O error.
+    pub fn discard(&self) -> Result<(), BackupError> {
         Ok(self.git_folder.parent().map_or(Ok(()), checkout_cache::discard)?)
     }
 
@@ -124,8 +124,8 @@ impl Git<'_> {
     /// If the format is not known, because the remote has no object that shows it, an empty clone finds it out.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn create(&self, format: Option<ObjectFormat>) -> Result<(), GitError> {
+    /// [`BackupError`].
+    pub fn create(&self, format: Option<ObjectFormat>) -> Result<(), BackupError> {
         self.discard()?;
         files::create_folder(&self.tree_folder)?;
         let command = self.command_without_repository()?;
@@ -148,8 +148,8 @@ impl Git<'_> {
     /// write to it.
     ///
     /// # Errors
-    /// [`GitError`] on an I/O error.
-    pub fn configure(&self, format: Option<ObjectFormat>) -> Result<(), GitError> {
+    /// [`BackupError`] on an I/O error.
+    pub fn configure(&self, format: Option<ObjectFormat>) -> Result<(), BackupError> {
         let (version, extension) = match format {
             Some(ObjectFormat::Sha256) => (1, "[extensions]\n\tobjectformat = sha256\n"),
             _ => (0, ""),
@@ -168,16 +168,16 @@ impl Git<'_> {
     /// the tip, or `None` if the branch does not exist.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn fetch_branch(&self, depth: Option<u32>, filter: Option<&str>) -> Result<Option<ObjectId>, GitError> {
+    /// [`BackupError`].
+    pub fn fetch_branch(&self, depth: Option<u32>, filter: Option<&str>) -> Result<Option<ObjectId>, BackupError> {
         // git refuses --unshallow if the history is complete, and reads this depth as the whole history.
         let depth = format!("--depth={}", depth.unwrap_or(2_147_483_647));
         match self.fetch(TIP_REF, filter.into_iter().chain([&*depth])) {
             Ok(()) => match self.commit_named(TIP_REF)? {
-                None => Err(GitError::Checkout(format!("`{TIP_REF}` does not name a commit"))),
+                None => Err(BackupError::damage(format!("`{TIP_REF}` does not name a commit"))),
                 tip => Ok(tip),
             },
-            Err(GitError::Checkout(message)) if message.contains("couldn't find remote ref") => Ok(None),
+            Err(error) if error.message.contains("couldn't find remote ref") => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -185,12 +185,12 @@ impl Git<'_> {
     /// Returns whether the checkout is at the commit. It does not check that all objects exist; a listing shows that.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn is_at(&self, commit: &ObjectId) -> Result<bool, GitError> {
+    /// [`BackupError`].
+    pub fn is_at(&self, commit: &ObjectId) -> Result<bool, BackupError> {
         Ok(self.commit_named(TIP_REF)?.as_ref() == Some(commit))
     }
 
-    pub(super) fn fetch<'o>(&self, into: &str, options: impl IntoIterator<Item = &'o str>) -> Result<(), GitError> {
+    pub(super) fn fetch<'o>(&self, into: &str, options: impl IntoIterator<Item = &'o str>) -> Result<(), BackupError> {
         let refspec = format!("+{}:{into}", self.branch.full_ref());
         let command = self
             .command()?
@@ -207,8 +207,8 @@ impl Git<'_> {
     /// Records the commit that the checkout is at.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn set_tip_ref(&self, commit: &ObjectId) -> Result<(), GitError> {
+    /// [`BackupError`].
+    pub fn set_tip_ref(&self, commit: &ObjectId) -> Result<(), BackupError> {
         self.locally(self.command()?.arguments(["update-ref", TIP_REF, commit.as_str()])).map(drop)
     }
 }

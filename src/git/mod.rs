@@ -26,50 +26,23 @@ pub use commits::{CommitText, ItemCommit, LoggedCommit};
 pub use fetch::WITHOUT_CONTENTS;
 pub use output::{Pushed, RemoteState, refused_paths};
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::git::object::ObjectId;
-use crate::model::{BranchName, Code, GitCredentials, RemoteUrl};
+use crate::model::{BackupError, BranchName, Code, GitCredentials, RemoteUrl};
 use crate::process::command::Invocation;
 use crate::process::run::{Ending, Failure, Finished};
 use crate::process::run_env::RunEnv;
-use crate::util::Expired;
+use crate::util::Retry;
 
 /// The limit of captured output for commands that print only a few lines.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// Why a git operation failed.
-#[derive(Debug)]
-pub enum GitError {
-    /// The remote, the connection to it, or a setting of git failed.
-    Remote {
-        /// The result code.
-        code: Code,
-        /// What was tried, on which remote, and why it failed.
-        message: String,
-        /// Whether a retry may succeed: there is no connection, or the server is overloaded or being replaced.
-        is_passing: bool,
-    },
-    /// The checkout cannot be used, or git cannot work; a new checkout may help.
-    Checkout(String),
-    /// The deadline passed, or the service is shutting down.
-    Expired(Expired),
-}
-
-impl From<io::Error> for GitError {
-    /// A new checkout repairs what is damaged, has the wrong type or cannot be accessed. It is also smaller, which
-    /// helps on a full disk. For the rest, such as a missing git, it is tried in vain.
-    fn from(error: io::Error) -> Self {
-        Self::Checkout(error.to_string())
-    }
-}
-
-impl From<Failure> for GitError {
+impl From<Failure> for BackupError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Expired(expired) => Self::Expired(expired),
-            Failure::Io(error) => error.into(),
+            Failure::Expired(expired) => expired.into(),
+            Failure::Io(error) => Self::damage(error.to_string()),
         }
     }
 }
@@ -94,14 +67,14 @@ impl<'a> Git<'a> {
     /// Creates a `Git` for the checkout at `site.folder`, which need not exist yet.
     ///
     /// # Errors
-    /// [`GitError`] if the files of the run cannot be written.
+    /// [`BackupError`] if the files of the run cannot be written.
     pub fn new(
         run_env: &'a RunEnv,
         site: &RepositoryPaths<'_>,
         remote: &'a RemoteUrl,
         branch: &'a BranchName,
         credentials: &'a GitCredentials,
-    ) -> Result<Self, GitError> {
+    ) -> Result<Self, BackupError> {
         Ok(Self {
             run_env,
             remote,
@@ -128,7 +101,7 @@ impl<'a> Git<'a> {
 
     /// Returns a git command that names this checkout. Without that, git in a damaged checkout would search the parent
     /// folders for a repository.
-    fn command(&self) -> Result<Invocation, GitError> {
+    fn command(&self) -> Result<Invocation, BackupError> {
         let folder = if self.tree_folder.is_dir() { &self.tree_folder } else { self.run_env.run_dir.path() };
         let invocation = self.environment(self.run_env.invocation("git", folder)?);
         // Passed as an argument, so that it applies only to this git. The git that receives a push into a `file:`
@@ -137,7 +110,7 @@ impl<'a> Git<'a> {
         Ok(invocation.arguments([&self.git_folder, Path::new("--work-tree"), &self.tree_folder]))
     }
 
-    fn command_without_repository(&self) -> Result<Invocation, GitError> {
+    fn command_without_repository(&self) -> Result<Invocation, BackupError> {
         Ok(self.environment(self.run_env.invocation("git", self.run_env.run_dir.path())?))
     }
 
@@ -163,40 +136,40 @@ impl<'a> Git<'a> {
         self.access.iter().fold(command, |all, (name, value)| all.environment(name, value))
     }
 
-    fn run(&self, command: Invocation) -> Result<Finished, GitError> {
+    fn run(&self, command: Invocation) -> Result<Finished, BackupError> {
         Ok(self.run_env.run(command, &mut |_| true)?)
     }
 
     /// Runs a command that needs only the checkout.
-    fn locally(&self, command: Invocation) -> Result<Vec<u8>, GitError> {
+    fn locally(&self, command: Invocation) -> Result<Vec<u8>, BackupError> {
         let command_line = command.to_string();
         successful(&command_line, self.run(command)?)
     }
 
     /// Runs a command that needs only the checkout, and returns its output as text.
-    fn answer(&self, command: Invocation) -> Result<String, GitError> {
+    fn answer(&self, command: Invocation) -> Result<String, BackupError> {
         Ok(text(&self.locally(command)?))
     }
 
-    fn object_id(&self, command: Invocation) -> Result<ObjectId, GitError> {
+    fn object_id(&self, command: Invocation) -> Result<ObjectId, BackupError> {
         let answer = self.answer(command)?;
-        ObjectId::parse(&answer).ok_or_else(|| GitError::Checkout(format!("git printed {answer:?} for an object id")))
+        ObjectId::parse(&answer).ok_or_else(|| BackupError::damage(format!("git printed {answer:?} for an object id")))
     }
 
     /// Returns the commit with this name, or `None` if there is no such commit or more than one.
-    fn commit_named(&self, name: &str) -> Result<Option<ObjectId>, GitError> {
+    fn commit_named(&self, name: &str) -> Result<Option<ObjectId>, BackupError> {
         let name = format!("{name}^{{commit}}");
         let finished = self.run(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))?;
         Ok(ObjectId::parse(&text(&finished.stdout)).filter(|_| finished.is_success()))
     }
 
     /// Runs a command that talks to the remote.
-    fn over_the_network(&self, tried: &str, command: Invocation) -> Result<Vec<u8>, GitError> {
+    fn over_the_network(&self, tried: &str, command: Invocation) -> Result<Vec<u8>, BackupError> {
         let finished = self.run(self.with_access(command))?;
         if finished.is_success() { Ok(finished.stdout) } else { Err(self.remote_error(tried, &finished)) }
     }
 
-    fn remote_error(&self, tried: &str, finished: &Finished) -> GitError {
+    fn remote_error(&self, tried: &str, finished: &Finished) -> BackupError {
         let printed = finished.tail.join("\n");
         let found = output::classify(&printed);
         let key_fault = match (&found, self.credentials) {
@@ -217,9 +190,10 @@ impl<'a> Git<'a> {
         if printed.contains(output::REDIRECT) {
             message += &self.redirect_target().unwrap_or_default();
         }
-        let Some((code, why)) = found else { return GitError::Checkout(message) };
+        let Some((code, why)) = found else { return BackupError::damage(message) };
         let is_passing = code == Code::GitUnreachable && why.is_none() && output::is_passing(&printed);
-        GitError::Remote { code: if key_fault.is_some() { Code::ConfigInvalid } else { code }, message, is_passing }
+        let retry = if is_passing { Retry::AfterPause(None) } else { Retry::Never };
+        BackupError { code: if key_fault.is_some() { Code::ConfigInvalid } else { code }, message, retry }
     }
 }
 
@@ -228,10 +202,10 @@ fn text(printed: &[u8]) -> String {
 }
 
 /// Returns the output of a command that needs only the checkout, or an error if it failed.
-fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>, GitError> {
+fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>, BackupError> {
     if finished.is_success() {
         return Ok(finished.stdout);
     }
     let Finished { ending, tail, .. } = finished;
-    Err(GitError::Checkout(format!("`{command_line}` ended with {ending}: {}", tail.join("\n"))))
+    Err(BackupError::damage(format!("`{command_line}` ended with {ending}: {}", tail.join("\n"))))
 }

@@ -4,7 +4,8 @@ use crate::git::object::ObjectId;
 use crate::git::output::{self, Pushed};
 #[cfg(unix)]
 use crate::git::push_journal;
-use crate::git::{Git, GitError, auth};
+use crate::git::{Git, auth};
+use crate::model::BackupError;
 
 /// The ref for a tip that was pushed after our push.
 const SEEN_REF: &str = "refs/sync/seen";
@@ -17,8 +18,8 @@ impl Git<'_> {
     /// only when it gets the commit, such as branch protection.
     ///
     /// # Errors
-    /// [`GitError`] if there was no answer for our ref. A refusal is not an error but a [`Pushed`].
-    pub fn push(&self, commit: &ObjectId, is_dry_run: bool) -> Result<Pushed, GitError> {
+    /// [`BackupError`] if there was no answer for our ref. A refusal is not an error but a [`Pushed`].
+    pub fn push(&self, commit: &ObjectId, is_dry_run: bool) -> Result<Pushed, BackupError> {
         let full_ref = self.branch.full_ref();
         let line = format!("{commit} {full_ref}");
         let command = self
@@ -47,8 +48,8 @@ impl Git<'_> {
     /// Returns whether the branch's tip, which is `tip` now, is `commit` or descends from it.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn contains(&self, commit: &ObjectId, tip: Option<&ObjectId>) -> Result<bool, GitError> {
+    /// [`BackupError`].
+    pub fn contains(&self, commit: &ObjectId, tip: Option<&ObjectId>) -> Result<bool, BackupError> {
         if tip.is_none() || tip == Some(commit) {
             return Ok(tip.is_some());
         }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::git::{ANSWER_BYTES_MAX, GitError};
-use crate::model::Code;
+use crate::git::ANSWER_BYTES_MAX;
+use crate::model::{BackupError, Code};
 use crate::process::run::Failure;
 use crate::process::run_env::RunEnv;
 use crate::util::Secret;
@@ -18,15 +18,15 @@ const NO_CIPHER: &str = "BG5vbm";
 /// Writes the key and its public half into the folder of the run. Returns the path of the key.
 ///
 /// # Errors
-/// [`GitError`], for example if the key cannot be read or has a passphrase. The text names the setting.
-pub fn prepare_signing(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, GitError> {
-    let refused = |message| GitError::Remote { code: Code::ConfigInvalid, message, is_passing: false };
+/// [`BackupError`], for example if the key cannot be read or has a passphrase. The text names the setting.
+pub fn prepare_signing(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, BackupError> {
+    let refused = |message| BackupError::new(Code::ConfigInvalid, message);
     let path = run_env.run_dir.write("signing_key", key.expose().as_bytes())?;
     let invocation = run_env.invocation("ssh-keygen", run_env.run_dir.path())?;
     // With an empty passphrase, `ssh-keygen` does not ask for one.
     let invocation = invocation.arguments(["-y", "-P", "", "-f"]).arguments([&path]).capture(ANSWER_BYTES_MAX);
     let finished = run_env.run(invocation, &mut |_| true).map_err(|failure| match failure {
-        Failure::Expired(expired) => GitError::Expired(expired),
+        Failure::Expired(expired) => expired.into(),
         failure => refused(format!("{SETTING} is set, and commits cannot be signed: {failure}")),
     })?;
     if !finished.is_success() {

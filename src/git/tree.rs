@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use crate::git::ls_tree::{GitPath, Listing, join, walk};
 use crate::git::object::{self, Entry, ObjectId};
 use crate::git::tree_diff::printable;
-use crate::git::{Git, GitError, successful};
-use crate::model::Code;
+use crate::git::{Git, successful};
+use crate::model::{BackupError, Code};
 use crate::process::command::Invocation;
 use crate::process::run::Failure;
 use crate::util::files;
@@ -23,8 +23,8 @@ impl Git<'_> {
     /// Returns the tree at a path of a commit or tree. The path has no slashes at its ends; an empty path is the root.
     ///
     /// # Errors
-    /// [`GitError`], also if there is no tree.
-    pub fn tree_at(&self, commit: &ObjectId, path: &str) -> Result<ObjectId, GitError> {
+    /// [`BackupError`], also if there is no tree.
+    pub fn tree_at(&self, commit: &ObjectId, path: &str) -> Result<ObjectId, BackupError> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &format!("{commit}:{path}")]))
     }
 
@@ -32,8 +32,8 @@ impl Git<'_> {
     /// or the path of a file, link or submodule that is there, or in the place of a parent folder.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn folder_at(&self, tree: &ObjectId, path: &str) -> Result<(Option<ObjectId>, Option<GitPath>), GitError> {
+    /// [`BackupError`].
+    pub fn folder_at(&self, tree: &ObjectId, path: &str) -> Result<(Option<ObjectId>, Option<GitPath>), BackupError> {
         if path.is_empty() {
             return Ok((Some(self.tree_at(tree, path)?), None));
         }
@@ -60,8 +60,13 @@ impl Git<'_> {
     /// only the parent folders.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn with_folder(&self, commit: Option<&ObjectId>, path: &str, folder: &ObjectId) -> Result<ObjectId, GitError> {
+    /// [`BackupError`].
+    pub fn with_folder(
+        &self,
+        commit: Option<&ObjectId>,
+        path: &str,
+        folder: &ObjectId,
+    ) -> Result<ObjectId, BackupError> {
         if path.is_empty() {
             return Ok(folder.clone());
         }
@@ -78,20 +83,20 @@ impl Git<'_> {
         let deletions = iter::repeat_n(order(path, None), others.min(SAME_NAME_MAX));
         let groups = deletions.chain([order(path, entry)]).map(iter::once);
         let tree = self.make_trees(commit, groups)?.pop();
-        tree.ok_or_else(|| GitError::Checkout("`git fast-import` made no tree".to_owned()))
+        tree.ok_or_else(|| BackupError::damage("`git fast-import` made no tree".to_owned()))
     }
 
     /// Lists all files of a commit or tree, valid or not, in a listing of this name. It overwrites a listing of the
     /// same name, even if that is still being read.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn list(&self, tree: &ObjectId, name: &str) -> Result<Listing, GitError> {
+    /// [`BackupError`].
+    pub fn list(&self, tree: &ObjectId, name: &str) -> Result<Listing, BackupError> {
         let arguments = ["ls-tree", "-r", "-z", "--full-tree", tree.as_str()];
         Ok(self.listing(name, self.command()?.arguments(arguments))?.sorted()?)
     }
 
-    fn listing(&self, name: &str, command: Invocation) -> Result<Listing, GitError> {
+    fn listing(&self, name: &str, command: Invocation) -> Result<Listing, BackupError> {
         let path = self.listing_place(name);
         let file = files::open_file(&path, true)?;
         self.locally(command.write_to(file, LISTING_BYTES_MAX))?;
@@ -101,8 +106,8 @@ impl Git<'_> {
     /// Returns the content of a file that another writer may have made, or `None` if it is longer than `bytes_max`.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<Option<Vec<u8>>, GitError> {
+    /// [`BackupError`].
+    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<Option<Vec<u8>>, BackupError> {
         let command = self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max);
         let command_line = command.to_string();
         match self.run_env.run(command, &mut |_| true) {
@@ -115,8 +120,8 @@ impl Git<'_> {
     /// including ignored files and nested repositories.
     ///
     /// # Errors
-    /// [`GitError`], also if the files of the tree do not fit on the volume. Then nothing was written.
-    pub fn check_out(&self, tree: Option<&ObjectId>) -> Result<(), GitError> {
+    /// [`BackupError`], also if the files of the tree do not fit on the volume. Then nothing was written.
+    pub fn check_out(&self, tree: Option<&ObjectId>) -> Result<(), BackupError> {
         files::create_folder(&self.tree_folder)?;
         #[cfg(unix)]
         files::remove_special_files(&self.tree_folder)?;
@@ -128,7 +133,7 @@ impl Git<'_> {
     }
 
     /// Checks that there is room for the files of the tree. A pack of a few kilobytes can hold gigabytes.
-    fn check_room(&self, tree: &ObjectId) -> Result<(), GitError> {
+    fn check_room(&self, tree: &ObjectId) -> Result<(), BackupError> {
         let Some(left) = self.run_env.run_dir.volume.bytes_left() else { return Ok(()) };
         let arguments = ["ls-tree", "-r", "-z", "--long", "--full-tree", tree.as_str()];
         let (mut total, mut largest) = (0_u64, (0, GitPath::new()));
@@ -152,15 +157,15 @@ impl Git<'_> {
         );
         // A new checkout helps if old objects take the space.
         let helps = total <= room.saturating_add(files::bytes_in(&self.git_folder));
-        let lasting = |message| GitError::Remote { code: Code::GitFailed, message, is_passing: false };
-        Err(if helps { GitError::Checkout(message) } else { lasting(message) })
+        let lasting = |message| BackupError::new(Code::GitFailed, message);
+        Err(if helps { BackupError::damage(message) } else { lasting(message) })
     }
 
     /// Returns the id of the empty tree, which it writes.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn empty_tree(&self) -> Result<ObjectId, GitError> {
+    /// [`BackupError`].
+    pub fn empty_tree(&self) -> Result<ObjectId, BackupError> {
         // The standard input of each program of a run is the lock, an empty file.
         self.object_id(self.command()?.arguments(["mktree", "-z"]))
     }
@@ -171,8 +176,8 @@ impl Git<'_> {
     /// that no listing of the index shows.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn stage(&self) -> Result<Listing, GitError> {
+    /// [`BackupError`].
+    pub fn stage(&self) -> Result<Listing, BackupError> {
         self.locally(self.command()?.arguments(["add", "--all", "--force"]))?;
         let tree = self.object_id(self.command()?.arguments(["write-tree"]))?;
         self.list(&tree, "staged.listing")
@@ -184,8 +189,8 @@ impl Git<'_> {
     /// it out, and wmill did not change it.
     ///
     /// # Errors
-    /// [`GitError`], which names the first file that differs.
-    pub fn stage_verified(&self, known: &Listing) -> Result<Listing, GitError> {
+    /// [`BackupError`], which names the first file that differs.
+    pub fn stage_verified(&self, known: &Listing) -> Result<Listing, BackupError> {
         let staged = self.stage()?;
         for found in join(join(staged.entries()?, walk(&self.tree_folder)?), known.entries()?) {
             let (path, (pulled, before)) = found?;
@@ -200,7 +205,7 @@ impl Git<'_> {
             };
             let path = printable(&path);
             let message = format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed");
-            return Err(GitError::Checkout(message));
+            return Err(BackupError::damage(message));
         }
         Ok(staged)
     }
@@ -209,8 +214,8 @@ impl Git<'_> {
     /// folder for each file that it puts there: 100,000 files in one folder would take a minute.
     ///
     /// # Errors
-    /// [`GitError`].
-    pub fn compose(&self, files: &Listing) -> Result<ObjectId, GitError> {
+    /// [`BackupError`].
+    pub fn compose(&self, files: &Listing) -> Result<ObjectId, BackupError> {
         let index = self.listing_place("compose.index");
         let with_index = || self.command().map(|command| command.environment("GIT_INDEX_FILE", &index));
         self.locally(with_index()?.arguments(["read-tree", "--empty"]))?;
@@ -225,7 +230,7 @@ impl Git<'_> {
         &self,
         commit: Option<&ObjectId>,
         groups: impl Iterator<Item = impl Iterator<Item = Vec<u8>>>,
-    ) -> Result<Vec<ObjectId>, GitError> {
+    ) -> Result<Vec<ObjectId>, BackupError> {
         let place = self.listing_place("trees.orders");
         let mut input = BufWriter::new(files::open_file(&place, true)?);
         let mut from = commit.map(|commit| format!("from {commit}\n"));

@@ -1,6 +1,7 @@
 //! The error of a step of a run: the result code, the message, and whether another attempt may help.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::model::Code;
 use crate::util::{Expired, Failure, Retry};
@@ -20,6 +21,11 @@ impl BackupError {
     /// Creates an error that another attempt cannot fix.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry: Retry::Never }
+    }
+
+    /// Creates the error of a checkout that cannot be used, or of a git that cannot work. A new checkout may help.
+    pub fn damage(message: impl Into<String>) -> Self {
+        Self { code: Code::GitFailed, message: message.into(), retry: Retry::NewCheckout }
     }
 
     /// Creates the error for a thread or a socket that the system does not give.
@@ -50,22 +56,49 @@ impl From<Expired> for BackupError {
     }
 }
 
-/// Converts an error of the data folder's disk.
+/// Converts an error of the data folder's disk. A new checkout repairs what is damaged, has the wrong type or cannot be
+/// accessed. It is also smaller, which helps on a full disk.
 impl From<io::Error> for BackupError {
     fn from(error: io::Error) -> Self {
-        if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
-            let message = format!(
-                "DATA_DIR cannot be written ({error}): give it to the user that the service runs as, e.g. \
-                 `docker run --rm --volume windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`"
-            );
-            return Self::new(Code::ConfigInvalid, message);
-        }
-        Self::new(Code::Internal, format!("DATA_DIR cannot be written or read: {error}"))
+        let (code, message) = match error.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => (
+                Code::ConfigInvalid,
+                format!(
+                    "DATA_DIR cannot be written ({error}): give it to the user that the service runs as, e.g. `docker run \
+                     --rm --volume windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`"
+                ),
+            ),
+            _ => (Code::Internal, format!("DATA_DIR cannot be written or read: {error}")),
+        };
+        Self { code, message, retry: Retry::NewCheckout }
     }
 }
 
 impl Failure for BackupError {
     fn parts(&mut self) -> (&mut String, Retry) {
         (&mut self.message, self.retry)
+    }
+}
+
+/// Runs `work`, and turns a panic in it into an internal error. The text of the panic is in the log.
+///
+/// # Errors
+/// The error of `work`, or an internal error if it panics.
+pub fn catch_panic<T>(work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(BackupError::new(Code::Internal, "internal error; the log has more")))
+}
+
+// WebAssembly has no unwinding.
+#[cfg(all(test, panic = "unwind"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_internal_error() {
+        assert_eq!(catch_panic(|| Ok(1)).ok(), Some(1));
+        let error = catch_panic::<()>(|| panic!("a secret")).expect_err("it panics");
+        assert_eq!(error.code, Code::Internal);
+        assert!(!error.message.contains("secret"), "{}", error.message);
     }
 }

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::backup::error::BackupError;
 use crate::backup::paths;
 use crate::backup::run_context::new_run_id;
 use crate::backup::workspaces::{self, Requests};
 use crate::config::{Config, Workspaces};
-use crate::model::{Code, SyncResult, WorkspaceId};
+use crate::model::{BackupError, Code, SyncResult, WorkspaceId};
 use crate::request::{self, Draft, Purpose, SyncRequest};
 use crate::service::Service;
 use crate::service::history::{self, BackupStatus, History, OverdueAlert, Record, WorkspaceList};

@@ -4,9 +4,8 @@
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
-use crate::backup::error::BackupError;
 use crate::backup::workspaces;
-use crate::model::{Code, TokenUser};
+use crate::model::{BackupError, Code, TokenUser};
 use crate::request::SyncRequest;
 use crate::service::Service;
 use crate::util::deadline::wait_while;

@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::backup::error::BackupError;
 use crate::backup::restore::select::{Change, Choice, Tree};
 use crate::backup::restore::{RestoreRun, references, switches, write_tree};
 use crate::git::tree_diff::Mark;
+use crate::model::BackupError;
 use crate::util::files;
 use crate::windmill::item_path::ItemKind;
 

@@ -15,7 +15,6 @@ mod switches;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use crate::backup::error::{self, BackupError};
 use crate::backup::progress::Step;
 use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::secrets::Key;
@@ -24,11 +23,12 @@ use crate::backup::run_context::{Env, RunContext};
 use crate::backup::sync::pull::Pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::verify::{self, LISTED_MAX};
+use crate::git::Git;
 use crate::git::ls_tree::Listing;
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::{self, Mark, Sample, printable};
-use crate::git::{Git, GitError};
-use crate::model::{Changed, Code, Difference, SyncResult, Warnings, WorkspaceId, names};
+use crate::model::error;
+use crate::model::{BackupError, Changed, Code, Difference, SyncResult, Warnings, WorkspaceId, names};
 use crate::request::SyncRequest;
 use crate::util::{Node, Redactor, Secret, files, retry, time, yaml};
 use crate::windmill::api::Account;
@@ -277,7 +277,7 @@ impl RestoreRun<'_> {
 
     /// Stages the files in the folder.
     fn staged(&self) -> Result<Tree, BackupError> {
-        Ok(read_tree(&self.git.stage()?)?)
+        read_tree(&self.git.stage()?)
     }
 
     fn write(&self, path: &str, content: &[u8]) -> Result<(), BackupError> {
@@ -407,7 +407,7 @@ fn difference(path: &str, kind: &'static str, diff: Vec<String>) -> Difference {
 }
 
 /// Returns the files of a listing. Windmill has no path that is not UTF-8.
-fn read_tree(listing: &Listing) -> Result<Tree, GitError> {
+fn read_tree(listing: &Listing) -> Result<Tree, BackupError> {
     let mut tree = Tree::new();
     for file in listing.entries()? {
         let (path, entry) = file?;
@@ -418,7 +418,7 @@ fn read_tree(listing: &Listing) -> Result<Tree, GitError> {
     Ok(tree)
 }
 
-fn write_tree(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, GitError> {
+fn write_tree(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, BackupError> {
     let entries = tree.iter().map(|(path, entry)| Ok(([prefix, path].concat().into_bytes(), entry.clone())));
     Ok(Listing::write(git.listing_place(name), entries)?)
 }

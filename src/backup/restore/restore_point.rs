@@ -3,7 +3,6 @@
 
 use std::time::SystemTime;
 
-use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::restore::select::Tree;
 use crate::backup::restore::{RestoreRun, read_tree, write_tree};
@@ -11,7 +10,7 @@ use crate::backup::run_context::RunContext;
 use crate::backup::sync::guards;
 use crate::backup::sync::push;
 use crate::git::Pushed;
-use crate::model::{BranchName, Code};
+use crate::model::{BackupError, BranchName, Code};
 use crate::request::SyncRequest;
 use crate::util::{Secret, time};
 use crate::windmill::api::{self, Account};

@@ -1,11 +1,10 @@
 //! Handles the secrets of a restore: which key a commit needs, which secrets can be restored, and which can be read at
 //! the end.
 
-use crate::backup::error::BackupError;
 use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::{Choice, Items, Tree};
 use crate::git::object::Entry;
-use crate::model::Code;
+use crate::model::{BackupError, Code};
 use crate::util::Secret;
 use crate::windmill::api::{self, KEY_TRAILER};
 use crate::windmill::item_path::{ItemId, ItemKind};

@@ -5,16 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::backup::error::BackupError;
 use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::{RestoreOptions, RestoreRun};
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::{self, PATH_BYTES_MAX};
 use crate::backup::verify::value_diff::{self, item_of};
+use crate::git::Git;
 use crate::git::object::Entry;
 use crate::git::tree_diff::Mark;
-use crate::git::{Git, GitError};
-use crate::model::{Changed, Code};
+use crate::model::{BackupError, Changed, Code};
 use crate::request::Purpose;
 use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
 use crate::windmill::wmill_yaml::WMILL_YAML;
@@ -37,7 +36,7 @@ pub(super) struct Change {
 }
 
 /// Returns the files that differ from the wanted ones, in the order of their paths.
-pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, current: &Tree) -> Result<Vec<Change>, GitError> {
+pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, current: &Tree) -> Result<Vec<Change>, BackupError> {
     let mut changes = Vec::new();
     for (path, wanted) in wanted {
         let (mark, diff) = match (wanted, current.get(path)) {

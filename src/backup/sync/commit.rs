@@ -10,8 +10,8 @@ use crate::backup::sync::tip::RemoteTip;
 use crate::git::ls_tree::join;
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, TreeDiff, printable, summary};
-use crate::git::{Git, GitError, ItemCommit};
-use crate::model::{Changed, Identity, Warnings};
+use crate::git::{Git, ItemCommit};
+use crate::model::{BackupError, Changed, Identity, Warnings};
 use crate::util::{Redactor, redact};
 use crate::windmill::api;
 use crate::windmill::editors::{self, Edits};
@@ -28,7 +28,7 @@ const FILES_MAX: usize = 10_000;
 /// Commits what differs from the tip. Returns the last commit.
 ///
 /// # Errors
-/// [`GitError`].
+/// [`BackupError`].
 pub fn make(
     run: RunContext<'_>,
     git: &Git<'_>,
@@ -36,7 +36,7 @@ pub fn make(
     comparison: &TreeDiff,
     now: &Now,
     warnings: &mut Warnings,
-) -> Result<ObjectId, GitError> {
+) -> Result<ObjectId, BackupError> {
     let (config, author, path) = (run.env.config, &run.request.author, run.request.subdir.as_str());
     let tree = wanted_tree(git, tip, comparison, path)?;
     let (by_item, of_no_item, is_all) = changes_by_item(comparison)?;
@@ -67,14 +67,14 @@ pub fn make(
 }
 
 /// Returns the tree to commit. The tree of our folder in it is read again and compared with the wanted files.
-fn wanted_tree(git: &Git<'_>, tip: &RemoteTip, comparison: &TreeDiff, path: &str) -> Result<ObjectId, GitError> {
+fn wanted_tree(git: &Git<'_>, tip: &RemoteTip, comparison: &TreeDiff, path: &str) -> Result<ObjectId, BackupError> {
     let wanted = &comparison.after;
     let folder = git.compose(wanted)?;
     for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
         let (_, (wanted, committed)) = file?;
         if wanted != committed {
             let message = "git did not put into the commit what was pulled; nothing was pushed";
-            return Err(GitError::Checkout(message.to_owned()));
+            return Err(BackupError::damage(message.to_owned()));
         }
     }
     git.with_folder(tip.commit.as_ref(), path, &folder)

@@ -2,14 +2,13 @@
 
 use std::io;
 
-use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::RemoteTip;
 use crate::config::Config;
 use crate::git::ls_tree::GitPath;
 use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
-use crate::git::{self, Git, GitError};
-use crate::model::{Code, Warnings};
+use crate::git::{self, Git};
+use crate::model::{BackupError, Code, Warnings};
 use crate::process::run_env::RunEnv;
 use crate::request::SyncRequest;
 use crate::util::files;
@@ -77,7 +76,7 @@ pub fn refuse_a_public_repository(
     let what = format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`");
     // Each pull of wmill writes its file of hashes.
     let is_lock = |(path, _): (GitPath, _)| path == WMILL_LOCK.as_bytes();
-    let mut entries = tip.folder.entries().map_err(GitError::from)?;
+    let mut entries = tip.folder.entries()?;
     if source.request.workspace == *workspace && entries.any(|entry| entry.is_ok_and(is_lock)) {
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
@@ -108,7 +107,7 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
     if run.request.flags.allow_mass_deletion || comparison.changed.deleted == 0 {
         return Ok(());
     }
-    let deletions = deletions(comparison, kinds).map_err(GitError::from)?;
+    let deletions = deletions(comparison, kinds)?;
     if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }
@@ -137,8 +136,11 @@ fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> io::Result<Deletions> {
 /// Returns the changed files that `is_wanted` accepts. Leaves out paths that are not UTF-8: Windmill has none.
 ///
 /// # Errors
-/// [`GitError`] if the disk fails.
-pub fn changed_files(comparison: &TreeDiff, mut is_wanted: impl FnMut(Mark, &str) -> bool) -> Result<Sample, GitError> {
+/// [`BackupError`] if the disk fails.
+pub fn changed_files(
+    comparison: &TreeDiff,
+    mut is_wanted: impl FnMut(Mark, &str) -> bool,
+) -> Result<Sample, BackupError> {
     let mut wanted = Sample::default();
     for change in comparison.changes()? {
         let Change { mark, path, .. } = change?;

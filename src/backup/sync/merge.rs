@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use crate::backup::sync::tip::{RemoteTip, is_shared_ui};
+use crate::git::Git;
 use crate::git::ls_tree::{GitPath, Listing, join};
 use crate::git::tree_diff::{Sample, TreeDiff, printable};
-use crate::git::{Git, GitError};
-use crate::model::{Warnings, WorkspaceId};
+use crate::model::{BackupError, Warnings, WorkspaceId};
 use crate::windmill::item_path::{self, ItemId, ItemKind, SHARED_UI, WMILL_LOCK};
 use crate::windmill::narrow::Changed;
 use crate::windmill::snapshot::Snapshot;
@@ -62,13 +62,13 @@ pub fn owner_of(path: &str, workspace: &WorkspaceId) -> ItemId {
 /// and compares the repository's folder before and after the sync.
 ///
 /// # Errors
-/// [`GitError`].
+/// [`BackupError`].
 pub fn compose(
     git: &Git<'_>,
     tip: &RemoteTip,
     pulled: &Pulled<'_>,
     warnings: &mut Warnings,
-) -> Result<TreeDiff, GitError> {
+) -> Result<TreeDiff, BackupError> {
     let staged = git.stage_verified(&tip.folder)?;
     // wmill does not touch the old files of items that became workspace-specific, and writes new files beside them,
     // under another name.

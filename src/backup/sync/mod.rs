@@ -14,14 +14,13 @@ pub mod tip;
 
 use std::ops::ControlFlow;
 
-use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, RunContext};
 use crate::backup::sync::steps::{LiveSteps, SyncSteps};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Mark, TreeDiff};
-use crate::git::{self, GitError, Pushed};
-use crate::model::{Changed, Code, LeftOut, SyncResult, Warnings};
+use crate::git::{self, Pushed};
+use crate::model::{BackupError, Changed, Code, LeftOut, SyncResult, Warnings};
 use crate::request::SyncRequest;
 use crate::util::Retry;
 use crate::windmill::item_path;
@@ -162,7 +161,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         } else if changed == Changed::default() {
             unchanged(run, commit, left_out)
         } else {
-            let listed = comparison.summary(LISTED_IN_MESSAGE_MAX).map_err(GitError::from)?;
+            let listed = comparison.summary(LISTED_IN_MESSAGE_MAX)?;
             let message = format!("Would commit to {remote} (branch {branch}): {listed}");
             SyncResult { code: Code::DryRun, message, changed, left_out, ..SyncResult::default() }
         };

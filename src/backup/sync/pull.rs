@@ -6,14 +6,13 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::RemoteTip;
+use crate::git::Git;
 use crate::git::ls_tree::{EntryCheck, GitPath, join, walk};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::printable;
-use crate::git::{Git, GitError};
-use crate::model::Code;
+use crate::model::{BackupError, Code};
 use crate::util::{Retry, files, hash, retry};
 use crate::windmill::cli;
 use crate::windmill::item_path::{ItemId, WMILL_LOCK};
@@ -250,7 +249,7 @@ fn cut_off(marked: &[(PathBuf, u64)], word: &str) -> io::Result<()> {
 
 /// Stages the pulled files. Returns a file that a narrowed pull should not have affected: a file of no changed item
 /// that was added, changed or deleted, or a file of the repository that cannot stay beside the pulled files.
-fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Result<Option<GitPath>, GitError> {
+fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Result<Option<GitPath>, BackupError> {
     let mut check = EntryCheck::default();
     for file in join(tip.folder.entries()?, git.stage()?.entries()?) {
         let (path, (before, after)) = file?;

@@ -1,11 +1,10 @@
 //! Pushes a commit, and reads the branch back to see that it arrived.
 
-use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip;
 use crate::git::object::ObjectId;
 use crate::git::{Git, Pushed};
-use crate::model::Code;
+use crate::model::{BackupError, Code};
 use crate::util::{Retry, retry};
 
 /// Pushes the commit to the remote. If the answer to a push was lost, asks the remote before it pushes again. The commit
@@ -40,9 +39,9 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
 fn is_on_branch(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, BackupError> {
     if let Err(error) = git.set_tip_ref(commit) {
         // The next sync has to fetch again, but the current sync succeeds.
-        log::warn!("cannot record the tip of the checkout: {}", BackupError::from(error).message);
+        log::warn!("cannot record the tip of the checkout: {}", error.message);
     }
-    Ok(git.contains(commit, tip::ask(run, git)?.tip.as_ref())?)
+    git.contains(commit, tip::ask(run, git)?.tip.as_ref())
 }
 
 /// Returns the error for a server that does not accept the commit.

@@ -3,7 +3,6 @@
 use std::fs;
 use std::ops::ControlFlow;
 
-use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::run_context::RunContext;
 use crate::backup::sync::last_sync::{LastSync, Now};
@@ -14,7 +13,7 @@ use crate::backup::sync::{self, commit, guards, push};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::TreeDiff;
 use crate::git::{Git, Pushed};
-use crate::model::{LeftOut, SyncResult, Warnings};
+use crate::model::{BackupError, LeftOut, SyncResult, Warnings};
 use crate::process::run_env::RunEnv;
 use crate::util::parallel::both;
 use crate::util::retry;
@@ -224,7 +223,7 @@ impl SyncSteps for LiveSteps<'_> {
         let snapshot = &self.now.snapshot;
         let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.state.shared_ui);
         let pulled = Pulled { held_visible: self.held_visible, changed: self.changed.as_ref(), snapshot, owns_ui };
-        Ok(merge::compose(&self.git, &self.tip, &pulled, warnings)?)
+        merge::compose(&self.git, &self.tip, &pulled, warnings)
     }
 
     fn guard(&mut self, comparison: &TreeDiff) -> Result<(), BackupError> {
@@ -232,7 +231,7 @@ impl SyncSteps for LiveSteps<'_> {
     }
 
     fn commit(&mut self, comparison: &TreeDiff, warnings: &mut Warnings) -> Result<ObjectId, BackupError> {
-        Ok(commit::make(*self.run, &self.git, &self.tip, comparison, &self.now, warnings)?)
+        commit::make(*self.run, &self.git, &self.tip, comparison, &self.now, warnings)
     }
 
     fn push(&mut self, commit: &ObjectId) -> Result<Pushed, BackupError> {

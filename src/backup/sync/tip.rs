@@ -1,15 +1,14 @@
 //! The remote's tip: fetched into the checkout, checked, and reduced to what `wmill` may see.
 
-use crate::backup::error::BackupError;
 use crate::backup::run_context::RunContext;
 use crate::config::Config;
 use crate::git::ls_tree::{EntryCheck, Listing};
 use crate::git::object::{Entry, ObjectId};
 use crate::git::tree_diff::Sample;
-use crate::git::{Git, GitError, RemoteState};
-use crate::model::{Code, WorkspaceId};
+use crate::git::{Git, RemoteState};
+use crate::model::{BackupError, Code, WorkspaceId};
 use crate::request::Purpose;
-use crate::util::files;
+use crate::util::{Retry, files};
 use crate::windmill::item_path;
 use crate::windmill::snapshot::ENTRIES_MAX;
 use crate::windmill::wmill_yaml::{self, KindSettings, Plan, WMILL_YAML};
@@ -85,17 +84,17 @@ pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupEr
 pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<RemoteTip, BackupError> {
     let fetch_and_examine = || fetch(git, state).and_then(|tip| examine(run, git, tip));
     match fetch_and_examine() {
-        Err(GitError::Checkout(why)) => {
-            log::warn!("creating the checkout again: {why}");
+        Err(error) if error.retry == Retry::NewCheckout => {
+            log::warn!("creating the checkout again: {}", error.message);
             git.create(state.format)?;
-            Ok(fetch_and_examine()?)
+            fetch_and_examine()
         }
-        result => Ok(result?),
+        result => result,
     }
 }
 
 /// Fetches the objects of the tip.
-fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitError> {
+fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, BackupError> {
     files::open_folder(git.tree_folder());
     git.remove_leftovers()?;
     // A remote without objects does not show its object format, which may have changed since the last sync.
@@ -111,7 +110,7 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
     // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought something else.
     match &fetched {
         Some(tip) if tip != expected && git.remote_state()?.tip != fetched => {
-            Err(GitError::Checkout(format!("git brought {tip}, which the remote does not show")))
+            Err(BackupError::damage(format!("git brought {tip}, which the remote does not show")))
         }
         _ => Ok(fetched),
     }
@@ -121,8 +120,8 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, GitErro
 /// read the rest of the repository, and does not check files out.
 ///
 /// # Errors
-/// [`GitError`].
-pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip, GitError> {
+/// [`BackupError`].
+pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip, BackupError> {
     let path = run.request.subdir.as_str();
     let (tree, path_conflict) = match &commit {
         Some(commit) => git.folder_at(commit, path)?,
@@ -147,7 +146,7 @@ pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> 
             "`{folder}` in the repository has {count} entries, and a backup holds at most {ENTRIES_MAX}: give each \
              workspace a folder or a branch of its own"
         );
-        return Err(GitError::Remote { code: Code::PullFailed, message, is_passing: false });
+        return Err(BackupError::new(Code::PullFailed, message));
     }
     let (plan, workspace) = (plan(run, git, own.as_ref())?, run.request.workspace.clone());
     let visible_tree = tree.clone();
@@ -177,7 +176,7 @@ pub fn asked_kinds(config: &Config) -> KindSettings {
     KindSettings { includes: config.kinds_included.clone(), skips: config.kinds_skipped.clone() }
 }
 
-fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, GitError> {
+fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, BackupError> {
     let mut kinds = asked_kinds(run.env.config);
     if let (Purpose::Restore, Some(includes)) = (run.request.flags.purpose, &mut kinds.includes) {
         // A restore reads the key only from --key-file.

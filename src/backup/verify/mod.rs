@@ -6,18 +6,17 @@ pub mod value_diff;
 
 use std::collections::BTreeSet;
 
-use crate::backup::error::BackupError;
 use crate::backup::progress::Step;
 use crate::backup::run_context::{Env, RunContext};
 use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::pull::Pull;
 use crate::backup::sync::tip::{self, RemoteTip};
 use crate::backup::sync::{self, guards, last_sync};
+use crate::git::Git;
 use crate::git::ls_tree::{GitPath, Listing, join};
 use crate::git::object::ObjectId;
 use crate::git::tree_diff::{Change, Mark, Sample, printable};
-use crate::git::{Git, GitError};
-use crate::model::{Changed, Code, Difference, SyncResult, Warnings, WorkspaceId};
+use crate::model::{BackupError, Changed, Code, Difference, SyncResult, Warnings, WorkspaceId};
 use crate::request::{Purpose, SyncRequest};
 use crate::util::{files, retry, time};
 use crate::windmill::snapshot::Snapshot;
@@ -68,8 +67,8 @@ fn message(workspace: &WorkspaceId, commit: &str, result: &SyncResult) -> String
 /// Returns the first digits of a commit's id, and its time if it has one: `0d9170cb88 of 2026-11-24T15:00:00Z`.
 ///
 /// # Errors
-/// [`GitError`].
-pub(super) fn with_time(git: &Git<'_>, commit: &ObjectId) -> Result<String, GitError> {
+/// [`BackupError`].
+pub(super) fn with_time(git: &Git<'_>, commit: &ObjectId) -> Result<String, BackupError> {
     let time = git.commit_text(commit, None)?.and_then(|commit| commit.time);
     let time = time.map(|time| format!(" of {}", time::to_text(time)));
     Ok(format!("{commit:.10}{}", time.unwrap_or_default()))
@@ -98,7 +97,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<SyncResult, B
     let mut result = SyncResult { left_out: snapshot.left_out_list(), ..SyncResult::default() };
     let only_in_backup = run.step(Step::Commit, || {
         let fresh = git.stage()?;
-        Ok(compare_files(&git, &tip, &fresh, &mut result)?)
+        compare_files(&git, &tip, &fresh, &mut result)
     })?;
     if !only_in_backup.is_empty() {
         add_deleted(run, &git, &tip, &mut snapshot, &only_in_backup, &mut result)?;
@@ -119,7 +118,7 @@ fn compare_files(
     tip: &RemoteTip,
     fresh: &Listing,
     result: &mut SyncResult,
-) -> Result<BTreeSet<GitPath>, GitError> {
+) -> Result<BTreeSet<GitPath>, BackupError> {
     let mut only_in_backup = BTreeSet::new();
     for pair in join(tip.folder.entries()?, fresh.entries()?) {
         let (path, sides) = pair?;
@@ -154,8 +153,8 @@ fn add_deleted(
     let owns_ui = snapshot.has_shared_ui() == Some(true);
     let pulled = Pulled { held_visible, changed: None, snapshot, owns_ui };
     let comparison = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
-    for change in comparison.changes().map_err(GitError::from)? {
-        let Change { mark, path, .. } = change.map_err(GitError::from)?;
+    for change in comparison.changes()? {
+        let Change { mark, path, .. } = change?;
         if mark == Mark::Deleted && only_in_backup.contains(&path) {
             add(result, mark, &path, Vec::new());
         }

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::git::Git;
 use crate::git::object::Entry;
 use crate::git::tree_diff::printable;
-use crate::git::{Git, GitError};
+use crate::model::BackupError;
 use crate::request::Purpose;
 use crate::util::redact::first_chars;
 use crate::util::{Node, yaml};
@@ -28,13 +29,13 @@ const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key",
 /// same.
 ///
 /// # Errors
-/// [`GitError`] if a file cannot be read.
+/// [`BackupError`] if a file cannot be read.
 pub fn of_entries(
     git: &Git<'_>,
     path: &str,
     (backup, workspace): (&Entry, &Entry),
     purpose: Purpose,
-) -> Result<Vec<String>, GitError> {
+) -> Result<Vec<String>, BackupError> {
     if !backup.is_file() {
         return Ok(vec!["a link or a submodule in the backup".to_owned()]);
     }
