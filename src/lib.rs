@@ -11,7 +11,7 @@
 //! | folder | owns | may import |
 //! | --- | --- | --- |
 //! | [`util`] | secrets, redaction, percent-encoding, hashes, deadlines, retries, files, time, logging | – |
-//! | [`model`] | result code, run result, names, URLs, git credentials: plain values | util |
+//! | [`model`] | result code, run result, the error of a run, names, URLs, git credentials: plain values | util |
 //! | [`net`] | the outgoing HTTP client, TLS, the CA bundle, proxies | util |
 //! | [`process`] | programs, their environment and confinement, locks, orphans; it alone starts programs | util |
 //! | [`config`] | settings: variables, sources of secrets, parsing, the cron expression | util, model, net |

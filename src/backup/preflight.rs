@@ -267,14 +267,15 @@ impl Check<'_> {
             Ok(passed) => return Some(passed),
             Err(error) => error.into(),
         };
-        let expired_code = match name {
-            "signing" | "data_dir" => Code::ConfigInvalid,
-            "remote" | "push" => Code::GitUnreachable,
-            _ => Code::WindmillUnreachable,
+        let (what, expired_code) = match name {
+            "signing" => ("ssh-keygen", Code::ConfigInvalid),
+            "data_dir" => ("the lock in DATA_DIR", Code::ConfigInvalid),
+            "remote" | "push" => ("the remote", Code::GitUnreachable),
+            _ => ("Windmill", Code::WindmillUnreachable),
         };
         let code = if error.message.is_empty() { expired_code } else { error.code };
-        let cancelled = "there was no answer before the check was ended";
-        let error = error.explained("there was no answer in time".to_owned(), cancelled.to_owned());
+        let cancelled = format!("{what} did not answer before the check was ended");
+        let error = error.explained(format!("{what} did not answer in time"), cancelled);
         self.fail(name, code, error.message);
         None
     }

@@ -9,7 +9,7 @@ use crate::backup::run_context::{self, Env};
 use crate::config::Config;
 use crate::git::object::ObjectId;
 use crate::git::{Git, RepositoryPaths, WITHOUT_CONTENTS};
-use crate::model::{BackupError, BranchName, Code, Subdir, WorkspaceId};
+use crate::model::{BackupError, BranchName, Code, RemoteUrl, Subdir, WorkspaceId};
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::request;
@@ -96,6 +96,21 @@ pub(super) fn fetch_until(
     let config = env.config;
     let no_remote = || BackupError::new(Code::ConfigInvalid, "GIT_REMOTE_URL is not set");
     let remote = config.remote.as_ref().ok_or_else(no_remote)?;
+    let what = format!("reading the history of {remote}");
+    let explained = |error: BackupError| {
+        error.explained(format!("{what} took longer than SYNC_TIMEOUT"), format!("{what} was ended by a signal"))
+    };
+    fetch_from(env, remote, branch, depth, read).map_err(explained)
+}
+
+fn fetch_from(
+    env: &Env<'_>,
+    remote: &RemoteUrl,
+    branch: &BranchName,
+    depth: usize,
+    read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, BackupError>,
+) -> Result<bool, BackupError> {
+    let config = env.config;
     let credentials = request::configured_git_credentials(config, remote)?;
     // It is dropped last, after the folder and the lock in it.
     let private = PrivateRun::new(config);

@@ -21,9 +21,14 @@ use crate::net::ca_bundle;
 use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::request::SyncRequest;
-use crate::util::{CancelToken, Deadline, Redactor, RunDir, Secret, files, hash, logging, redact, retry, time};
+use crate::util::{
+    CancelToken, Deadline, Redactor, Retry, RunDir, Secret, Volume, files, hash, logging, redact, retry, time,
+};
 use crate::windmill::api::{Account, Windmill};
 use crate::windmill::snapshot::Snapshot;
+
+/// After this time, a failed request for the workspace's key is not repeated.
+const KEY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What a run gets from the process that it runs in.
 pub struct Env<'a> {
@@ -266,8 +271,13 @@ impl RunContext<'_> {
     /// # Errors
     /// [`BackupError`] if there is no answer, or if a temporary error of the server persists.
     pub fn key(&self, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
-        let windmill = self.windmill(run_env);
-        retry::patiently(&run_env.deadline, || windmill.key())
+        let (begun, windmill) = (Instant::now(), self.windmill(run_env));
+        retry::patiently(&run_env.deadline, || {
+            windmill.key().map_err(|error| {
+                // A server that hangs is not asked again, since a commit can do without the key.
+                if begun.elapsed() > KEY_TIME_MAX { BackupError { retry: Retry::Never, ..error } } else { error }
+            })
+        })
     }
 
     /// Records whether a clone of the remote checks out a branch that exists.
@@ -278,8 +288,8 @@ impl RunContext<'_> {
             self.request.configured && is_one_branch && state.tip.is_some() && !state.has_head;
     }
 
-    /// Warns if the token is not an admin's, since Windmill may not show it everything; if `*` leaves workspaces out; and
-    /// if the workspace is only the default.
+    /// Warns if the token is not an admin's, since Windmill may not show it everything; if `*` leaves workspaces out;
+    /// and if the workspace is only the default.
     fn warn_about_token(&self, account: &Account, warnings: &mut Warnings) {
         let SyncRequest { workspace, workspace_is_default, list_warnings, .. } = self.request;
         if !account.is_admin {
@@ -357,6 +367,10 @@ impl RunContext<'_> {
         let (request, config) = (self.request, self.env.config);
         let folder = self.checkout_place();
         checkout_cache::open(&folder, request.configured, &|name| lock_path(config, name))?;
+        if let Err(error) = Volume::of(&folder).check() {
+            log::warn!("making the checkout again: {error}");
+            checkout_cache::discard(&folder)?;
+        }
         Ok(folder)
     }
 
@@ -382,7 +396,8 @@ impl RunContext<'_> {
     /// [`BackupError`] if the disk fails, or the key cannot sign.
     pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
         let request = self.request;
-        let signing_key = request.signing_key.as_ref().map(|key| ssh_key::prepare_signing(run_env, key)).transpose()?;
+        let signing_key = request.signing_key.as_ref().map(|key| ssh_key::prepare_signing(run_env, key)).transpose();
+        let signing_key = signing_key.map_err(|error| self.in_step(Step::Fetch, error))?;
         let accepted_hosts = &paths::root(self.env.config).join("known_hosts");
         let site = git::RepositoryPaths { folder, accepted_hosts, signing_key: signing_key.as_deref() };
         Git::new(run_env, &site, &request.remote, &request.branch, &request.git)

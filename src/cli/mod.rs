@@ -40,13 +40,17 @@ pub fn main() -> ExitCode {
     confine::protect_secrets();
     let environment = Environment::new(environment);
     let ended = match args::parse(arguments) {
-        Ok(Command::Serve(options)) => serve::serve(&options, &environment),
+        Ok(Command::Serve(options)) => {
+            Ok(serve::serve(&options, &environment).unwrap_or_else(|error| complain(&error)))
+        }
         Ok(Command::Sync(options)) => run::sync(&options, &environment),
         Ok(Command::Check(options)) => Ok(run::check(&options, &environment)),
         Ok(Command::Verify(options)) => run::verify(&options, &environment),
         Ok(Command::Log(options)) => run::log(&options, &environment),
         Ok(Command::Restore(options)) => run::restore(&options, &environment),
-        Ok(Command::Healthcheck(options)) => serve::healthcheck(&options, &environment),
+        Ok(Command::Healthcheck(options)) => {
+            Ok(serve::healthcheck(&options, &environment).unwrap_or_else(|error| complain(&error)))
+        }
         Err(code) => Ok(code),
     };
     ExitCode::from(ended.unwrap_or_else(refuse))
@@ -66,6 +70,11 @@ fn eprint_line(text: &str) {
 fn refuse(error: BackupError) -> u8 {
     let error = error.explained("it took longer than SYNC_TIMEOUT".to_owned(), "ended by a signal".to_owned());
     print(&run_result::error_json(error.code, &error.message));
+    complain(&error)
+}
+
+/// Prints the message of an error, and returns its exit code.
+fn complain(error: &BackupError) -> u8 {
     eprint_line(&format!("{PROGRAM}: {}", error.message));
     error.code.exit_code()
 }

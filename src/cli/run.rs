@@ -50,8 +50,10 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, 
 
 /// Runs `verify --key-file`.
 fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
-    let config = config(&options.settings(), environment, Required::Git)?;
-    let key = restore::read_key(file).map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
+    let mut settings = options.settings();
+    let key = restore::read_key(file).map_err(|why| settings.faults.push(why));
+    let config = config(&settings, environment, Required::Git)?;
+    let Ok(key) = key else { return Ok(Code::ConfigInvalid.exit_code()) };
     let result = with_env(&config, environment, config.log_level, |env| key_check::run(env, &key))?;
     print(&result.to_json());
     Ok(result.code.exit_code())

@@ -2,9 +2,9 @@
 //! `healthcheck`, which asks the listener.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::http::HeaderMap;
 
@@ -17,13 +17,13 @@ use crate::backup::run_context::Env;
 use crate::config::{Config, Environment, Options, Required};
 use crate::http::server::{Draining, Server};
 use crate::model::{BackupError, Code};
-use crate::net::http_client;
+use crate::net::{ca_bundle, http_client};
 use crate::process::command::own_program;
 use crate::process::orphans;
 use crate::request::Purpose;
 use crate::service::{Service, recorder, scheduler};
 use crate::util::deadline::wait_while;
-use crate::util::{CancelToken, Deadline, logging};
+use crate::util::{CancelToken, logging};
 
 /// The longest time in which a cancelled sync ends its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);
@@ -50,31 +50,42 @@ pub(super) fn serve(options: &Serve, environment: &Environment) -> Result<u8, Ba
     if let Some(advice) = config.no_alarm() {
         log::info!("{advice}");
     }
-    let server = Server::bind(&config.listen.to_string());
-    let server = server.map_err(|error| BackupError::new(Code::Internal, error.to_string()))?;
-    serve_until_stopped(server, config);
-    Ok(0)
+    if let Err(why) = ca_bundle::bundle(&config.tool_environment) {
+        log::warn!("{why}; until that is mended, syncs and notices fail");
+    }
+    match Server::bind(&config.listen.to_string()) {
+        Ok(server) => Ok(serve_until_stopped(server, config)),
+        Err(error) => {
+            log::error!("{error}");
+            Ok(Code::Internal.exit_code())
+        }
+    }
 }
 
-fn serve_until_stopped(server: Server, config: Config) {
+fn serve_until_stopped(server: Server, config: Config) -> u8 {
     let service = Arc::new(Service::new(config));
+    let exit_code = Arc::new(OnceLock::new());
     #[cfg(unix)]
-    super::signals::stop_service(&server.stop_handle(), &service);
+    super::signals::stop_service(&server.stop_handle(), &service, &exit_code);
     if let Ok(address) = server.local_addr() {
         log::info!("{PROGRAM} {} listening on {address}", env!("CARGO_PKG_VERSION"));
     }
     start_schedules(&service);
+    start_housekeeping(&service);
     let stopped = CancelToken::default();
-    let housekeeping = start_housekeeping(&service, &stopped);
+    let check = start_check(&service, &stopped);
     let draining = server.run(Arc::new(App::new(Arc::clone(&service))));
     stopped.cancel();
+    let check_end = Instant::now() + KILL_TIME_MAX;
     drain(&service, &draining);
     // The start check must have ended its programs and removed its scratch folder.
-    wait_while(KILL_TIME_MAX, || housekeeping.as_ref().is_some_and(|thread| !thread.is_finished()));
+    let left = check_end.saturating_duration_since(Instant::now());
+    wait_while(left, || check.as_ref().is_some_and(|check| !check.is_finished()));
     // This ends the programs of a start check that did not end in time.
     orphans::end_all_programs();
     service.recorder.finish(LAST_NOTICE_TIME_MAX);
     log::info!("ended");
+    *exit_code.get_or_init(|| 0)
 }
 
 /// Starts the threads of the schedules.
@@ -95,24 +106,31 @@ fn spawn(name: &str, lack: &str, work: impl FnOnce() + Send + 'static) -> Option
     thread.map_err(|error| log::error!("{lack}: {error}")).ok()
 }
 
-/// Starts the thread that checks the settings at the start of the service. After that, it reports overdue backups, and
-/// cleans up the data folder: commands that run beside this service may be killed too, and leave files.
-fn start_housekeeping(service: &Arc<Service>, stopped: &CancelToken) -> Option<JoinHandle<()>> {
-    let (service, stopped) = (Arc::clone(service), stopped.clone());
+/// Starts the thread that reports overdue backups, and cleans up the data folder: commands that run beside this service
+/// may be killed too, and leave files.
+fn start_housekeeping(service: &Arc<Service>) {
+    let service = Arc::clone(service);
     let lack = "files of killed commands stay and overdue backups cause no notice, since there is no thread for it";
-    // After a panic, only this check is missing. The text of the panic is in the log.
-    let attempt = |work: &dyn Fn()| drop(catch_unwind(AssertUnwindSafe(work)));
     spawn("housekeeping", lack, move || {
+        while !service.cancel.is_cancelled() {
+            // After a panic, only this check is missing. The text of the panic is in the log.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                paths::remove_leftovers(&service.config);
+                recorder::report_overdue(&service);
+            }));
+            std::thread::park_timeout(HOUSEKEEPING_INTERVAL);
+        }
+    });
+}
+
+/// Starts the thread that checks the settings at the start of the service.
+fn start_check(service: &Arc<Service>, stopped: &CancelToken) -> Option<JoinHandle<()>> {
+    let (service, stopped) = (Arc::clone(service), stopped.clone());
+    spawn("check", "nothing is checked at the start, since there is no thread for it", move || {
         let Service { config, queue, recorder, .. } = &*service;
         let last_token_user = |workspace: &str, destination: &str| recorder.history.token_user(workspace, destination);
         let env = Env::new(config, &stopped, &last_token_user);
-        attempt(&|| preflight::at_start(&env, &|| queue.was_used()));
-        while Deadline::after(HOUSEKEEPING_INTERVAL, &stopped).wait_out().is_ok() {
-            attempt(&|| {
-                paths::remove_leftovers(config);
-                recorder::report_overdue(&service);
-            });
-        }
+        preflight::at_start(&env, &|| queue.was_used());
     })
 }
 

@@ -15,7 +15,7 @@ use signal_hook::iterator::Signals;
 /// killed.
 const SECOND_SIGNAL_TIME_MAX: Duration = Duration::from_millis(500);
 /// The exit code with which shells report a process that SIGTERM ended.
-const ENDED_BY_SIGNAL: i32 = 143;
+const ENDED_BY_SIGNAL: u8 = 143;
 
 fn listen(handle: impl FnOnce(Signals) + Send + 'static) {
     // A terminal that closes sends SIGHUP, which `nohup` makes a process ignore.
@@ -36,15 +36,16 @@ fn is_ignored(signal: i32) -> bool {
 }
 
 /// On the first signal, stops accepting connections; the caller then lets running syncs continue for the grace period.
-/// On the second, ends everything here.
-pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>) {
-    let (stop, service) = (stop.clone(), Arc::clone(service));
+/// On the second, ends everything here, unless the service ends before. The exit code that was decided first is used.
+pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>, exit_code: &Arc<OnceLock<u8>>) {
+    let (stop, service, exit_code) = (stop.clone(), Arc::clone(service), Arc::clone(exit_code));
     listen(move |mut signals| {
         let mut signals = signals.forever();
         signals.next();
         log::info!("shutting down; no more requests are accepted");
         stop.stop();
         signals.next();
+        let code = *exit_code.get_or_init(|| ENDED_BY_SIGNAL);
         service.cancel.cancel();
         let _ = service.queue.wait_until_idle(SECOND_SIGNAL_TIME_MAX);
         orphans::end_all_programs();
@@ -52,7 +53,7 @@ pub(super) fn stop_service(stop: &Stop, service: &Arc<Service>) {
         for run in service.queue.overview().0 {
             let _ = files::remove_folder(&paths::run_folder(&service.config, &run.request));
         }
-        std::process::exit(ENDED_BY_SIGNAL);
+        std::process::exit(i32::from(code));
     });
 }
 

@@ -50,6 +50,7 @@ pub(super) const CONFIGURATION: &str = "\
 \tunpackLimit = 1
 [gc]
 \tauto = 0
+\tautoDetach = false
 [maintenance]
 \tauto = false
 [http]

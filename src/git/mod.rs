@@ -26,6 +26,7 @@ pub use commits::{CommitText, ItemCommit, LoggedCommit};
 pub use fetch::WITHOUT_CONTENTS;
 pub use output::{Pushed, RemoteState, refused_paths};
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::git::object::ObjectId;
@@ -42,7 +43,11 @@ impl From<Failure> for BackupError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Expired(expired) => expired.into(),
-            Failure::Io(error) => Self::damage(error.to_string()),
+            Failure::Io(error) => match error.kind() {
+                // A new checkout takes less space, and its listings are shorter.
+                io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge => Self::damage(error.to_string()),
+                _ => Self::new(Code::GitFailed, error.to_string()),
+            },
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -15,7 +16,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use crate::git::object::ObjectId;
 use crate::model::BranchName;
 use crate::util::deadline::wait_while;
-use crate::util::files;
+use crate::util::{files, lock};
 
 /// The journal's file, beside git's own files in the repository. It has the line of a push that was not answered yet.
 const JOURNAL_FILE: &str = "windmill-git-sync.pushes";
@@ -68,6 +69,9 @@ pub(super) fn begin(path: &str, push: &str, report: &mut dyn FnMut(String)) -> i
 /// # Errors
 /// Fails on an I/O error.
 pub(super) fn end(path: &str, push: &str) -> io::Result<()> {
+    /// The kernel's lock belongs to the whole process: a thread that closes the file would free another thread's lock.
+    static ENDING: Mutex<()> = Mutex::new(());
+    let _alone = lock(&ENDING);
     let mut journal = open(&repository_at(path)?)?;
     let is_free = fcntl_lock(&journal, FlockOperation::NonBlockingLockExclusive).is_ok();
     if is_free && read(&mut journal)? == push { journal.set_len(0) } else { Ok(()) }

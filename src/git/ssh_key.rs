@@ -1,5 +1,6 @@
 //! Explains what is wrong with a text that should be an SSH private key, and prepares the key that signs commits.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::git::ANSWER_BYTES_MAX;
@@ -27,6 +28,7 @@ pub fn prepare_signing(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, Backup
     let invocation = invocation.arguments(["-y", "-P", "", "-f"]).arguments([&path]).capture(ANSWER_BYTES_MAX);
     let finished = run_env.run(invocation, &mut |_| true).map_err(|failure| match failure {
         Failure::Expired(expired) => expired.into(),
+        Failure::Io(error) if error.kind() == io::ErrorKind::StorageFull => error.into(),
         failure => refused(format!("{SETTING} is set, and commits cannot be signed: {failure}")),
     })?;
     if !finished.is_success() {

@@ -60,17 +60,28 @@ impl From<Expired> for BackupError {
 /// accessed. It is also smaller, which helps on a full disk.
 impl From<io::Error> for BackupError {
     fn from(error: io::Error) -> Self {
+        use io::ErrorKind::{
+            AlreadyExists, DirectoryNotEmpty, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+            QuotaExceeded, StorageFull,
+        };
+        let retry = match error.kind() {
+            AlreadyExists | DirectoryNotEmpty | InvalidData | IsADirectory | NotADirectory | NotFound
+            | PermissionDenied | QuotaExceeded | StorageFull => Retry::NewCheckout,
+            _ => Retry::Never,
+        };
         let (code, message) = match error.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => (
+            PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => (
                 Code::ConfigInvalid,
                 format!(
                     "DATA_DIR cannot be written ({error}): give it to the user that the service runs as, e.g. `docker run \
                      --rm --volume windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`"
                 ),
             ),
+            // An export with more of something than a limit permits.
+            io::ErrorKind::FileTooLarge => (Code::PullFailed, error.to_string()),
             _ => (Code::Internal, format!("DATA_DIR cannot be written or read: {error}")),
         };
-        Self { code, message, retry: Retry::NewCheckout }
+        Self { code, message, retry }
     }
 }
 

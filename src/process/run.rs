@@ -116,8 +116,8 @@ mod platform {
     use crate::util::deadline::wait_while;
     use crate::util::{Deadline, Volume};
 
-    /// How long to wait for the end of the output after the program's end, on a busy machine. A descendant that left the
-    /// group may hold the pipe open for ever.
+    /// How long to wait for the end of the output after the program's end, on a busy machine. A descendant that left
+    /// the group may hold the pipe open for ever.
     const OUTPUT_WAIT: Duration = Duration::from_secs(3);
     /// How long to wait for the processes that were killed with a program.
     const GROUP_END_TIME_MAX: Duration = Duration::from_millis(500);

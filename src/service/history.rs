@@ -335,12 +335,16 @@ struct Memory {
     stamp: Option<Stamp>,
 }
 
-/// Identifies one version of a file: modification time and size.
-type Stamp = (SystemTime, u64);
+/// Identifies one version of a file: modification time, size and inode number. The inode number is 0 on WASI.
+type Stamp = (SystemTime, u64, u64);
 
 fn stamp_of(path: &Path) -> Option<Stamp> {
     let metadata = fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    #[cfg(unix)]
+    let inode = std::os::unix::fs::MetadataExt::ino(&metadata);
+    #[cfg(not(unix))]
+    let inode = 0;
+    Some((metadata.modified().ok()?, metadata.len(), inode))
 }
 
 impl History {

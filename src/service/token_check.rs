@@ -1,14 +1,14 @@
 //! Asks Windmill about the token that a request brings, and decides whether the request is a run of the configured
 //! backup, before it enters the queue.
 
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::backup::workspaces;
 use crate::model::{BackupError, Code, TokenUser};
 use crate::request::SyncRequest;
 use crate::service::Service;
-use crate::util::deadline::wait_while;
+use crate::util::lock;
 
 /// The most simultaneous questions. Each holds a thread and a connection to Windmill, and anyone on the network can
 /// cause one.
@@ -16,28 +16,37 @@ const QUESTIONS_MAX: usize = 4;
 /// The longest wait of a request before it may ask. A question takes milliseconds, or seconds if Windmill is slow.
 const QUESTION_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Limits the questions that are asked at once: each holds one of these locks.
+/// Counts the questions that are being asked.
 #[derive(Default)]
-pub struct TokenCheck([Mutex<()>; QUESTIONS_MAX]);
+pub struct TokenCheck {
+    asking: Mutex<usize>,
+    ended: Condvar,
+}
+
+/// The permission to ask, until this is dropped.
+pub struct Question<'a>(&'a TokenCheck);
 
 impl TokenCheck {
-    /// Waits until Windmill may be asked, for as long as the result is held.
+    /// Waits until Windmill may be asked.
     ///
     /// # Errors
     /// [`Code::TooManyRequests`] if other requests keep asking for too long.
-    pub fn begin(&self) -> Result<MutexGuard<'_, ()>, BackupError> {
-        let mut free = None;
-        wait_while(QUESTION_WAIT_MAX, || {
-            free = self.0.iter().find_map(|lock| match lock.try_lock() {
-                Err(TryLockError::WouldBlock) => None,
-                // A question that panicked is over.
-                Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
-                Ok(guard) => Some(guard),
-            });
-            free.is_none()
-        });
-        let message = "too many requests bring a Windmill token at once";
-        free.ok_or_else(|| BackupError::new(Code::TooManyRequests, message))
+    pub fn begin(&self) -> Result<Question<'_>, BackupError> {
+        let is_full = |asking: &mut usize| *asking >= QUESTIONS_MAX;
+        let waited = self.ended.wait_timeout_while(lock(&self.asking), QUESTION_WAIT_MAX, is_full);
+        let (mut asking, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(BackupError::new(Code::TooManyRequests, "too many requests bring a Windmill token at once"));
+        }
+        *asking += 1;
+        Ok(Question(self))
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.asking) -= 1;
+        self.0.ended.notify_one();
     }
 }
 

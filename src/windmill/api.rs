@@ -227,7 +227,7 @@ impl<'a> Windmill<'a> {
         }
         let (folder, query) = (folder.to_owned(), query.to_owned());
         let taken = start(move || Snapshot::take(response.into_body().into_reader(), folder, &query, sides))?;
-        taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(&error))
+        taken.wait(self.deadline)?.map_err(|error| self.no_snapshot(error))
     }
 
     /// Asks a question that wmill asks in addition to the export. An answer with a status other than 200 and 404 is an
@@ -242,13 +242,18 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    fn no_snapshot(&self, error: &io::Error) -> BackupError {
+    fn no_snapshot(&self, error: io::Error) -> BackupError {
+        use io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         // If the time of the run is over, the export is cut off.
         if let Err(expired) = self.deadline.remaining() {
             return expired.into();
         }
         // Another export may be whole, but no smaller.
-        let retry = if error.kind() == io::ErrorKind::FileTooLarge { Retry::Never } else { Retry::AfterPause(None) };
+        let retry = match error.kind() {
+            PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull => return error.into(),
+            FileTooLarge => Retry::Never,
+            _ => Retry::AfterPause(None),
+        };
         let message =
             format!("cannot take workspace `{}` out of Windmill at {}: {error}", self.workspace, self.base_url);
         BackupError { code: Code::PullFailed, message, retry }

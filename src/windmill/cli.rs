@@ -77,8 +77,9 @@ pub fn pull(
 }
 
 /// Pushes the content of `folder`, which must hold the `wmill.yaml` for this run, as far as `permits` allows. wmill
-/// sends its requests to the relay, and gets the word of the relay instead of the token. Without `deletes`, wmill does not
-/// look at what the folder does not have. Returns the last change that Windmill did not accept although wmill continued.
+/// sends its requests to the relay, and gets the word of the relay instead of the token. Without `deletes`, wmill does
+/// not look at what the folder does not have. Returns the last change that Windmill did not accept although wmill
+/// continued.
 ///
 /// # Errors
 /// [`BackupError`], which names the item and says why. A part may have been pushed.
@@ -90,7 +91,8 @@ pub fn push(
     deletes: bool,
 ) -> Result<Option<String>, BackupError> {
     let (relay, server) = PushRelay::start(windmill, run_env, permits)?;
-    // The output is JSON, because the list of differences that wmill prints would show values, for example of resources.
+    // The output is JSON, because the list of differences that wmill prints would show values, for example of
+    // resources.
     let arguments = ["push", "--yes", "--skip-branch-validation", "--json-output"];
     let arguments = arguments.into_iter().chain((!deletes).then_some("--keep-deleted"));
     let options = |invocation: Invocation| invocation.arguments(arguments).capture(CHANGES_BYTES_MAX);
@@ -232,8 +234,8 @@ fn retry_of_pull(tail: &[String]) -> Retry {
     SIGNS.iter().find(|(sign, _)| begins_with(sign)).map_or(Retry::EmptyFolder, |(_, retry)| *retry)
 }
 
-/// The beginnings of lines that say why a pull failed, the most important first. If the archive was cut while wmill read
-/// it, wmill prints `terminated`.
+/// The beginnings of lines that say why a pull failed, the most important first. If the archive was cut while wmill
+/// read it, wmill prints `terminated`.
 const SIGNS: [(&str, Retry); 9] = [
     ("ENOSPC", Retry::NewCheckout),
     ("EDQUOT", Retry::NewCheckout),

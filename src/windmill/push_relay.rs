@@ -3,8 +3,8 @@
 //! `wmill` gets a word that is valid only here, and never the token. It changes everything that differs in the whole
 //! workspace. So a change is forwarded only if it is one of the requests that are permitted for the chosen items. The
 //! relay answers every other change itself: of another item, of an unknown kind, of an item whose body names another
-//! one, or outside the workspace. For some kinds, all items are permitted if one is chosen. The text of Windmill's last refusal of a change is kept, because `wmill` hides it in
-//! a dump of the request.
+//! one, or outside the workspace. For some kinds, all items are permitted if one is chosen. The text of Windmill's last
+//! refusal of a change is kept, because `wmill` hides it in a dump of the request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -13,8 +13,8 @@ const ANY: char = '\u{1}';
 /// The assumed maximum length of such a rest. It is longer than any pattern, so that only a star can match it.
 const ANY_MAX: usize = 300;
 
-/// The patterns of `includes`, `extraIncludes` and `excludes` in a `wmill.yaml`, with their braces expanded; `None` is a
-/// pattern that is not understood.
+/// The patterns of `includes`, `extraIncludes` and `excludes` in a `wmill.yaml`, with their braces expanded; `None` is
+/// a pattern that is not understood.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope([Vec<Option<String>>; 3]);
 

@@ -144,8 +144,8 @@ impl Snapshot {
     /// requested.
     ///
     /// # Errors
-    /// [`io::ErrorKind::FileTooLarge`] if the export exceeds a limit. Any other error means that the export or an answer
-    /// is not whole, or that the disk failed.
+    /// [`io::ErrorKind::FileTooLarge`] if the export exceeds a limit. Any other error means that the export or an
+    /// answer is not whole, or that the disk failed.
     pub fn take(export: impl Read, folder: PathBuf, query: &str, sides: SideAnswers) -> io::Result<Self> {
         let own_items = digest_answer(&sides.own_items, b'[', "the list of the workspace's own items", &mut |_, _| {})?;
         let (types, file_types) = types_of(&sides.file_types)?;

@@ -128,9 +128,9 @@ impl RestoreRun<'_> {
         for (id, files) in &chosen {
             self.want_in_target(&mut choice, id, files, &existing);
         }
-        // Withheld is what makes wmill run code, and what stops a whole push: folders with the ending of a flow or an app
-        // in the other layout. If all files of a raw app are deleted, nothing is built. If some of them stay, all are
-        // withheld.
+        // Withheld is what makes wmill run code, and what stops a whole push: folders with the ending of a flow or an
+        // app in the other layout. If all files of a raw app are deleted, nothing is built. If some of them stay, all
+        // are withheld.
         let kept = self.kept_items(&choice);
         let is_withheld = |path: &&String| {
             item_path::is_in_other_layout(path, self.tip.plan.non_dotted_paths)
@@ -268,8 +268,8 @@ impl RestoreRun<'_> {
         });
         for (path, entry) in choice.files_to_push() {
             tree.insert(path.clone(), entry.clone());
-            // wmill reads the file of a workspace-specific resource under its name without the workspace, and pushes it as
-            // its own.
+            // wmill reads the file of a workspace-specific resource under its name without the workspace, and pushes it
+            // as its own.
             if let Some(shared) = item_path::common_path(path, target).filter(|path| path.contains(".resource.file.")) {
                 tree.insert(shared, entry.clone());
             }

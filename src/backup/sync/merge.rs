@@ -118,9 +118,9 @@ fn kept_files(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Resul
         if !pull.has(&path) {
             continue;
         }
-        // If wmill saw a file that is gone now, wmill deleted it. A file that wmill did not see is removed if its name is
-        // one of Windmill's. A file that is there after the pull is what Windmill holds, also in the folder of an item
-        // that was left out.
+        // If wmill saw a file that is gone now, wmill deleted it. A file that wmill did not see is removed if its name
+        // is one of Windmill's. A file that is there after the pull is what Windmill holds, also in the folder of an
+        // item that was left out.
         let was_seen = pull.held_visible && !tip.is_withheld(&path, &entry);
         let is_theirs = || if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
         if after.is_none() && (pull.is_left_out(&path, &tip.workspace) || (!was_seen && is_theirs())) {

@@ -48,10 +48,10 @@ pub struct Pull<'a> {
 }
 
 impl Pull<'_> {
-    /// Pulls the whole workspace into a folder that holds `visible`, or into an empty one if these files stop wmill. Returns whether the
-    /// folder held `visible`. Searches for items that wmill cannot write, first among `suspects`, and leaves them out of
-    /// the snapshot. Items that wmill did not write are left out too. Then the pull is repeated without them, since
-    /// wmill may have written some of their files.
+    /// Pulls the whole workspace into a folder that holds `visible`, or into an empty one if these files stop wmill.
+    /// Returns whether the folder held `visible`. Searches for items that wmill cannot write, first among `suspects`,
+    /// and leaves them out of the snapshot. Items that wmill did not write are left out too. Then the pull is repeated
+    /// without them, since wmill may have written some of their files.
     ///
     /// # Errors
     /// [`BackupError`] if wmill, git or the disk fails.
@@ -152,11 +152,13 @@ impl Pull<'_> {
         let own = folder.join(WMILL_YAML);
         let pull = || {
             files::write_file(&own, yaml.as_bytes())?;
-            let word = hash::random_word().ok_or_else(|| io::Error::other("the system gives no random numbers"))?;
+            let word = hash::random_word()
+                .ok_or_else(|| BackupError::new(Code::Internal, "the system gives no random numbers"))?;
             let marked = append_to_marked(folder, &word)?;
             let format = git.format();
-            let pulled = cli::pull(&answers.workspace, SnapshotServer::start(answers.clone())?, run_env, folder);
-            git.configure(format).map_err(|_| io::Error::other("cannot write the checkout's settings"))?;
+            let server = SnapshotServer::start(answers.clone()).map_err(|error| BackupError::of_system(&error))?;
+            let pulled = cli::pull(&answers.workspace, server, run_env, folder);
+            git.configure(format)?;
             files::remove_file(&own)?;
             cut_off(&marked, &word)?;
             pulled
@@ -196,8 +198,10 @@ impl Pull<'_> {
         let mut answers = self.answers(snapshot, snapshot.part(|name| changed.has(name))?);
         // Without this endpoint, wmill does not touch the files of the shared UI.
         answers.sides.shared_ui = None;
-        if let Err(error) = self.pull_archive(&answers, Some(&tree), &self.plan.text) {
-            return Ok(Some(error.message));
+        match self.pull_archive(&answers, Some(&tree), &self.plan.text) {
+            Err(error) if error.is_end_of_run() => return Err(error),
+            Err(error) => return Ok(Some(error.message)),
+            Ok(()) => {}
         }
         let (Some(before), Some(after)) = (before, read_lock()) else {
             return Ok(Some("wmill-lock.yaml cannot be read".to_owned()));

@@ -7,8 +7,8 @@ use crate::git::{Git, Pushed};
 use crate::model::{BackupError, Code};
 use crate::util::{Retry, retry};
 
-/// Pushes the commit to the remote. If the answer to a push was lost, asks the remote before it pushes again. The commit
-/// counts as accepted only if it was then seen on the branch.
+/// Pushes the commit to the remote. If the answer to a push was lost, asks the remote before it pushes again. The
+/// commit counts as accepted only if it was then seen on the branch.
 ///
 /// # Errors
 /// [`BackupError`] if the remote does not answer, or git or the disk fails.

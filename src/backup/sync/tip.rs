@@ -107,7 +107,8 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, BackupE
         return Ok(state.tip.clone());
     }
     let fetched = git.fetch_branch(Some(1), None)?;
-    // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought something else.
+    // If the tip moved between the two requests, the remote shows the new one now. Otherwise git brought something
+    // else.
     match &fetched {
         Some(tip) if tip != expected && git.remote_state()?.tip != fetched => {
             Err(BackupError::damage(format!("git brought {tip}, which the remote does not show")))

@@ -163,8 +163,8 @@ impl Caller {
         list.iter_mut().find(|slot| self.is_own(slot)).ok_or(reason)
     }
 
-    /// Enters the next phase, in which a body of this many bytes is read or sent. If the bodies that are being read or sent exceed their total limit, closes the
-    /// connections that have taken the longest until the rest fits.
+    /// Enters the next phase, in which a body of this many bytes is read or sent. If the bodies that are being read or
+    /// sent exceed their total limit, closes the connections that have taken the longest until the rest fits.
     ///
     /// # Errors
     ///
