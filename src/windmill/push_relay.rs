@@ -3,10 +3,10 @@
 //! `wmill` gets a word that is valid only here, and never the token. It changes everything that differs in the whole
 //! workspace. So a change is forwarded only if it is one of the requests that are permitted for the chosen items. The
 //! relay answers every other change itself: of another item, of an unknown kind, of an item whose body names another
-//! one, or outside the workspace. For some kinds, all items are permitted if one is chosen. The text of Windmill's last
-//! refusal of a change is kept, because `wmill` hides it in a dump of the request.
+//! one, or outside the workspace. The text of Windmill's last refusal of a change is kept, because `wmill` hides it in
+//! a dump of the request.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use miniserde::json::{self, Object, Value};
@@ -28,77 +28,114 @@ const VERSION: &str = "/api/version";
 const LEFT_ALONE: &str = "left as it is";
 
 /// The changes that a push may make: the subject of a request as `subject_of` returns it, and whether the request
-/// deletes it, with the chosen items in words.
+/// deletes it, with the item in words.
 #[derive(Debug, Default)]
-pub struct Permits(BTreeMap<(String, bool), BTreeSet<String>>);
+pub struct Permits(BTreeMap<(String, bool), String>);
 
 impl Permits {
-    /// Permits to create and change, or to delete, an item. For a user that the workspace has, there is
-    /// [`Permits::add_user`].
+    /// Permits to create and change, or to delete, an item. A folder has its name as its path. For a user that the
+    /// workspace has, there is [`Permits::add_user`].
     pub fn add(&mut self, item: &ItemId, deletes: bool) {
-        self.0.entry((subject(item), deletes)).or_default().insert(item.to_string());
+        for subject in subjects(item, deletes) {
+            self.0.insert((subject, deletes), item.to_string());
+        }
     }
 
     /// Permits to change, or to delete, the user with this name in the workspace.
     pub fn add_user(&mut self, name: &str, deletes: bool) {
-        self.0.entry((format!("users/{name}"), deletes)).or_default().insert(format!("user {name}"));
+        self.0.insert((format!("user/{name}"), deletes), format!("user {name}"));
     }
 
-    /// Returns the items that a change may be about, if it may be forwarded. `prefix` is the workspace's part of the
-    /// API.
-    fn items_of(&self, path: &str, prefix: &str, body: &[u8]) -> Option<&BTreeSet<String>> {
-        self.0.get(&subject_of(&percent::decode(path.strip_prefix(prefix)?)?, body)?)
+    /// Returns the item of a change that may be forwarded. `prefix` is the workspace's part of the API.
+    fn item_of(&self, target: &str, prefix: &str, body: &[u8]) -> Option<&String> {
+        let target = target.strip_prefix(prefix)?;
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        self.0.get(&subject_of(&percent::decode(path)?, query, body)?)
     }
 }
 
-/// Returns the subject of the requests with which wmill changes, or deletes, an item: its part of the API and its path.
-/// Where the requests for a kind name the item in another way, or in several ways, the subject is the whole kind. Other
-/// items of this kind are then as safe as the folder of the push is recent.
-fn subject(item: &ItemId) -> String {
-    let path = &item.path;
-    match item.kind {
-        ItemKind::Settings | ItemKind::Key | ItemKind::SharedUi | ItemKind::User => item.kind.to_string(),
-        ItemKind::WorkspaceDependencies | ItemKind::Migration | ItemKind::Trigger("native") => item.kind.to_string(),
+/// Returns the subjects of the requests with which wmill changes, or deletes, an item.
+fn subjects(item: &ItemId, deletes: bool) -> Vec<String> {
+    let path = item.path.as_str();
+    let subject = match item.kind {
+        ItemKind::Settings => "settings".to_owned(),
+        ItemKind::Key => "key".to_owned(),
+        ItemKind::SharedUi => "shared_ui".to_owned(),
         ItemKind::Folder => format!("folders/{}", path.trim_start_matches("f/")),
+        ItemKind::User => format!("new_user/{path}"),
         ItemKind::App | ItemKind::RawApp => format!("apps/{path}"),
         ItemKind::ResourceType => format!("resources/type/{path}"),
+        ItemKind::WorkspaceDependencies => match language_and_name(path) {
+            Some((language, name)) => format!("workspace_dependency/{language}/{name}"),
+            None => return Vec::new(),
+        },
+        // `table/timestamp_name`. wmill sends the timestamp as a number, and Windmill deletes a migration by it.
+        ItemKind::Migration => {
+            let (start, name) = path.split_once('_').unwrap_or((path, ""));
+            let (table, digits) = start.split_once('/').unwrap_or((start, ""));
+            let timestamp = digits.trim_start_matches('0');
+            let subject = format!("migration/{table}/{timestamp}");
+            if deletes { subject } else { format!("{subject}_{name}") }
+        }
+        // `f/ops/hook.script.77.nextcloud`. A request to create it does not have its number, and a request to delete it
+        // has only its number and its service.
+        ItemKind::Trigger("native") => {
+            let mut parts = path.rsplitn(3, '.');
+            let mut part = || parts.next().unwrap_or_default();
+            let (service, number, runs) = (part(), part(), part());
+            if !deletes {
+                return [number, ""].map(|number| format!("native_trigger/{service}/{number}/{runs}")).to_vec();
+            }
+            format!("native_trigger/{service}/{number}")
+        }
         kind => format!("{}s/{path}", kind.to_string().replace(' ', "_")),
-    }
-}
-
-/// Returns what a request changes, in the form of [`subject`], and whether the request deletes it. Returns `None` for a
-/// request that wmill does not need, or that lacks its name or has two.
-fn subject_of(path: &str, body: &[u8]) -> Option<(String, bool)> {
-    let (kind, deletes) = match path.split('/').collect::<Vec<_>>()[..] {
-        ["shared_ui"] => (ItemKind::SharedUi, false),
-        ["users", verb @ ("update" | "delete"), name] => return Some((format!("users/{name}"), verb == "delete")),
-        ["workspaces", "add_user"] => (ItemKind::User, false),
-        ["workspaces", "encryption_key"] => (ItemKind::Key, false),
-        ["workspaces", "upsert_datatable_migration", _] => (ItemKind::Migration, false),
-        ["workspaces", "delete_datatable_migration", _, _] => (ItemKind::Migration, true),
-        ["workspaces", name, ..] if name.starts_with("edit_") || SETTINGS.contains(&name) => {
-            (ItemKind::Settings, false)
-        }
-        ["workspace_dependencies", verb @ ("create" | "delete"), ..] => {
-            (ItemKind::WorkspaceDependencies, verb == "delete")
-        }
-        ["native_triggers", _, verb @ ("create" | "update" | "delete"), ..] => {
-            (ItemKind::Trigger("native"), verb == "delete")
-        }
-        ["acls", "add" | "remove", "group_", name] => return Some((format!("groups/{name}"), false)),
-        ["acls", "add" | "remove", kind, ref item @ ..] => return Some((format!("{kind}s/{}", item.join("/")), false)),
-        ["resources", "type", verb, ref name @ ..] => {
-            return subject_by_path("resources/type", verb, &name.join("/"), body);
-        }
-        [part, verb, ref item @ ..] => return subject_by_path(part, verb, &item.join("/"), body),
-        _ => return None,
     };
-    Some((kind.to_string(), deletes))
+    vec![subject]
 }
 
-/// Does the same for a part of the API whose requests name the item by its path. Windmill takes the path of what it
-/// creates from the body, and moves an item to the path in the body.
-fn subject_by_path(part: &str, verb: &str, item: &str, body: &[u8]) -> Option<(String, bool)> {
+/// Returns what a request changes, in the form of [`subjects`], and whether the request deletes it. Windmill takes the
+/// name of what it creates from the query or the body. Returns `None` for a request that wmill does not need, that
+/// lacks its name, or that has two.
+fn subject_of(path: &str, query: &str, body: &[u8]) -> Option<(String, bool)> {
+    let field = |name| text(&fields(body)?, name).map(str::to_owned);
+    Some(match path.split('/').collect::<Vec<_>>()[..] {
+        ["shared_ui"] => ("shared_ui".to_owned(), false),
+        ["users", verb @ ("update" | "delete"), name] => (format!("user/{name}"), verb == "delete"),
+        ["workspaces", "add_user"] => (format!("new_user/{}", field("email")?), false),
+        ["workspaces", "encryption_key"] => ("key".to_owned(), false),
+        ["workspaces", "upsert_datatable_migration", table] => {
+            let Some(Value::Number(timestamp)) = fields(body)?.remove("timestamp") else { return None };
+            (format!("migration/{table}/{timestamp}_{}", field("name")?), false)
+        }
+        ["workspaces", "delete_datatable_migration", table, timestamp] => {
+            (format!("migration/{table}/{timestamp}"), true)
+        }
+        ["workspaces", ref name @ ..] if SETTINGS.contains(&&*name.join("/")) => ("settings".to_owned(), false),
+        ["workspace_dependencies", "create"] => {
+            let name = field("name").unwrap_or_default();
+            (format!("workspace_dependency/{}/{name}", field("language")?), false)
+        }
+        ["workspace_dependencies", "delete", language] => {
+            let name = query.split('&').find_map(|pair| pair.strip_prefix("name="));
+            (format!("workspace_dependency/{language}/{}", percent::decode(name.unwrap_or_default())?), true)
+        }
+        ["native_triggers", service, "delete", number] => (format!("native_trigger/{service}/{number}"), true),
+        ["native_triggers", service, "create" | "update", ref number @ ..] => {
+            let is_flow = matches!(fields(body)?.get("is_flow"), Some(Value::Bool(true)));
+            let (runs, kind) = (field("script_path")?, if is_flow { "flow" } else { "script" });
+            (format!("native_trigger/{service}/{}/{runs}.{kind}", number.join("/")), false)
+        }
+        ["acls", "add" | "remove", "group_", name] => (format!("groups/{name}"), false),
+        ["acls", "add" | "remove", kind, ref item @ ..] => (format!("{kind}s/{}", item.join("/")), false),
+        ["resources", "type", verb, ref name @ ..] => usual_subject("resources/type", verb, &name.join("/"), body)?,
+        [part, verb, ref item @ ..] => usual_subject(part, verb, &item.join("/"), body)?,
+        _ => return None,
+    })
+}
+
+/// Does the same for a part of the API with uniform requests.
+fn usual_subject(part: &str, verb: &str, item: &str, body: &[u8]) -> Option<(String, bool)> {
+    // Windmill moves an item to the path in the body.
     let is_item_name = |value: &Value| match value {
         Value::Null => true,
         Value::String(name) => name == item,
@@ -119,16 +156,42 @@ fn subject_by_path(part: &str, verb: &str, item: &str, body: &[u8]) -> Option<(S
     }
 }
 
-/// The requests with which wmill changes a workspace's settings, below `workspaces/`, besides those that begin with
-/// `edit_`.
-const SETTINGS: [&str; 6] = [
+/// The requests with which wmill changes a workspace's settings, below `workspaces/`.
+const SETTINGS: [&str; 18] = [
     "change_workspace_color",
     "change_workspace_name",
-    "critical_alerts",
+    "critical_alerts/mute",
     "default_scripts",
+    "edit_auto_invite",
+    "edit_copilot_config",
+    "edit_datatable_config",
+    "edit_default_app",
+    "edit_deploy_to",
+    "edit_error_handler",
+    "edit_git_sync_config",
+    "edit_instance_groups",
+    "edit_large_file_storage_config",
+    "edit_slack_command",
+    "edit_success_handler",
+    "edit_webhook",
     "operator_settings",
     "slack_oauth_config",
 ];
+
+/// Returns the language and the name that wmill sends for a file below `dependencies/`. The name may be empty.
+fn language_and_name(file: &str) -> Option<(&'static str, &str)> {
+    const FILES: [(&str, &str); 5] = [
+        ("bun", "package.json"),
+        ("python3", "requirements.in"),
+        ("php", "composer.json"),
+        ("go", "go.mod"),
+        ("powershell", "modules.json"),
+    ];
+    FILES.iter().find_map(|(language, ending)| {
+        let name = file.strip_suffix(ending)?;
+        if name.is_empty() { Some((*language, name)) } else { Some((*language, name.strip_suffix('.')?)) }
+    })
+}
 
 fn fields(body: &[u8]) -> Option<Object> {
     json::from_str(std::str::from_utf8(body).ok()?).ok()
@@ -194,9 +257,9 @@ impl PushRelay {
 
     fn answer(&self, request: Request) -> Answer<'static> {
         let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-        let path = request.uri().path().to_owned();
-        let items = if changes { self.permits.items_of(&path, &self.prefix, request.body()) } else { None };
-        if changes && items.is_none() {
+        let (target, path) = (request.uri().to_string(), request.uri().path().to_owned());
+        let item = if changes { self.permits.item_of(&target, &self.prefix, request.body()) } else { None };
+        if changes && item.is_none() {
             log::debug!("left alone, as it was not chosen: {} {path}", request.method());
             // For wmill, a script is created only if the status is 201.
             return Answer::text(if path.ends_with("/create") { 201 } else { 200 }, LEFT_ALONE);
@@ -215,11 +278,10 @@ impl PushRelay {
             502..=504 => Code::WindmillUnreachable,
             _ => Code::PullFailed,
         };
-        let words = |items: &BTreeSet<String>| items.iter().cloned().collect::<Vec<_>>().join(" or ");
-        let what = items.map_or_else(|| format!("the question for {path}"), words);
+        let what = item.cloned().unwrap_or_else(|| format!("the question for {path}"));
         let mut refusal = self.refusal();
         // A refused change has more information than a question without an answer.
-        if items.is_some() || refusal.is_none() {
+        if item.is_some() || refusal.is_none() {
             *refusal = Some(BackupError::new(code, format!("{what}: {answered}{reason}")));
         }
         Answer::text(status, &reason)
@@ -273,8 +335,7 @@ mod tests {
     }
 
     fn is_permitted(permits: &Permits, target: &str, body: &str) -> bool {
-        let path = target.split('?').next().unwrap_or_default();
-        permits.items_of(&[PREFIX, path].concat(), PREFIX, body.as_bytes()).is_some()
+        permits.item_of(&[PREFIX, target].concat(), PREFIX, body.as_bytes()).is_some()
     }
 
     /// Checks that a request changes the item with this file, and does not delete it.
@@ -389,6 +450,8 @@ mod tests {
         // A creation is about the name that Windmill uses for this kind.
         assert!(!is_permitted(&all, "folders/create", r#"{"name":"victim","path":"ops"}"#));
         assert!(!is_permitted(&all, "variables/create", r#"{"name":"f/ops/a","path":"f/admin/a"}"#));
+        let runs = r#"{"script_path":"f/ops/other","is_flow":false}"#;
+        assert!(!is_permitted(&all, "native_triggers/nextcloud/update/77", runs));
         for request in [
             "folders/create",
             "folders/create/ops",
@@ -401,9 +464,11 @@ mod tests {
             "jobs/run/p/f/ops/a",
             "workspaces/archive",
             "workspaces/run_datatable_migrations/main",
-            "workspaces/change_workspace_id",
-            "workspace_dependencies/list",
-            "native_triggers/nextcloud",
+            "workspaces/upsert_datatable_migration/main",
+            "workspace_dependencies/create",
+            "workspace_dependencies/delete/cobol",
+            "workspace_dependencies/delete/bun?name=x",
+            "native_triggers/nextcloud/create",
             "users/setpassword",
             "users/update/ann",
             "variables/update/%ff",
@@ -433,8 +498,7 @@ mod tests {
             ("/api/w/shop/workspaces/archive", false),
             ("/api/w/shop/users/update/bob", false),
         ] {
-            let path = target.split('?').next().unwrap();
-            assert_eq!(permits.items_of(path, PREFIX, b"{}").is_some(), is_forwarded, "{target}");
+            assert_eq!(permits.item_of(target, PREFIX, b"{}").is_some(), is_forwarded, "{target}");
         }
     }
 
