@@ -330,7 +330,7 @@ mod tests {
         assert!(!is_answered(&server));
         drop(silent);
         // The places become free a moment later.
-        wait_while(PATIENCE, || !is_answered(&server));
+        wait_while(PATIENCE, || server.served() > 0);
         assert!(is_answered(&server));
     }
 

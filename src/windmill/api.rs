@@ -243,15 +243,17 @@ impl<'a> Windmill<'a> {
     }
 
     fn no_snapshot(&self, error: io::Error) -> BackupError {
-        use io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        use io::ErrorKind::{
+            FileTooLarge, InvalidInput, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        };
         // If the time of the run is over, the export is cut off.
         if let Err(expired) = self.deadline.remaining() {
             return expired.into();
         }
-        // Another export may be whole, but no smaller.
+        // Another export may be whole, but no smaller, and a malformed answer stays malformed.
         let retry = match error.kind() {
             PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull => return error.into(),
-            FileTooLarge => Retry::Never,
+            FileTooLarge | InvalidInput => Retry::Never,
             _ => Retry::AfterPause(None),
         };
         let message =

@@ -207,7 +207,7 @@ impl Snapshot {
                 // wmill would write the last entry, and would not report the others.
                 self.add_left_out(item.clone(), "the export has two entries with the name of one file")?;
             }
-            let (children, judged) = judge(&name, content, types);
+            let (children, judged) = judge(&name, content, types)?;
             if let Some(ending) = children.modules {
                 module_folders.insert(hash_of(&[name.replace(SCRIPT, ending).as_bytes()]));
             }
@@ -558,7 +558,10 @@ fn each_entry(folder: &Path, visit: &mut EntryVisitor<'_>) -> io::Result<()> {
 }
 
 /// Checks an entry. Returns what is in it, and the digest of its content, or the reason why it must not be written.
-fn judge(name: &str, content: &mut dyn Read, types: &FileTypes) -> (Children, Result<Hash, String>) {
+///
+/// # Errors
+/// Returns the error of the disk.
+fn judge(name: &str, content: &mut dyn Read, types: &FileTypes) -> io::Result<(Children, Result<Hash, String>)> {
     let kind = [SCRIPT, FLOW, RAW_APP, RESOURCE].into_iter().find(|kind| name.ends_with(kind)).unwrap_or_default();
     let mut children = Children { kind, ..Children::default() };
     let judged = if let Some(fault) = file_names::fault_of_entry(name) {
@@ -568,12 +571,15 @@ fn judge(name: &str, content: &mut dyn Read, types: &FileTypes) -> (Children, Re
     } else if name.ends_with(".json") && !name.starts_with(DEPENDENCIES) {
         // wmill parses all of these as JSON.
         let digest = json_digest::digest(&mut BufReader::new(content), &mut |path, event| children.take(path, event));
-        let digest = digest.map_err(|why| format!("its JSON cannot be read: {why}"));
-        digest.and_then(|digest| children.fault(name, types).map_or(Ok(digest), Err))
+        match digest {
+            Ok(digest) => children.fault(name, types).map_or(Ok(digest), Err),
+            Err(why) if why.kind() == io::ErrorKind::InvalidData => Err(format!("its JSON cannot be read: {why}")),
+            Err(error) => return Err(error),
+        }
     } else {
-        digest_of_bytes(content).map_err(|error| format!("it cannot be read: {error}"))
+        Ok(digest_of_bytes(content)?)
     };
-    (children, judged)
+    Ok((children, judged))
 }
 
 fn digest_of_bytes(content: &mut dyn Read) -> io::Result<Hash> {
@@ -765,7 +771,7 @@ fn types_of(answer: &Answer) -> io::Result<(FileTypes, Hash)> {
 /// An answer of another form is an error, because it would make wmill delete files and exit with 0.
 fn digest_answer(answer: &Answer, begins: u8, what: &str, visitor: &mut json_digest::Visitor<'_>) -> io::Result<Hash> {
     let Some(body) = answer else { return Ok([0; 32]) };
-    let strange = |why: &str| io::Error::other(format!("{what} is malformed: {why}"));
+    let strange = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{what} is malformed: {why}"));
     if body.trim_ascii_start().as_bytes().first() != Some(&begins) {
         return Err(strange("it is something else"));
     }
