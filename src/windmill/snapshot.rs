@@ -935,7 +935,7 @@ mod tests {
         for strange in ["", "[]", "<html>", "{"] {
             let sides = SideAnswers { shared_ui: answer(strange), ..sides() };
             assert!(
-                matches!(take("sides", &tar_of(&ENTRIES), sides), Err(error) if error.kind() == io::ErrorKind::Other),
+                matches!(take("sides", &tar_of(&ENTRIES), sides), Err(error) if error.kind() == io::ErrorKind::InvalidInput),
                 "{strange}"
             );
         }
