@@ -81,7 +81,9 @@ impl Groups {
     /// Returns the digest of the group of this entry, or `None` if the export has no entry in it.
     pub fn get(&self, entry: &str) -> Option<Hash> {
         let id = group_of(entry);
-        let entries: Vec<&[u8]> = self.0.iter().filter(|record| record.starts_with(&id)).map(|it| &it[..]).collect();
+        let begin = self.0.partition_point(|record| record[..16] < id[..]);
+        let of_group = self.0[begin..].iter().take_while(|record| record.starts_with(&id));
+        let entries: Vec<&[u8]> = of_group.map(|record| &record[..]).collect();
         (!entries.is_empty()).then(|| hash_of(&entries))
     }
 

@@ -82,10 +82,12 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
-    /// Returns a file in the folder; `None` if it is too large.
+    /// Returns a file in the folder; `None` if there is no such file, or if it is too large.
     fn content(&self, path: &str) -> Result<Option<Vec<u8>>, BackupError> {
-        let content = files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1)?;
-        Ok(Some(content).filter(|content| content.len() as u64 <= FILE_BYTES_MAX))
+        match files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            read => Ok(Some(read?).filter(|content| content.len() as u64 <= FILE_BYTES_MAX)),
+        }
     }
 }
 
