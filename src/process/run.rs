@@ -88,6 +88,7 @@ pub(super) use platform::run;
 
 /// Fails, since no program can be started here.
 #[cfg(not(unix))]
+#[expect(clippy::needless_pass_by_value, reason = "the parameters are those of the other function")]
 pub(super) fn run(
     invocation: Invocation,
     _: &crate::process::run_env::RunEnv,
