@@ -76,7 +76,7 @@ impl<'a> Env<'a> {
 /// Returns a new run id. It is unique among all processes, and has no meaning.
 pub fn new_run_id() -> String {
     // Each hasher has other keys, which are random.
-    hash::short_name(&format!("{:?} {}", SystemTime::now(), RandomState::new().hash_one(std::process::id())))
+    hash::short_name(&format!("{:?} {}", SystemTime::now(), RandomState::new().hash_one(())))
 }
 
 /// Makes the folder of a run, removes what killed runs left in theirs, and prepares the environment of the run's
