@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::backup::private_run::{self, Place};
+use crate::backup::branch_history::{self, Place};
 use crate::backup::run_context::{Env, new_run_id};
 use crate::model::{BackupError, Code, SyncResult};
 use crate::util::{Secret, time};
@@ -20,7 +20,7 @@ pub fn run(env: &Env<'_>, key: &Secret) -> Result<SyncResult, BackupError> {
     let (started, place) = (Instant::now(), Place::of(env.config)?);
     let Place { workspace, branch, .. } = &place;
     let mut last = None;
-    private_run::fetch_until(env, branch, 1, &mut |git, tip| {
+    branch_history::fetch_until(env, branch, 1, &mut |git, tip| {
         last = git.commit_text(tip, Some(&format!("{WORKSPACE_TRAILER}: {workspace}$")))?;
         Ok(last.is_some())
     })?;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::Serialize;
 
-use crate::backup::private_run::{self, Place};
+use crate::backup::branch_history::{self, Place};
 use crate::backup::restore::glob::Pattern;
 use crate::backup::run_context::Env;
 use crate::git::tree_diff::{Mark, printable};
@@ -110,7 +110,7 @@ fn in_words(span: Duration) -> String {
 pub fn run(env: &Env<'_>, options: &LogOptions) -> Result<Log, BackupError> {
     let place = Place::of(env.config)?;
     let (prefix, mut commits) = (place.subdir.prefix(), Vec::new());
-    let complete = private_run::fetch_until(env, &place.branch, options.limit, &mut |git, _| {
+    let complete = branch_history::fetch_until(env, &place.branch, options.limit, &mut |git, _| {
         let (found, is_enough) = read(git, &prefix, options)?;
         commits = found;
         Ok(is_enough)

@@ -1,6 +1,7 @@
 //! The use cases: sync, verify, restore and the preflight checks, each for one run. `service`, `api` and `cli` start
 //! them; everything they need lies in the folders above.
 
+mod branch_history;
 pub mod key_check;
 pub mod log;
 pub mod paths;

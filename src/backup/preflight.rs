@@ -333,8 +333,8 @@ impl Check<'_> {
         let found = format!("{} can be written{left}", config.data_dir.display());
         match run_env.run_dir.volume.check() {
             Err(error) => self.fail("data_dir", Code::ConfigInvalid, error),
-            Ok(()) if free.is_some_and(|free| free < FREE_MB_MIN) => self.fail("data_dir", Code::ConfigInvalid, found),
-            Ok(()) => self.ok("data_dir", found),
+            Ok(_) if free.is_some_and(|free| free < FREE_MB_MIN) => self.fail("data_dir", Code::ConfigInvalid, found),
+            Ok(_) => self.ok("data_dir", found),
         }
         Some(run_env)
     }

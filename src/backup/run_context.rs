@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::backup::paths::{self, lock_path};
@@ -22,7 +22,7 @@ use crate::process::lock::Lock;
 use crate::process::run_env::RunEnv;
 use crate::request::SyncRequest;
 use crate::util::{
-    CancelToken, Deadline, Redactor, Retry, RunDir, Secret, Volume, files, hash, logging, redact, retry, time,
+    CancelToken, Deadline, Redactor, Retry, RunDir, Secret, Volume, files, hash, lock, logging, redact, retry, time,
 };
 use crate::windmill::api::{Account, Windmill};
 use crate::windmill::snapshot::Snapshot;
@@ -63,13 +63,13 @@ pub struct Notes {
 }
 
 impl<'a> Env<'a> {
-    /// Returns what a process provides whose runs report their progress to no one.
+    /// Returns the environment of runs that report their progress to no one.
     pub fn new(config: &'a Config, cancel: &'a CancelToken, last_token_user: LastTokenUser<'a>) -> Self {
         Self { config, cancel, progress: &|_| {}, last_token_user, notes: Mutex::default() }
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.notes)
     }
 }
 

@@ -24,7 +24,7 @@ use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
 use crate::service::history::History;
 use crate::service::recorder::Recorder;
-use crate::util::{CancelToken, logging, time};
+use crate::util::{CancelToken, Secret, logging, time};
 
 /// The longest wait of a command until its notifications are sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
@@ -51,9 +51,12 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, 
 /// Runs `verify --key-file`.
 fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
     let mut settings = options.settings();
-    let key = restore::read_key(file).map_err(|why| settings.faults.push(why));
+    let key = restore::read_key(file).unwrap_or_else(|why| {
+        // Then the settings are refused.
+        settings.faults.push(why);
+        Secret::new("")
+    });
     let config = config(&settings, environment, Required::Git)?;
-    let Ok(key) = key else { return Ok(Code::ConfigInvalid.exit_code()) };
     let result = with_env(&config, environment, config.log_level, |env| key_check::run(env, &key))?;
     print(&result.to_json());
     Ok(result.code.exit_code())

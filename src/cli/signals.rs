@@ -71,7 +71,7 @@ pub(super) fn cancel_after_grace(grace: Duration, cancel: &CancelToken, exit_cod
             let has_grace = is_first && signal != SIGINT && !grace.is_zero();
             is_first = false;
             let timer = cancel.clone();
-            // If the process ends earlier, the thread ends with it.
+            // This thread is only a timer. If the process ends earlier, the thread ends with it.
             let wait = move || {
                 std::thread::sleep(grace);
                 timer.cancel();

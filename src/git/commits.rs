@@ -107,8 +107,8 @@ impl Git<'_> {
         Ok(self.run(command)?.is_success().then_some(commit))
     }
 
-    /// Returns the time and the message of a commit. With a `line`, it is the newest commit from this one on whose
-    /// message has a line that begins with a match of it; `None` if there is none.
+    /// Returns the time and the message of a commit. With a `line`, a regular expression, it searches the history of
+    /// the commit for the newest message with a line that begins like this, and returns `None` if there is none.
     ///
     /// # Errors
     /// [`BackupError`], for example if the commit was not fetched.
@@ -122,7 +122,7 @@ impl Git<'_> {
     }
 
     /// Makes a chain of commits on top of `parent`, which change the folder at `path`. Returns the last commit, or
-    /// `None` if its tree would be another one than `tree`.
+    /// `None` if its tree would differ from `tree`.
     ///
     /// # Errors
     /// [`BackupError`].

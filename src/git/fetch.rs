@@ -65,7 +65,7 @@ impl Git<'_> {
     /// Asks the remote for the branch's tip.
     ///
     /// # Errors
-    /// [`BackupError`], in most cases [`BackupError`].
+    /// [`BackupError`] if the remote does not answer or refuses.
     pub fn remote_state(&self) -> Result<RemoteState, BackupError> {
         let full_ref = self.branch.full_ref();
         let command = self.command_without_repository()?.arguments(["ls-remote", "--quiet", "--", &self.address]);
@@ -96,8 +96,8 @@ impl Git<'_> {
     /// Removes what a killed git left: locks, which stop every later git, and unfinished files.
     ///
     /// # Errors
-    /// [`BackupError`] if a git that does not belong to this run works in the checkout: its locks are in use.
-    /// [`BackupError`] if it left something that cannot be distinguished from what is needed.
+    /// [`BackupError`] if a git that does not belong to this run works in the checkout, since its locks are in use, or
+    /// if a killed git left something that cannot be distinguished from what is needed.
     pub fn remove_leftovers(&self) -> Result<(), BackupError> {
         let found = leftovers_in(&self.git_folder).map_err(BackupError::damage)?;
         let Some(first) = found.first() else { return Ok(()) };
@@ -165,8 +165,8 @@ impl Git<'_> {
         Ok(files::write_file(&self.configuration, CONFIGURATION.as_bytes())?)
     }
 
-    /// Fetches the newest `depth` commits of the branch, or all if it is `None`, with what passes the filter. Returns
-    /// the tip, or `None` if the branch does not exist.
+    /// Fetches the newest `depth` commits of the branch; `None` fetches all. `filter` is git's option that leaves out
+    /// objects. Returns the tip, or `None` if the branch does not exist.
     ///
     /// # Errors
     /// [`BackupError`].

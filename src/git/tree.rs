@@ -28,8 +28,8 @@ impl Git<'_> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &format!("{commit}:{path}")]))
     }
 
-    /// Returns what a commit or tree has at the path of a folder, of which an empty one is the root: the folder's tree,
-    /// or the path of a file, link or submodule that is there, or in the place of a parent folder.
+    /// Looks for a folder in a commit or tree. An empty path is the root. Returns the folder's tree. If a file, link or
+    /// submodule is in its place, or in the place of a parent folder, returns the path of that one.
     ///
     /// # Errors
     /// [`BackupError`].
@@ -134,7 +134,7 @@ impl Git<'_> {
 
     /// Checks that there is room for the files of the tree. A pack of a few kilobytes can hold gigabytes.
     fn check_room(&self, tree: &ObjectId) -> Result<(), BackupError> {
-        let Some(left) = self.run_env.run_dir.volume.bytes_left() else { return Ok(()) };
+        let left = self.run_env.run_dir.volume.check().unwrap_or(0);
         let arguments = ["ls-tree", "-r", "-z", "--long", "--full-tree", tree.as_str()];
         let (mut total, mut largest) = (0_u64, (0, GitPath::new()));
         for line in self.listing("sizes.listing", self.command()?.arguments(arguments))?.with_sizes()? {

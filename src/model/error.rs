@@ -77,7 +77,7 @@ impl From<io::Error> for BackupError {
                      --rm --volume windmill-workspace-data:/workspace debian:trixie-slim chown 65532:0 /workspace`"
                 ),
             ),
-            // An export with more of something than a limit permits.
+            // The export exceeds a limit.
             io::ErrorKind::FileTooLarge => (Code::PullFailed, error.to_string()),
             _ => (Code::Internal, format!("DATA_DIR cannot be written or read: {error}")),
         };

@@ -2,8 +2,8 @@
 
 use crate::util::Expired;
 
-/// Declares the codes. For each: name, HTTP status, exit code, and whether a failed sync can have it. The exit code is
-/// 1, that of an unexpected end, also for codes with which no command ends.
+/// Declares the codes, each with its name, its HTTP status, its exit code, and whether a failed sync can have it. Codes
+/// with which no command ends have the exit code 1, which is that of an unexpected end.
 macro_rules! codes {
     ($($(#[$attribute:meta])+ $code:ident = $name:literal, $http:literal, $exit:literal, $is_of_sync:literal;)+) => {
         /// How a run, a request or a command ended.

@@ -236,11 +236,11 @@ mod platform {
         while !output.is_enough && !has_ended(program) {
             let wait = deadline.next_wait().map_err(Failure::Expired)?;
             if next_check <= Instant::now() {
-                volume.check().map_err(|error| {
+                let left = volume.check().map_err(|error| {
                     Failure::Io(io::Error::new(error.kind(), format!("`{}` was ended: {error}", output.invocation)))
                 })?;
-                let until_full = volume.bytes_left().unwrap_or(u64::MAX) / DISK_BYTES_PER_MS;
-                next_check = Instant::now() + VOLUME_POLL_INTERVAL.min(Duration::from_millis(until_full.max(1)));
+                let until_full = Duration::from_millis((left / DISK_BYTES_PER_MS).max(1));
+                next_check = Instant::now() + until_full.min(VOLUME_POLL_INTERVAL);
             }
             pipes.read(wait.min(next_check.saturating_duration_since(Instant::now())), output)?;
         }

@@ -256,7 +256,7 @@ impl Service {
     }
 
     /// Records the end, then ends the run for all its callers. If `counts` is false, the run does not change the status
-    /// of the backup. The queue's state is locked meanwhile, so that no caller begins to wait meanwhile.
+    /// of the backup. The caller has locked the queue's state, so that no one begins to wait for the run meanwhile.
     fn end(&self, run: &Run, result: SyncResult, counts: bool) {
         let result = SyncResult { duration_ms: run.age_ms(), ..result };
         self.recorder.record(&run.request, &result, counts);

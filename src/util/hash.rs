@@ -45,8 +45,8 @@ impl Digest {
     }
 }
 
-/// A set of very many values that holds a hash of 8 bytes in place of each. The hash has a random key, so nobody can
-/// choose two values that count as one.
+/// A set that holds a hash of 8 bytes in place of each value, so that very many values take little memory. The hash has
+/// a random key, so no one can choose two values with the same hash.
 #[derive(Default)]
 pub struct HashedSet {
     key: RandomState,

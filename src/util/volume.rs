@@ -28,17 +28,16 @@ impl Volume {
         Self { path: path.to_owned(), bytes_reserved }
     }
 
-    /// Returns how many bytes a run may still write; `None` if the system does not report it.
-    pub fn bytes_left(&self) -> Option<u64> {
-        space(&self.path).map(|(_, free)| free.saturating_sub(self.bytes_reserved))
-    }
-
-    /// Checks that there is enough free space to continue writing.
+    /// Checks that there is enough free space to continue writing. Returns how many bytes a run may still write; the
+    /// largest number if the system does not report it.
     ///
     /// # Errors
     /// Returns `StorageFull` if there is not, with the space that is free and the space that has to be free.
-    pub fn check(&self) -> io::Result<()> {
-        let Some((_, free)) = space(&self.path).filter(|(_, free)| *free < self.bytes_reserved) else { return Ok(()) };
+    pub fn check(&self) -> io::Result<u64> {
+        let free = space(&self.path).map_or(u64::MAX, |(_, free)| free);
+        if let Some(left) = free.checked_sub(self.bytes_reserved) {
+            return Ok(left);
+        }
         let why = format!(
             "the volume of DATA_DIR is nearly full: {} KiB are free, and a run leaves {} KiB free",
             free >> 10,

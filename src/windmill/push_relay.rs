@@ -7,7 +7,7 @@
 //! a dump of the request.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use miniserde::json::{self, Object, Value};
 use ureq::http::{self, Method};
@@ -15,7 +15,7 @@ use ureq::http::{self, Method};
 use crate::http::loopback::{Answer, LoopbackServer, Request};
 use crate::model::{BackupError, Code};
 use crate::process::run_env::RunEnv;
-use crate::util::percent;
+use crate::util::{lock, percent};
 use crate::windmill::api::{self, Windmill, text};
 use crate::windmill::item_path::{ItemId, ItemKind};
 
@@ -33,8 +33,8 @@ const LEFT_ALONE: &str = "left as it is";
 pub struct Permits(BTreeMap<(String, bool), String>);
 
 impl Permits {
-    /// Permits to create and change, or to delete, an item. A folder has its name as its path. For a user that the
-    /// workspace has, there is [`Permits::add_user`].
+    /// Permits to create and change, or to delete, an item. For a user that the workspace has, there is
+    /// [`Permits::add_user`].
     pub fn add(&mut self, item: &ItemId, deletes: bool) {
         for subject in subjects(item, deletes) {
             self.0.insert((subject, deletes), item.to_string());
@@ -252,7 +252,7 @@ impl PushRelay {
 
     /// Returns the last change that Windmill did not accept, or else the first request without an answer.
     pub fn refusal(&self) -> MutexGuard<'_, Option<BackupError>> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.refusal)
     }
 
     fn answer(&self, request: Request) -> Answer<'static> {

@@ -25,7 +25,7 @@ const PATTERN_BRACES_MAX: usize = 4;
 /// The most characters of the names of keys in a warning.
 const NAMED_CHARS_MAX: usize = 800;
 
-/// Whether one sync exports the items of a kind, by the kind's word.
+/// The kinds, by their words, and whether one sync exports the items of each.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kinds(BTreeMap<&'static str, bool>);
 

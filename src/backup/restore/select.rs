@@ -128,9 +128,9 @@ impl RestoreRun<'_> {
         for (id, files) in &chosen {
             self.want_in_target(&mut choice, id, files, &existing);
         }
-        // Withheld is what makes wmill run code, and what stops a whole push: folders with the ending of a flow or an
-        // app in the other layout. If all files of a raw app are deleted, nothing is built. If some of them stay, all
-        // are withheld.
+        // wmill does not get the files that would make it run code, or stop a whole push: those of raw apps, and of folders
+        // with the ending of a flow or an app in the other layout. Nothing is built if all files of a raw app are
+        // deleted. If some of them stay, wmill gets none of them.
         let kept = self.kept_items(&choice);
         let is_withheld = |path: &&String| {
             item_path::is_in_other_layout(path, self.tip.plan.non_dotted_paths)

@@ -219,7 +219,7 @@ impl SavedState {
         }
     }
 
-    /// Returns why no sync with these settings may build on this success, if that is so.
+    /// Returns why no sync with these settings may build on this success, or `None` if one may.
     fn is_of_others(&self, settings: &str) -> Option<&'static str> {
         if self.tree.is_none() {
             return Some("no earlier success is known");
