@@ -8,16 +8,12 @@ use miniserde::json;
 
 use crate::api::status_page;
 use crate::backup::workspaces::Requests;
-use crate::http::request::Head;
-use crate::http::response::Response;
 use crate::http::server::{Caller, Handler};
+use crate::http::{Head, Response};
 use crate::model::{BackupError, Code, names, run_result};
 use crate::request::Draft;
-use crate::service::Service;
-use crate::service::metrics;
-use crate::service::queue::Run;
-use crate::service::status;
 use crate::service::token_check::{self, TokenCheck};
+use crate::service::{Run, Service, metrics, status};
 
 /// The service behind the listener.
 pub struct App {

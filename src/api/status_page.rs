@@ -1,7 +1,7 @@
 //! The status page: one static file whose script reads `/status` every few seconds. This module serves it with a policy
 //! that permits only that script and that style in the browser.
 
-use crate::http::response::Response;
+use crate::http::Response;
 
 const PAGE: &str = include_str!("page.html");
 

@@ -1,11 +1,9 @@
 //! The history of the configured branch, for commands that need git alone: `log` and `verify --key-file`.
 
-use crate::backup::paths;
 use crate::backup::private_run::PrivateRun;
-use crate::backup::run_context::Env;
+use crate::backup::{Env, paths};
 use crate::config::Config;
-use crate::git::object::ObjectId;
-use crate::git::{Git, RepositoryPaths, WITHOUT_CONTENTS};
+use crate::git::{Git, ObjectId, RepositoryPaths, WITHOUT_CONTENTS};
 use crate::model::{BackupError, BranchName, Code, RemoteUrl, Subdir, WorkspaceId};
 use crate::request;
 use crate::util::{Deadline, Redactor, retry};

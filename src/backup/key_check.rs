@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use crate::backup::branch_history::{self, Place};
-use crate::backup::run_context::{Env, new_run_id};
+use crate::backup::{Env, new_run_id};
 use crate::model::{BackupError, Code, SyncResult};
 use crate::util::{Secret, time};
-use crate::windmill::api::{KEY_TRAILER, fingerprint};
+use crate::windmill::{KEY_TRAILER, fingerprint};
 
 /// The trailer that names the workspace of a commit.
 const WORKSPACE_TRAILER: &str = "Windmill-Workspace";

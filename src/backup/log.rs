@@ -7,13 +7,12 @@ use std::time::{Duration, SystemTime};
 use miniserde::Serialize;
 
 use crate::backup::branch_history::{self, Place};
-use crate::backup::restore::glob::Pattern;
-use crate::backup::run_context::Env;
-use crate::git::tree_diff::{Mark, printable};
-use crate::git::{Git, LoggedCommit};
+use crate::backup::{Env, Pattern};
+use crate::git::{Git, LoggedCommit, Mark};
 use crate::model::BackupError;
-use crate::util::time;
-use crate::windmill::item_path::{ItemId, item_of, proves_existence};
+use crate::util::{printable, time};
+use crate::windmill::ItemId;
+use crate::windmill::item_path::{item_of, proves_existence};
 
 /// The default of `--limit`.
 pub const LIMIT_DEFAULT: usize = 20;
@@ -179,7 +178,7 @@ fn entry_of(commit: &LoggedCommit, prefix: &str, patterns: &[Pattern]) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::object::ObjectId;
+    use crate::git::ObjectId;
 
     fn commit(files: &[(Mark, &str)]) -> LoggedCommit {
         LoggedCommit {

@@ -13,3 +13,7 @@ pub mod run_context;
 pub mod sync;
 pub mod verify;
 pub mod workspaces;
+
+pub use progress::{Event, Step};
+pub use restore::glob::Pattern;
+pub use run_context::{Env, RunContext, new_run_id};

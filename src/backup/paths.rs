@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::backup::private_run;
 use crate::config::Config;
 use crate::model::WorkspaceId;
-use crate::process::lock::Lock;
+use crate::process::Lock;
 use crate::request::SyncRequest;
 use crate::util::files;
 

@@ -10,27 +10,19 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::{Serialize, json};
 
-use crate::backup::paths;
 use crate::backup::private_run::PrivateRun;
-use crate::backup::run_context::{self, Env};
 use crate::backup::sync::{guards, tip};
-use crate::backup::workspaces;
+use crate::backup::{Env, paths, run_context, workspaces};
 use crate::config::{Config, Environment, Options, Required, SecretSource, Workspaces};
-use crate::git::ssh_key;
-use crate::git::tree_diff::Sample;
-use crate::git::{self, Git, Pushed};
+use crate::git::{self, Git, Pushed, ssh_key};
 use crate::model::{
     ADMINS, BackupError, BranchName, Code, GitCredentials, LeftOut, RemoteScheme, RemoteUrl, WorkspaceId, names,
 };
 use crate::net::ca_bundle;
-use crate::process::run;
-use crate::process::run_env::RunEnv;
+use crate::process::{RunEnv, run};
 use crate::request;
-use crate::util::{Deadline, Redactor, Secret, files, percent, volume};
-use crate::windmill::api::{Account, ServerInfo, Windmill};
-use crate::windmill::cli;
-use crate::windmill::snapshot::Snapshot;
-use crate::windmill::wmill_yaml;
+use crate::util::{Deadline, Redactor, Sample, Secret, files, percent, volume};
+use crate::windmill::{Account, ServerInfo, Snapshot, Windmill, cli, wmill_yaml};
 
 /// Time limit for the whole check, or `SYNC_TIMEOUT` if that is shorter. Each single request has a shorter limit.
 const TIME_MAX: Duration = Duration::from_secs(180);

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::backup::{paths, run_context};
 use crate::config::Config;
 use crate::model::BackupError;
-use crate::process::lock::Lock;
-use crate::process::run_env::RunEnv;
+use crate::process::{Lock, RunEnv};
 use crate::util::{Deadline, Redactor, files};
 
 /// The prefix of the names of these folders. No workspace id begins with it.

@@ -8,24 +8,19 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::backup::paths::{self, lock_path};
-use crate::backup::progress::{Event, Step};
+use crate::backup::{Event, Step};
 use crate::config::Config;
-use crate::git::checkout_cache;
-use crate::git::ssh_key;
-use crate::git::{self, Git, RemoteState};
-use crate::model::error;
+use crate::git::{self, Git, RemoteState, checkout_cache, ssh_key};
 use crate::model::{
-    ADMINS, BackupError, BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, names,
+    ADMINS, BackupError, BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, error, names,
 };
 use crate::net::ca_bundle;
-use crate::process::lock::Lock;
-use crate::process::run_env::RunEnv;
+use crate::process::{Lock, RunEnv};
 use crate::request::SyncRequest;
 use crate::util::{
     CancelToken, Deadline, Redactor, Retry, RunDir, Secret, Volume, files, hash, lock, logging, redact, retry, time,
 };
-use crate::windmill::api::{Account, Windmill};
-use crate::windmill::snapshot::Snapshot;
+use crate::windmill::{Account, Snapshot, Windmill};
 
 /// After this time, a failed request for the workspace's key is not repeated.
 const KEY_TIME_MAX: Duration = Duration::from_secs(10);

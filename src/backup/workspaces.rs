@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use crate::config::{Config, WORKSPACES_MAX};
-use crate::git::tree_diff::Sample;
 use crate::model::{ADMINS, BackupError, Code, FORK, TokenUser, WORKSPACE_MARK, WorkspaceId};
 use crate::request::{self, Draft, SyncRequest, Target};
-use crate::util::{CancelToken, Deadline, Secret, retry};
-use crate::windmill::api::Windmill;
+use crate::util::{CancelToken, Deadline, Sample, Secret, retry};
+use crate::windmill::Windmill;
 
 /// Time limit for one request to Windmill, with all its attempts.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);

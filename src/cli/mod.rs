@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use args::Command;
 
-use crate::backup::restore::glob::Pattern;
+use crate::backup::Pattern;
 use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
 use crate::git::{LINE_PREFIX, OPTIONS_ENVIRONMENT, PUSH_ENVIRONMENT, ssh_helper};

@@ -9,20 +9,16 @@ use miniserde::json;
 
 use super::args::{Check, Log, Restore, Sync, Verify};
 use super::{config, parsed, patterns, print, refuse};
-use crate::backup::key_check;
 use crate::backup::log::{self, LIMIT_DEFAULT, LIMIT_MAX, LogOptions};
-use crate::backup::paths;
 use crate::backup::preflight::{self, Mode};
 use crate::backup::restore::{self, RestoreOptions};
-use crate::backup::run_context::{self, Env};
-use crate::backup::sync;
-use crate::backup::verify;
 use crate::backup::workspaces::Requests;
+use crate::backup::{Env, key_check, paths, run_context, sync, verify};
 use crate::config::{Config, Environment, Options, Required};
 use crate::model::{BackupError, Code, SyncResult, WorkspaceId, run_result};
 use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
-use crate::service::history::History;
+use crate::service::History;
 use crate::service::recorder::Recorder;
 use crate::util::{CancelToken, Secret, logging, time};
 

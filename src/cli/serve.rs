@@ -11,19 +11,15 @@ use ureq::http::HeaderMap;
 use super::args::{Healthcheck, Serve};
 use super::{PROGRAM, config};
 use crate::api::routes::App;
-use crate::backup::paths;
-use crate::backup::preflight;
-use crate::backup::run_context::Env;
+use crate::backup::{Env, paths, preflight};
 use crate::config::{Config, Environment, Options, Required};
 use crate::http::server::{Draining, Server};
 use crate::model::{BackupError, Code};
 use crate::net::{ca_bundle, http_client};
-use crate::process::command::own_program;
-use crate::process::orphans;
+use crate::process::{orphans, own_program};
 use crate::request::Purpose;
 use crate::service::{Service, recorder, scheduler};
-use crate::util::deadline::wait_while;
-use crate::util::{CancelToken, logging};
+use crate::util::{CancelToken, logging, wait_while};
 
 /// The longest time in which a cancelled sync ends its programs.
 const KILL_TIME_MAX: Duration = Duration::from_secs(5);

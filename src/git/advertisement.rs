@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, Response};
 use crate::git::Git;
 use crate::model::{BackupError, Code, RemoteScheme, RemoteUrl};
 use crate::net::http_client;
-use crate::process::run_env::RunEnv;
+use crate::process::RunEnv;
 
 /// How long one request may take. A sync can do without the answer.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use crate::model::git_credentials::basic_credentials;
 use crate::model::{BackupError, GitCredentials, RemoteScheme, RemoteUrl};
-use crate::process::command::own_program;
-use crate::process::run_env::RunEnv;
+use crate::process::{RunEnv, own_program};
 use crate::util::files;
 #[cfg(unix)]
 use crate::util::percent;

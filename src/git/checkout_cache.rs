@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::process::lock::Lock;
+use crate::process::Lock;
 use crate::util::files;
 
 /// The folder of a checkout's repository.

@@ -3,11 +3,9 @@
 use std::io::{self, BufReader};
 use std::time::{Duration, SystemTime};
 
-use crate::git::Git;
 use crate::git::fetch::TIP_REF;
-use crate::git::object::ObjectId;
 use crate::git::tree::order;
-use crate::git::tree_diff::{Change, Mark};
+use crate::git::{Change, Git, Mark, ObjectId};
 use crate::model::{BackupError, Identity};
 use crate::util::files;
 

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::git::object::{ObjectFormat, ObjectId};
-use crate::git::output::{self, RemoteState};
-use crate::git::{Git, checkout_cache};
+use crate::git::{Git, ObjectFormat, ObjectId, RemoteState, checkout_cache, output};
 use crate::model::{BackupError, Code};
 use crate::process::orphans;
 use crate::util::files;

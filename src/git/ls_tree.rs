@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::git::object::{Entry, LINK, ObjectId};
+use crate::git::object::LINK;
+use crate::git::{Entry, ObjectId};
 use crate::model::names;
 use crate::util::files;
 

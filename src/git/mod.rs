@@ -24,16 +24,16 @@ pub use advertisement::is_public;
 pub use auth::{LINE_PREFIX, OPTIONS_ENVIRONMENT, PUSH_ENVIRONMENT, RepositoryPaths};
 pub use commits::{CommitText, ItemCommit, LoggedCommit};
 pub use fetch::WITHOUT_CONTENTS;
+pub use ls_tree::{EntryCheck, GitPath, Listing, Stream, join, walk};
+pub use object::{Entry, ObjectFormat, ObjectId};
 pub use output::{Pushed, RemoteState, refused_paths};
+pub use tree_diff::{Change, Mark, TreeDiff, summary};
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::git::object::ObjectId;
 use crate::model::{BackupError, BranchName, Code, GitCredentials, RemoteUrl};
-use crate::process::command::Invocation;
-use crate::process::run::{Ending, Failure, Finished};
-use crate::process::run_env::RunEnv;
+use crate::process::{Ending, Failure, Finished, Invocation, RunEnv};
 use crate::util::Retry;
 
 /// The limit of captured output for commands that print only a few lines.

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io::{self, Read};
 
-use crate::util::Digest;
 /// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
-pub use crate::util::hash::Algorithm as ObjectFormat;
+pub use crate::util::Algorithm as ObjectFormat;
+use crate::util::Digest;
 
 /// The id of a commit, tree or blob: the 40 hexadecimal digits of a SHA-1, or the 64 of a SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

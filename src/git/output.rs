@@ -1,6 +1,6 @@
 //! Parses what git prints. `LC_ALL=C` keeps its messages in English.
 
-use crate::git::object::{ObjectFormat, ObjectId};
+use crate::git::{ObjectFormat, ObjectId};
 use crate::model::Code;
 use crate::net::http_client;
 

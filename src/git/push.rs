@@ -1,10 +1,8 @@
 //! Pushes a commit, and checks whether it arrived.
 
-use crate::git::object::ObjectId;
-use crate::git::output::{self, Pushed};
 #[cfg(unix)]
 use crate::git::push_journal;
-use crate::git::{Git, auth};
+use crate::git::{Git, ObjectId, Pushed, auth, output};
 use crate::model::BackupError;
 
 /// The ref for a tip that was pushed after our push.

@@ -13,10 +13,9 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use crate::git::object::ObjectId;
+use crate::git::ObjectId;
 use crate::model::BranchName;
-use crate::util::deadline::wait_while;
-use crate::util::{files, lock};
+use crate::util::{files, lock, wait_while};
 
 /// The journal's file, beside git's own files in the repository. It has the line of a push that was not answered yet.
 const JOURNAL_FILE: &str = "windmill-git-sync.pushes";

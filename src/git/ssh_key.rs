@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use crate::git::ANSWER_BYTES_MAX;
 use crate::model::{BackupError, Code};
-use crate::process::run::Failure;
-use crate::process::run_env::RunEnv;
+use crate::process::{Failure, RunEnv};
 use crate::util::Secret;
 
 /// The setting of the key that signs commits.

@@ -5,14 +5,10 @@ use std::io::{self, BufWriter, Write as _};
 use std::iter;
 use std::path::{Path, PathBuf};
 
-use crate::git::ls_tree::{GitPath, Listing, join, walk};
-use crate::git::object::{self, Entry, ObjectId};
-use crate::git::tree_diff::printable;
-use crate::git::{Git, successful};
+use crate::git::{Entry, Git, GitPath, Listing, ObjectId, join, object, successful, walk};
 use crate::model::{BackupError, Code};
-use crate::process::command::Invocation;
-use crate::process::run::Failure;
-use crate::util::files;
+use crate::process::{Failure, Invocation};
+use crate::util::{files, printable};
 
 /// The limit of a listing of a tree. An entry has about 100 bytes, so this is enough for a million files.
 const LISTING_BYTES_MAX: usize = 128 << 20;

@@ -3,10 +3,9 @@
 use std::fmt::Write as _;
 use std::io;
 
-use crate::git::ls_tree::{GitPath, Listing, Stream, join};
-use crate::git::object::Entry;
+use crate::git::{Entry, GitPath, Listing, Stream, join};
 use crate::model::Changed;
-pub use crate::util::redact::{Sample, printable};
+use crate::util::printable;
 
 /// git's letter for each [`Mark`].
 const LETTERS: [char; 3] = ['A', 'M', 'D'];
@@ -127,7 +126,7 @@ pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<(Mark
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::object::ObjectId;
+    use crate::git::ObjectId;
     use crate::util::RunDir;
 
     #[test]

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use ureq::http;
 
 use super::sockets::{self, TimedSocket};
-use crate::util::deadline::wait_while;
-use crate::util::{Secret, hash};
+use crate::util::{Secret, hash, wait_while};
 
 /// The most simultaneous connections. wmill opens two, and no other program uses the server.
 const CONNECTIONS_MAX: usize = 8;

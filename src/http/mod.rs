@@ -6,3 +6,6 @@ pub mod request;
 pub mod response;
 pub mod server;
 mod sockets;
+
+pub use request::Head;
+pub use response::Response;

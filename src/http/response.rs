@@ -6,7 +6,7 @@ use ureq::http::StatusCode;
 
 use crate::model::Code;
 use crate::model::run_result::error_json;
-use crate::util::redact::{shorten, visible};
+use crate::util::{shorten, visible};
 
 /// The largest size of an error message. This is enough for a request with hundreds of faults.
 pub const ERROR_BYTES_MAX: usize = 12 * 1024;

@@ -6,7 +6,7 @@ use miniserde::ser::{Fragment, Map};
 use miniserde::{Deserialize, Serialize, json};
 
 use crate::model::Code;
-use crate::util::redact::shorten;
+use crate::util::shorten;
 
 /// How many files a commit adds, modifies and deletes in the folder of the backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

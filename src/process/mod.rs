@@ -9,3 +9,8 @@ pub mod orphans;
 pub mod output;
 pub mod run;
 pub mod run_env;
+
+pub use command::{Invocation, own_program};
+pub use lock::Lock;
+pub use run::{Ending, Failure, Finished};
+pub use run_env::RunEnv;

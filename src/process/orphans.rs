@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::run::TERM_GRACE;
-use crate::util::deadline::wait_while;
+use crate::util::wait_while;
 
 /// The variable that marks all programs of a run, and their descendants, as ours. It names the process that started
 /// them, and the lock.

@@ -6,8 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::mem;
 
-use crate::process::command::Invocation;
-use crate::process::run::{Ending, Failure, Finished};
+use crate::process::{Ending, Failure, Finished, Invocation};
 use crate::util::{Redactor, redact};
 
 /// How many lines of a program's output are kept for messages.

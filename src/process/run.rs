@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::process::command::Invocation;
+use crate::process::Invocation;
 use crate::util::Expired;
 
 /// Whether programs can be started here. Only Unix has the process groups that are needed to enforce a deadline; WASI
@@ -110,12 +110,9 @@ mod platform {
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
 
     use super::{Ending, Failure, Finished, TERM_GRACE, cannot_start};
-    use crate::process::command::Invocation;
-    use crate::process::confine;
     use crate::process::output::Output;
-    use crate::process::run_env::RunEnv;
-    use crate::util::deadline::wait_while;
-    use crate::util::{Deadline, Volume};
+    use crate::process::{Invocation, RunEnv, confine};
+    use crate::util::{Deadline, Volume, wait_while};
 
     /// How long to wait for the end of the output after the program's end, on a busy machine. A descendant that left
     /// the group may hold the pipe open for ever.

@@ -5,10 +5,8 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::process::command::Invocation;
-use crate::process::lock::Lock;
 use crate::process::orphans::MARKER;
-use crate::process::run::{self, Failure, Finished};
+use crate::process::{Failure, Finished, Invocation, Lock, run};
 use crate::util::{Deadline, Redactor, RunDir};
 
 /// How long a program may take to start and print its version. On a small, busy machine, Node takes seconds to start.

@@ -14,9 +14,7 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::model::run_result::{first_warnings, keep_first};
 use crate::model::{Changed, Code, LeftOut, SyncResult, TokenUser};
-use crate::util::deadline::wait_while;
-use crate::util::redact::shorten;
-use crate::util::{files, lock, time};
+use crate::util::{files, lock, shorten, time, wait_while};
 
 /// Stands for the list of all workspaces, in place of a workspace's name.
 pub const ALL: &str = "*";

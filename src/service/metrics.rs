@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crate::model::Code;
-use crate::service::history::{BackupStatus, Record};
 use crate::service::status::Workspace;
+use crate::service::{BackupStatus, Record};
 use crate::util::lock;
 
 /// The media type of the text.

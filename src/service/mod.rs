@@ -18,6 +18,10 @@ pub mod scheduler;
 pub mod status;
 pub mod token_check;
 
+pub use history::{BackupStatus, History, OverdueAlert, Record};
+pub use notify::{Notice, Subject};
+pub use queue::Run;
+
 /// The state that the parts of a running service share.
 pub struct Service {
     /// The settings.

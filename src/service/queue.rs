@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use miniserde::Serialize;
 use miniserde::ser::Fragment;
 
-use crate::backup::progress::Event;
-use crate::backup::run_context::{Env, new_run_id};
-use crate::backup::{sync, verify};
+use crate::backup::{Env, Event, new_run_id, sync, verify};
 use crate::model::{Code, SyncResult, run_result};
 use crate::request::{Purpose, SyncRequest};
 use crate::service::Service;

@@ -4,18 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::backup::paths;
-use crate::backup::run_context::new_run_id;
 use crate::backup::workspaces::{self, Requests};
+use crate::backup::{new_run_id, paths};
 use crate::config::{Config, Workspaces};
 use crate::model::{BackupError, Code, SyncResult, WorkspaceId};
 use crate::request::{self, Draft, Purpose, SyncRequest};
-use crate::service::Service;
-use crate::service::history::{self, BackupStatus, History, OverdueAlert, Record, WorkspaceList};
+use crate::service::history::{self, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
-use crate::service::notify::message::{self, Notice, Subject};
+use crate::service::notify::message;
 use crate::service::notify::sender::Sender;
-use crate::service::status;
+use crate::service::{BackupStatus, History, Notice, OverdueAlert, Record, Service, Subject, status};
 use crate::util::{CancelToken, time};
 
 /// The longest wait for other processes that write the history. A write takes milliseconds, or seconds on a busy disk.

@@ -11,10 +11,9 @@ use crate::config::schedule::Schedule;
 use crate::config::{Config, Workspaces};
 use crate::model::{ADMINS, Code, WorkspaceId, run_result};
 use crate::request::{self, verified};
-use crate::service::Service;
-use crate::service::history::{ALL, BackupStatus, Record, SavedHistory};
-use crate::service::notify::message::commit_page;
-use crate::service::queue::Run;
+use crate::service::history::{ALL, SavedHistory};
+use crate::service::notify::commit_page;
+use crate::service::{BackupStatus, Record, Run, Service};
 use crate::util::time;
 
 /// The most listed workspaces that are only in requests. Further ones appear only in the runs.

@@ -17,13 +17,14 @@ pub mod time;
 pub mod volume;
 pub mod yaml;
 
-pub use deadline::{CancelToken, Deadline, Expired};
+pub use deadline::{CancelToken, Deadline, Expired, wait_while};
 pub use files::RunDir;
-pub use hash::{Algorithm, Digest, HashedSet};
+pub use hash::{Algorithm, Digest, HashedSet, hash_of};
 pub use json::Limits;
 pub use lock::lock;
 pub use logging::LogFormat;
-pub use redact::Redactor;
+pub use parallel::both;
+pub use redact::{Redactor, Sample, first_chars, printable, shorten, visible};
 pub use retry::{Failure, Retry};
 pub use secret::Secret;
 pub use volume::Volume;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::util::hash::hash_of;
+use crate::util::hash_of;
 
 /// A token, a key or a URL with one in it.
 ///

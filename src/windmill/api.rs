@@ -13,10 +13,9 @@ use ureq::http::HeaderMap;
 use crate::model::{BackupError, BaseUrl, Code, TokenUser, WorkspaceId};
 use crate::net::http_client::{self, Pending};
 use crate::process::output;
-use crate::util;
-use crate::util::parallel::both;
-use crate::util::{Deadline, Limits, Redactor, Retry, Secret, hash, percent, retry};
-use crate::windmill::snapshot::{self, SideAnswers, Snapshot};
+use crate::util::{self, Deadline, Limits, Redactor, Retry, Secret, both, hash, percent, retry};
+use crate::windmill::Snapshot;
+use crate::windmill::snapshot::{self, SideAnswers};
 
 /// The time limit for the answer to one small question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);

@@ -7,13 +7,12 @@ use miniserde::{Deserialize, Serialize};
 
 use crate::http::loopback::LoopbackServer;
 use crate::model::{BackupError, Code, WorkspaceId};
-use crate::process::command::Invocation;
-use crate::process::run::{Ending, Failure, Finished};
-use crate::process::run_env::RunEnv;
+use crate::process::{Ending, Failure, Finished, Invocation, RunEnv};
 use crate::util::{Retry, files};
-use crate::windmill::api::{Windmill, two_texts};
-use crate::windmill::push_relay::{Permits, PushRelay};
+use crate::windmill::api::two_texts;
+use crate::windmill::push_relay::PushRelay;
 use crate::windmill::snapshot_server::SnapshotServer;
+use crate::windmill::{Permits, Windmill};
 
 /// The name of the only profile in wmill's configuration. Files whose names contain the name of the profile
 /// (`x.PROFILE.variable.yaml`) have a meaning for wmill, so this is a name that no file has.

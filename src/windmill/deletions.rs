@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::util::HashedSet;
-use crate::windmill::item_path::{ItemId, Role, covers, locate};
-use crate::windmill::wmill_yaml::Kinds;
+use crate::windmill::item_path::{Role, covers, locate};
+use crate::windmill::{ItemId, Kinds};
 
 /// Fewer deletions than this are never a mass deletion, unless everything is deleted.
 const MASS_DELETION_ITEMS_MIN: usize = 10;

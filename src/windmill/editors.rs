@@ -7,8 +7,8 @@ use miniserde::json::{Array, Object, Value};
 
 use crate::model::Identity;
 use crate::util::{Deadline, percent, redact, time};
-use crate::windmill::api::{self, Account, Windmill, two_texts};
-use crate::windmill::item_path::{ItemId, ItemKind};
+use crate::windmill::api::{self, two_texts};
+use crate::windmill::{Account, ItemId, ItemKind, Windmill};
 
 /// The time limit of all questions together. A sync should not take noticeably longer because of names.
 const TIME_MAX: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::windmill::wmill_yaml::Kinds;
+use crate::windmill::Kinds;
 
 /// The folder whose files are part of the hashes of all items.
 pub const DEPENDENCIES: &str = "dependencies/";

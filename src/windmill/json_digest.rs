@@ -10,8 +10,7 @@ use std::io::{self, BufRead};
 
 use miniserde::json;
 
-use crate::util::hash::hash_of;
-use crate::util::{Algorithm, Digest};
+use crate::util::{Algorithm, Digest, hash_of};
 
 /// The most open objects and arrays. Windmill's own parser stops at 128; a value of a database may be deeper.
 const DEPTH_MAX: usize = 500;

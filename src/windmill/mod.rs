@@ -15,3 +15,10 @@ pub mod secret_files;
 pub mod snapshot;
 pub mod snapshot_server;
 pub mod wmill_yaml;
+
+pub use api::{Account, KEY_TRAILER, ServerInfo, Windmill, fingerprint};
+pub use item_path::{DEPENDENCIES, ItemId, ItemKind, KEY_FILE, SHARED_UI, WMILL_LOCK};
+pub use narrow::ChangedGroups;
+pub use push_relay::Permits;
+pub use snapshot::{ENTRIES_MAX, FoundItem, Snapshot, WrittenFiles};
+pub use wmill_yaml::{KindSettings, Kinds, Plan, WMILL_YAML};

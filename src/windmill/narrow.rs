@@ -7,10 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::util::hash;
-use crate::util::hash::hash_of;
-use crate::windmill::item_path::{DEPENDENCIES, FOLDERS, WMILL_LOCK};
+use crate::util::{hash, hash_of};
+use crate::windmill::item_path::FOLDERS;
 use crate::windmill::json_digest::Hash;
+use crate::windmill::{DEPENDENCIES, WMILL_LOCK};
 
 /// If more groups have changed, everything is pulled, so that the ids need little memory.
 const CHANGED_MAX: usize = 10_000;
@@ -28,7 +28,7 @@ pub struct Groups(Vec<Record>);
 
 /// The groups whose content has changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changed(BTreeSet<GroupId>);
+pub struct ChangedGroups(BTreeSet<GroupId>);
 
 /// Returns the base path of an entry of the export or of a file in the tree. It ends before the first dot of any
 /// segment, or before the ending of a folder that holds the files of one item.
@@ -92,7 +92,7 @@ impl Groups {
     ///
     /// # Errors
     /// The reason why everything has to be pulled.
-    pub fn changed_since(&self, earlier: &[u8], digest: &str) -> Result<Changed, &'static str> {
+    pub fn changed_since(&self, earlier: &[u8], digest: &str) -> Result<ChangedGroups, &'static str> {
         if hash::hex(&hash_of(&[earlier])) != digest {
             return Err("the digests of the items cannot be read");
         }
@@ -107,11 +107,11 @@ impl Groups {
                 return Err("very many items changed");
             }
         }
-        Ok(Changed(changed))
+        Ok(ChangedGroups(changed))
     }
 }
 
-impl Changed {
+impl ChangedGroups {
     /// Returns the number of groups.
     pub fn count(&self) -> usize {
         self.0.len()
@@ -135,7 +135,7 @@ impl Changed {
 ///
 /// # Errors
 /// Returns why the check failed, for the log.
-pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'static str> {
+pub fn check_lock(before: &str, after: &str, changed: &ChangedGroups) -> Result<(), &'static str> {
     let (before, after): (BTreeSet<&str>, BTreeSet<&str>) = (before.lines().collect(), after.lines().collect());
     let is_good = before.symmetric_difference(&after).all(|line| is_of_changed(line, changed));
     is_good.then_some(()).ok_or("wmill-lock.yaml changed in lines of other items")
@@ -143,7 +143,7 @@ pub fn check_lock(before: &str, after: &str, changed: &Changed) -> Result<(), &'
 
 /// Whether a line of `wmill-lock.yaml`, such as `  f/ops/job: …`, belongs to an item that is pulled. A long or unusual
 /// key takes several lines, which belong to no item. So do the lines of another version of the file.
-fn is_of_changed(line: &str, changed: &Changed) -> bool {
+fn is_of_changed(line: &str, changed: &ChangedGroups) -> bool {
     let Some((key, _)) = line.strip_prefix("  ").and_then(|line| line.split_once(": ")) else {
         return matches!(line, "locks:" | "locks: {}");
     };
@@ -195,7 +195,7 @@ mod tests {
         check("f/ops/x_flow", &["f/ops/x_flow.ts"]);
     }
 
-    fn changed(now: &Groups, before: &Groups) -> Option<Changed> {
+    fn changed(now: &Groups, before: &Groups) -> Option<ChangedGroups> {
         now.changed_since(before.as_bytes(), &before.digest()).ok()
     }
 
@@ -235,7 +235,7 @@ mod tests {
         let groups = groups(&[("a.ts", 1), ("b.ts", 3), ("c.ts", 4)]);
         let (bytes, digest) = (groups.as_bytes(), groups.digest());
         let read = |bytes: &[u8]| groups.changed_since(bytes, &digest);
-        assert_eq!(read(bytes), Ok(Changed::default()));
+        assert_eq!(read(bytes), Ok(ChangedGroups::default()));
         let lacking = [&bytes[1..], &bytes[..48], &bytes[..bytes.len() - 1], &[]];
         for damaged in lacking.iter().map(|bytes| bytes.to_vec()).chain([bytes.repeat(2), [bytes, b"x"].concat()]) {
             assert_eq!(read(&damaged), Err("the digests of the items cannot be read"), "{damaged:?}");

@@ -14,10 +14,10 @@ use ureq::http::{self, Method};
 
 use crate::http::loopback::{Answer, LoopbackServer, Request};
 use crate::model::{BackupError, Code};
-use crate::process::run_env::RunEnv;
+use crate::process::RunEnv;
 use crate::util::{lock, percent};
-use crate::windmill::api::{self, Windmill, text};
-use crate::windmill::item_path::{ItemId, ItemKind};
+use crate::windmill::api::{self, text};
+use crate::windmill::{ItemId, ItemKind, Windmill};
 
 /// The most bytes of a refusal that are kept: the message of the server, and not the page of a gateway.
 const REASON_BYTES_MAX: u64 = 4 << 10;
@@ -320,7 +320,8 @@ fn passed_on(response: Response) -> Answer<'static> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::windmill::item_path::{SHARED_UI, item_of};
+    use crate::windmill::SHARED_UI;
+    use crate::windmill::item_path::item_of;
 
     const PREFIX: &str = "/api/w/shop/";
 

@@ -4,7 +4,7 @@
 //! understood, an item counts as not kept out.
 
 use crate::util::glob;
-use crate::windmill::item_path::{ItemId, ItemKind};
+use crate::windmill::{ItemId, ItemKind};
 
 /// The most patterns after braces were expanded. If there are more, no item counts as kept out.
 const EXPANDED_MAX: usize = 1000;

@@ -7,7 +7,7 @@ use miniserde::json::{self, Object, Value};
 
 use crate::util::Node;
 use crate::util::yaml::fields;
-use crate::windmill::item_path::KEY_FILE;
+use crate::windmill::KEY_FILE;
 
 /// The settings of the workspace.
 pub const SETTINGS_FILE: &str = "settings.yaml";

@@ -18,12 +18,8 @@ use super::json_digest::{self, Event, Hash};
 use super::narrow::{self, Groups};
 use crate::model::LeftOut;
 use crate::model::names::quoted;
-use crate::util::hash::hash_of;
-use crate::util::redact::{Sample, first_chars};
-use crate::util::{Algorithm, Digest, HashedSet, files, hash};
-use crate::windmill::item_path::{self, DEPENDENCIES, ItemId, ItemKind, SHARED_UI};
-use crate::windmill::secret_files;
-use crate::windmill::wmill_yaml::Plan;
+use crate::util::{Algorithm, Digest, HashedSet, Sample, files, first_chars, hash, hash_of};
+use crate::windmill::{DEPENDENCIES, ItemId, ItemKind, Plan, SHARED_UI, item_path, secret_files};
 
 /// A larger export is refused. An export of 10,000 scripts has 20 MB.
 const EXPORT_BYTES_MAX: u64 = 4 << 30;
@@ -799,8 +795,7 @@ fn too_large(why: String) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::windmill::narrow::Changed;
-    use crate::windmill::wmill_yaml::{self, KindSettings};
+    use crate::windmill::{ChangedGroups, KindSettings, wmill_yaml};
 
     /// Makes a tar file as Windmill does.
     fn tar_of(entries: &[(&str, &str)]) -> Vec<u8> {
@@ -1217,7 +1212,7 @@ mod tests {
         }
     }
 
-    fn changed(now: &Snapshot, before: &Snapshot) -> Option<Changed> {
+    fn changed(now: &Snapshot, before: &Snapshot) -> Option<ChangedGroups> {
         now.groups.changed_since(before.groups.as_bytes(), &before.digests.groups).ok()
     }
 

@@ -137,8 +137,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::util::RunDir;
-    use crate::util::deadline::wait_while;
+    use crate::util::{RunDir, wait_while};
 
     const QUERY: &str = "plain_secret=false&default_ts=bun";
 

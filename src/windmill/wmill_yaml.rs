@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use miniserde::json;
 
-use crate::util::yaml::escaped_start;
-use crate::util::{Node, yaml};
-use crate::windmill::item_path::{self, ItemId};
+use crate::util::Node;
+use crate::util::yaml::{self, escaped_start};
 use crate::windmill::scope::Scope;
+use crate::windmill::{ItemId, item_path};
 
 /// The name of the repository's file and of the file that a run writes.
 pub const WMILL_YAML: &str = "wmill.yaml";

@@ -6,10 +6,10 @@ use std::path::Path;
 
 use crate::backup::restore::select::{Change, Choice, Tree};
 use crate::backup::restore::{RestoreRun, references, switches, write_tree};
-use crate::git::tree_diff::Mark;
+use crate::git::Mark;
 use crate::model::BackupError;
 use crate::util::files;
-use crate::windmill::item_path::ItemKind;
+use crate::windmill::ItemKind;
 
 /// A larger file is not checked, and its item is left out.
 const FILE_BYTES_MAX: u64 = 16 << 20;

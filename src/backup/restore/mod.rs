@@ -15,27 +15,18 @@ mod switches;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use crate::backup::progress::Step;
-use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::secrets::Key;
 use crate::backup::restore::select::{Change, Choice, Tree, has_app_at, is_app};
-use crate::backup::run_context::{Env, RunContext};
-use crate::backup::sync::pull::Pull;
-use crate::backup::sync::tip::{self, RemoteTip};
+use crate::backup::sync::{Pull, RemoteTip, tip};
 use crate::backup::verify::{self, LISTED_MAX};
-use crate::git::Git;
-use crate::git::ls_tree::Listing;
-use crate::git::object::{Entry, ObjectId};
-use crate::git::tree_diff::{self, Mark, Sample, printable};
-use crate::model::error;
-use crate::model::{BackupError, Changed, Code, Difference, SyncResult, Warnings, WorkspaceId, names};
+use crate::backup::{Env, Pattern, RunContext, Step};
+use crate::git::{Entry, Git, Listing, Mark, ObjectId, tree_diff};
+use crate::model::{BackupError, Changed, Code, Difference, SyncResult, Warnings, WorkspaceId, error, names};
 use crate::request::SyncRequest;
-use crate::util::{Node, Redactor, Secret, files, retry, time, yaml};
-use crate::windmill::api::Account;
-use crate::windmill::cli;
-use crate::windmill::item_path::{self, ItemId, ItemKind, KEY_FILE, SHARED_UI};
-use crate::windmill::push_relay::Permits;
-use crate::windmill::wmill_yaml::{self, WMILL_YAML};
+use crate::util::{Node, Redactor, Sample, Secret, files, printable, retry, time, yaml};
+use crate::windmill::{
+    Account, ItemId, ItemKind, KEY_FILE, Permits, SHARED_UI, WMILL_YAML, cli, item_path, wmill_yaml,
+};
 
 const LISTED_IN_MESSAGE_MAX: usize = 50;
 /// The kinds of differences, in the order of [`Mark`].

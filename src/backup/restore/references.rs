@@ -4,7 +4,7 @@
 //! parser and the one of `wmill` differ in where a text begins, so each place where a text may begin is checked.
 
 use crate::util::{Node, yaml};
-use crate::windmill::item_path::{self, ItemId, ItemKind};
+use crate::windmill::{ItemId, ItemKind, item_path};
 
 const MARK: &str = "!inline";
 /// The end of a mark that names a folder.
@@ -188,7 +188,7 @@ fn is_space(char: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::util::redact::first_chars;
+    use crate::util::first_chars;
 
     const FLOW: &str = "f/ops/a.flow/flow.yaml";
     const APP: &str = "f/ops/a__app/app.yaml";

@@ -3,18 +3,15 @@
 
 use std::time::SystemTime;
 
-use crate::backup::progress::Step;
 use crate::backup::restore::select::Tree;
 use crate::backup::restore::{RestoreRun, read_tree, write_tree};
-use crate::backup::run_context::RunContext;
-use crate::backup::sync::guards;
-use crate::backup::sync::push;
+use crate::backup::sync::{guards, push};
+use crate::backup::{RunContext, Step};
 use crate::git::Pushed;
 use crate::model::{BackupError, BranchName, Code};
 use crate::request::SyncRequest;
 use crate::util::{Secret, time};
-use crate::windmill::api::{self, Account};
-use crate::windmill::wmill_yaml::WMILL_YAML;
+use crate::windmill::{Account, WMILL_YAML, api};
 
 impl RestoreRun<'_> {
     /// Returns the pulled files to save: all except those with a secret in plain text, unless the settings allow such

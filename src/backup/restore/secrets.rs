@@ -3,12 +3,10 @@
 
 use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::{Choice, Items, Tree};
-use crate::git::object::Entry;
+use crate::git::Entry;
 use crate::model::{BackupError, Code};
 use crate::util::Secret;
-use crate::windmill::api::{self, KEY_TRAILER};
-use crate::windmill::item_path::{ItemId, ItemKind};
-use crate::windmill::secret_files;
+use crate::windmill::{ItemId, ItemKind, KEY_TRAILER, api, secret_files};
 
 /// Size limit for a variable. Windmill makes no larger one.
 const VARIABLE_BYTES_MAX: usize = 1 << 20;

@@ -5,18 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::backup::restore::glob::Pattern;
 use crate::backup::restore::{RestoreOptions, RestoreRun};
-use crate::backup::run_context::RunContext;
 use crate::backup::sync::tip::{self, PATH_BYTES_MAX};
 use crate::backup::verify::value_diff::{self, item_of};
-use crate::git::Git;
-use crate::git::object::Entry;
-use crate::git::tree_diff::Mark;
+use crate::backup::{Pattern, RunContext};
+use crate::git::{Entry, Git, Mark};
 use crate::model::{BackupError, Changed, Code};
 use crate::request::Purpose;
-use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
-use crate::windmill::wmill_yaml::WMILL_YAML;
+use crate::windmill::{ItemId, ItemKind, WMILL_LOCK, WMILL_YAML, item_path};
 
 /// The file of a Windmill folder, below its path.
 const FOLDER_FILE: &str = "/folder.meta.yaml";

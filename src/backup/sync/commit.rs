@@ -4,18 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 
-use crate::backup::run_context::RunContext;
+use crate::backup::RunContext;
+use crate::backup::sync::RemoteTip;
 use crate::backup::sync::last_sync::Now;
-use crate::backup::sync::tip::RemoteTip;
-use crate::git::ls_tree::join;
-use crate::git::object::ObjectId;
-use crate::git::tree_diff::{Change, Mark, TreeDiff, printable, summary};
-use crate::git::{Git, ItemCommit};
+use crate::git::{Change, Git, ItemCommit, Mark, ObjectId, TreeDiff, join, summary};
 use crate::model::{BackupError, Changed, Identity, Warnings};
-use crate::util::{Redactor, redact};
-use crate::windmill::api;
+use crate::util::{Redactor, printable, redact};
 use crate::windmill::editors::{self, Edits};
-use crate::windmill::item_path::{self, ItemId};
+use crate::windmill::{ItemId, api, item_path};
 
 /// How many paths a commit's body lists. The rest is counted.
 const LISTED_MAX: usize = 500;

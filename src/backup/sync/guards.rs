@@ -2,21 +2,17 @@
 
 use std::io;
 
-use crate::backup::run_context::RunContext;
-use crate::backup::sync::tip::RemoteTip;
+use crate::backup::RunContext;
+use crate::backup::sync::RemoteTip;
 use crate::config::Config;
-use crate::git::ls_tree::GitPath;
-use crate::git::tree_diff::{Change, Mark, Sample, TreeDiff};
-use crate::git::{self, Git};
+use crate::git::{self, Change, Git, GitPath, Mark, TreeDiff};
 use crate::model::{BackupError, Code, Warnings};
-use crate::process::run_env::RunEnv;
+use crate::process::RunEnv;
 use crate::request::SyncRequest;
-use crate::util::files;
-use crate::windmill::api::Account;
+use crate::util::{Sample, files};
 use crate::windmill::deletions::{self, Deletions};
-use crate::windmill::item_path::WMILL_LOCK;
 use crate::windmill::secret_files::{self, SETTINGS_FILE};
-use crate::windmill::wmill_yaml::Kinds;
+use crate::windmill::{Account, Kinds, WMILL_LOCK};
 
 /// Size limit for a variable. A larger one is treated as a secret in plain text; Windmill's own limit is far lower.
 const VARIABLE_BYTES_MAX: u64 = 1 << 20;

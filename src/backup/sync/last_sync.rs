@@ -7,16 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::backup::run_context::RunContext;
-use crate::backup::sync::tip::{self, RemoteTip};
-use crate::git::object::ObjectId;
+use crate::backup::RunContext;
+use crate::backup::sync::{RemoteTip, tip};
+use crate::git::ObjectId;
 use crate::model::LeftOut;
 use crate::request::SyncRequest;
 use crate::util::{files, hash};
-use crate::windmill::api::Account;
 use crate::windmill::cli::Program;
-use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::{self, Digests, FoundItem, Snapshot};
+use crate::windmill::snapshot::{self, Digests};
+use crate::windmill::{Account, ChangedGroups, FoundItem, Snapshot};
 
 /// Size limit for the state file: 8 KiB for each found item. Everything else is short.
 const STATE_BYTES_MAX: u64 = 4 << 20;
@@ -143,7 +142,7 @@ impl LastSync {
     ///
     /// # Errors
     /// The reason why the pull has to be a full one.
-    pub fn changed_groups(&self, now: &Now, tip: &RemoteTip) -> Result<Changed, &'static str> {
+    pub fn changed_groups(&self, now: &Now, tip: &RemoteTip) -> Result<ChangedGroups, &'static str> {
         let (last, snapshot) = (self.usable(now, Some(tip))?, &now.snapshot);
         if snapshot.digests.shared != last.digests.shared {
             Err("something that all items share changed")

@@ -3,21 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use crate::backup::sync::tip::{RemoteTip, is_shared_ui};
-use crate::git::Git;
-use crate::git::ls_tree::{GitPath, Listing, join};
-use crate::git::tree_diff::{Sample, TreeDiff, printable};
+use crate::backup::sync::RemoteTip;
+use crate::backup::sync::tip::is_shared_ui;
+use crate::git::{Git, GitPath, Listing, TreeDiff, join};
 use crate::model::{BackupError, Warnings, WorkspaceId};
-use crate::windmill::item_path::{self, ItemId, ItemKind, SHARED_UI, WMILL_LOCK};
-use crate::windmill::narrow::Changed;
-use crate::windmill::snapshot::Snapshot;
+use crate::util::{Sample, printable};
+use crate::windmill::{ChangedGroups, ItemId, ItemKind, SHARED_UI, Snapshot, WMILL_LOCK, item_path};
 
 /// What is known about a successful pull.
 pub struct Pulled<'a> {
     /// Whether the folder held the repository's files before the pull.
     pub held_visible: bool,
     /// The groups of items that were pulled, if not all were.
-    pub changed: Option<&'a Changed>,
+    pub changed: Option<&'a ChangedGroups>,
     /// What was pulled, without the items that are left out.
     pub snapshot: &'a Snapshot,
     /// Whether the files of the shared UI in the repository belong to us.

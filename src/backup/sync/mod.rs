@@ -12,14 +12,14 @@ pub mod push;
 pub mod steps;
 pub mod tip;
 
+pub use pull::Pull;
+pub use tip::RemoteTip;
+
 use std::ops::ControlFlow;
 
-use crate::backup::progress::Step;
-use crate::backup::run_context::{Env, RunContext};
 use crate::backup::sync::steps::{LiveSteps, SyncSteps};
-use crate::git::object::ObjectId;
-use crate::git::tree_diff::{Mark, TreeDiff};
-use crate::git::{self, Pushed};
+use crate::backup::{Env, RunContext, Step};
+use crate::git::{self, Mark, ObjectId, Pushed, TreeDiff};
 use crate::model::{BackupError, Changed, Code, LeftOut, SyncResult, Warnings};
 use crate::request::SyncRequest;
 use crate::util::Retry;
@@ -223,14 +223,12 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::backup::progress::Event;
-    use crate::backup::sync::tip::{self, RemoteTip};
+    use crate::backup::Event;
+    use crate::backup::sync::{RemoteTip, tip};
     use crate::config::{Config, Environment, Options, Required};
-    use crate::git::ls_tree::Listing;
-    use crate::git::object::Entry;
-    use crate::git::tree_diff::Sample;
+    use crate::git::{Entry, Listing};
     use crate::request::{Draft, Flags};
-    use crate::util::{CancelToken, RunDir};
+    use crate::util::{CancelToken, RunDir, Sample};
     use crate::windmill::wmill_yaml;
 
     const SETTINGS: &[(&str, &str)] = &[

@@ -6,20 +6,16 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::backup::run_context::RunContext;
-use crate::backup::sync::tip::RemoteTip;
-use crate::git::Git;
-use crate::git::ls_tree::{EntryCheck, GitPath, join, walk};
-use crate::git::object::ObjectId;
-use crate::git::tree_diff::printable;
+use crate::backup::RunContext;
+use crate::backup::sync::RemoteTip;
+use crate::git::{EntryCheck, Git, GitPath, ObjectId, join, walk};
 use crate::model::{BackupError, Code};
-use crate::util::{Retry, files, hash, retry};
-use crate::windmill::cli;
-use crate::windmill::item_path::{ItemId, WMILL_LOCK};
-use crate::windmill::narrow::{self, Changed};
-use crate::windmill::snapshot::{self, Archive, FoundItem, Snapshot, WrittenFiles};
+use crate::util::{Retry, files, hash, printable, retry};
+use crate::windmill::snapshot::{self, Archive};
 use crate::windmill::snapshot_server::{Answers, SnapshotServer};
-use crate::windmill::wmill_yaml::{Plan, WMILL_YAML};
+use crate::windmill::{
+    ChangedGroups, FoundItem, ItemId, Plan, Snapshot, WMILL_LOCK, WMILL_YAML, WrittenFiles, cli, narrow,
+};
 
 /// With a larger `wmill-lock.yaml`, each pull is a full one. The file has 1 MB for 10,000 scripts.
 const LOCK_BYTES_MAX: u64 = 32 << 20;
@@ -178,7 +174,7 @@ impl Pull<'_> {
         &self,
         tip: &RemoteTip,
         snapshot: &Snapshot,
-        changed: &Changed,
+        changed: &ChangedGroups,
     ) -> Result<Option<String>, BackupError> {
         let git = self.git;
         let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
@@ -253,7 +249,7 @@ fn cut_off(marked: &[(PathBuf, u64)], word: &str) -> io::Result<()> {
 
 /// Stages the pulled files. Returns a file that a narrowed pull should not have affected: a file of no changed item
 /// that was added, changed or deleted, or a file of the repository that cannot stay beside the pulled files.
-fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &Changed) -> Result<Option<GitPath>, BackupError> {
+fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &ChangedGroups) -> Result<Option<GitPath>, BackupError> {
     let mut check = EntryCheck::default();
     for file in join(tip.folder.entries()?, git.stage()?.entries()?) {
         let (path, (before, after)) = file?;

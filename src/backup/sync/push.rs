@@ -1,9 +1,8 @@
 //! Pushes a commit, and reads the branch back to see that it arrived.
 
-use crate::backup::run_context::RunContext;
+use crate::backup::RunContext;
 use crate::backup::sync::tip;
-use crate::git::object::ObjectId;
-use crate::git::{Git, Pushed};
+use crate::git::{Git, ObjectId, Pushed};
 use crate::model::{BackupError, Code};
 use crate::util::{Retry, retry};
 

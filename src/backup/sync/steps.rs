@@ -3,22 +3,15 @@
 use std::fs;
 use std::ops::ControlFlow;
 
-use crate::backup::progress::Step;
-use crate::backup::run_context::RunContext;
 use crate::backup::sync::last_sync::{LastSync, Now};
 use crate::backup::sync::merge::{self, Pulled};
-use crate::backup::sync::pull::Pull;
-use crate::backup::sync::tip::{self, RemoteTip};
-use crate::backup::sync::{self, commit, guards, push};
-use crate::git::object::ObjectId;
-use crate::git::tree_diff::TreeDiff;
-use crate::git::{Git, Pushed};
+use crate::backup::sync::{self, Pull, RemoteTip, commit, guards, push, tip};
+use crate::backup::{RunContext, Step};
+use crate::git::{Git, ObjectId, Pushed, TreeDiff};
 use crate::model::{BackupError, LeftOut, SyncResult, Warnings};
-use crate::process::run_env::RunEnv;
-use crate::util::parallel::both;
-use crate::util::retry;
-use crate::windmill::cli;
-use crate::windmill::narrow::Changed;
+use crate::process::RunEnv;
+use crate::util::{both, retry};
+use crate::windmill::{ChangedGroups, cli};
 
 /// After this many refusals, a sync leaves out all items that were refused in earlier syncs, not only the named ones.
 /// It is less than the limit of refusals for a whole sync.
@@ -79,7 +72,7 @@ pub struct LiveSteps<'a> {
     now: Now,
     tip: RemoteTip,
     /// The groups of items that the last pull was narrowed to.
-    changed: Option<Changed>,
+    changed: Option<ChangedGroups>,
     /// Whether the folder held the repository's files before the last pull.
     held_visible: bool,
     /// The number of warnings before the first attempt.

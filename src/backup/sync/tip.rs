@@ -1,17 +1,12 @@
 //! The remote's tip: fetched into the checkout, checked, and reduced to what `wmill` may see.
 
-use crate::backup::run_context::RunContext;
+use crate::backup::RunContext;
 use crate::config::Config;
-use crate::git::ls_tree::{EntryCheck, Listing};
-use crate::git::object::{Entry, ObjectId};
-use crate::git::tree_diff::Sample;
-use crate::git::{Git, RemoteState};
+use crate::git::{Entry, EntryCheck, Git, Listing, ObjectId, RemoteState};
 use crate::model::{BackupError, Code, WorkspaceId};
 use crate::request::Purpose;
-use crate::util::{Retry, files};
-use crate::windmill::item_path;
-use crate::windmill::snapshot::ENTRIES_MAX;
-use crate::windmill::wmill_yaml::{self, KindSettings, Plan, WMILL_YAML};
+use crate::util::{Retry, Sample, files};
+use crate::windmill::{ENTRIES_MAX, KindSettings, Plan, WMILL_YAML, item_path, wmill_yaml};
 
 /// The longest path in our folder that is checked out. Systems accept 4,096 bytes; the rest is for the checkout's own
 /// path and for the names that `wmill` derives from a file's name.

@@ -6,20 +6,14 @@ pub mod value_diff;
 
 use std::collections::BTreeSet;
 
-use crate::backup::progress::Step;
-use crate::backup::run_context::{Env, RunContext};
 use crate::backup::sync::merge::{self, Pulled};
-use crate::backup::sync::pull::Pull;
-use crate::backup::sync::tip::{self, RemoteTip};
-use crate::backup::sync::{self, guards, last_sync};
-use crate::git::Git;
-use crate::git::ls_tree::{GitPath, Listing, join};
-use crate::git::object::ObjectId;
-use crate::git::tree_diff::{Change, Mark, Sample, printable};
+use crate::backup::sync::{self, Pull, RemoteTip, guards, last_sync, tip};
+use crate::backup::{Env, RunContext, Step};
+use crate::git::{Change, Git, GitPath, Listing, Mark, ObjectId, join};
 use crate::model::{BackupError, Changed, Code, Difference, SyncResult, Warnings, WorkspaceId};
 use crate::request::{Purpose, SyncRequest};
-use crate::util::{files, retry, time};
-use crate::windmill::snapshot::Snapshot;
+use crate::util::{Sample, files, printable, retry, time};
+use crate::windmill::Snapshot;
 
 /// How many differences are listed. The rest is counted.
 pub(super) const LISTED_MAX: usize = 500;

@@ -5,14 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::git::Git;
-use crate::git::object::Entry;
-use crate::git::tree_diff::printable;
+use crate::git::{Entry, Git};
 use crate::model::BackupError;
 use crate::request::Purpose;
-use crate::util::redact::first_chars;
-use crate::util::{Node, yaml};
-use crate::windmill::item_path::{self, ItemId, ItemKind, WMILL_LOCK};
+use crate::util::{Node, first_chars, printable, yaml};
+use crate::windmill::{ItemId, ItemKind, WMILL_LOCK, item_path};
 
 /// A larger file is reported as different, without details.
 const FILE_BYTES_MAX: usize = 4 << 20;

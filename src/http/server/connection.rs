@@ -6,9 +6,9 @@ use std::time::{Instant, SystemTime};
 
 use super::limits::{Caller, Phase};
 use super::unavailable;
-use crate::http::request::{self, Head, Method};
-use crate::http::response::Response;
+use crate::http::request::{self, Method};
 use crate::http::sockets::{self, TimedSocket};
+use crate::http::{Head, Response};
 use crate::model::Code;
 
 /// The most bytes of one read: more than most requests have.

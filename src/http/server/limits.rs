@@ -10,8 +10,7 @@ use super::Handler;
 use super::connection::Connection;
 use crate::http::sockets;
 use crate::model::Code;
-use crate::util::deadline::wait_while;
-use crate::util::lock;
+use crate::util::{lock, wait_while};
 
 /// All limits of the listener. The limits on the bytes of a request are in [`crate::http::request`].
 #[derive(Clone, Copy, Debug)]

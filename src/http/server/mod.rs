@@ -13,11 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::http::request::Head;
-use crate::http::response::Response;
-use crate::http::sockets;
+use crate::http::{Head, Response, sockets};
 use crate::model::Code;
-use crate::util::deadline::wait_while;
+use crate::util::wait_while;
 use connection::{Connection, ReceivedRequest};
 use limits::Slots;
 pub use limits::{Caller, Limits};

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use super::limits::CLOSING_MAX;
 use super::*;
-use crate::util::deadline::wait_while;
+use crate::util::wait_while;
 use std::net::TcpStream;
 
 /// The longest time that a test waits for anything.

@@ -4,8 +4,8 @@ use miniserde::json;
 use ureq::http::Uri;
 
 use crate::model::{Code, RemoteUrl, SyncResult};
-use crate::service::history::BackupStatus;
-use crate::util::redact::first_chars;
+use crate::service::BackupStatus;
+use crate::util::first_chars;
 
 /// The most characters of a result's message in a chat message.
 const MESSAGE_CHARS_MAX: usize = 1_000;
@@ -209,7 +209,7 @@ fn escaped_for_discord(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::model::{Changed, Difference, LeftOut};
-    use crate::service::history::OverdueAlert;
+    use crate::service::OverdueAlert;
 
     fn notice(code: Code, message: &str) -> Notice {
         notice_after(&BackupStatus::default(), code, message)

@@ -3,3 +3,5 @@
 
 pub mod message;
 pub mod sender;
+
+pub use message::{Notice, Subject, commit_page};

@@ -14,12 +14,10 @@ use ureq::Error;
 
 use crate::config::{Config, SecretSource};
 use crate::model::Code;
-use crate::net::ca_bundle;
-use crate::net::http_client;
-use crate::service::history::History;
-use crate::service::notify::message::{self, Notice, Subject};
-use crate::util::deadline::wait_while;
-use crate::util::lock;
+use crate::net::{ca_bundle, http_client};
+use crate::service::notify::message;
+use crate::service::{History, Notice, Subject};
+use crate::util::{lock, wait_while};
 
 /// The most notices of an address, including the one that is being sent. More accumulate only if it does not answer for
 /// long.
@@ -237,7 +235,7 @@ mod tests {
 
     use super::*;
     use crate::model::SyncResult;
-    use crate::service::history::{BackupStatus, Record};
+    use crate::service::{BackupStatus, Record};
     use crate::util::Secret;
 
     /// Returns a target that is sending notice 0, so that all others wait.
