@@ -10,7 +10,7 @@ use crate::api::status_page;
 use crate::backup::workspaces::Requests;
 use crate::http::server::{Caller, Handler};
 use crate::http::{Head, Response};
-use crate::model::{BackupError, Code, names, run_result};
+use crate::model::{BackupError, Code, Result, names, run_result};
 use crate::request::Draft;
 use crate::service::token_check::{self, TokenCheck};
 use crate::service::{Run, Service, metrics, status};
@@ -89,7 +89,7 @@ impl App {
         self.sync(body, caller).unwrap_or_else(|error| refused(error.code, &error.message))
     }
 
-    fn sync(&self, body: &[u8], caller: &Caller) -> Result<Response, BackupError> {
+    fn sync(&self, body: &[u8], caller: &Caller) -> Result<Response> {
         let draft = Draft::from_json(body, &self.service.config)?;
         // From here on, the request may wait for Windmill and for a run.
         caller.begin_wait().map_err(|code| not_taken(code, "too many callers wait for a sync"))?;
@@ -116,7 +116,7 @@ impl App {
     }
 
     /// Returns the syncs that the request asks for. If it brings a Windmill token, checks the token for each of them.
-    fn requests(&self, draft: &Draft<'_>) -> Result<Requests, BackupError> {
+    fn requests(&self, draft: &Draft<'_>) -> Result<Requests> {
         let question = draft.brings_windmill_token().then(|| self.token_check.begin()).transpose()?;
         let Service { config, recorder, cancel, .. } = &*self.service;
         let mut asked = recorder.requests(draft, config, cancel)?;

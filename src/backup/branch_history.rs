@@ -4,7 +4,7 @@ use crate::backup::private_run::PrivateRun;
 use crate::backup::{Env, paths};
 use crate::config::Config;
 use crate::git::{Git, ObjectId, RepositoryPaths, WITHOUT_CONTENTS};
-use crate::model::{BackupError, BranchName, Code, RemoteUrl, Subdir, WorkspaceId};
+use crate::model::{BackupError, BranchName, Code, RemoteUrl, Result, Subdir, WorkspaceId};
 use crate::request;
 use crate::util::{Deadline, Redactor, retry};
 
@@ -25,7 +25,7 @@ pub(super) struct Place {
 impl Place {
     /// # Errors
     /// [`BackupError`] if the settings do not name a single workspace.
-    pub(super) fn of(config: &Config) -> Result<Self, BackupError> {
+    pub(super) fn of(config: &Config) -> Result<Self> {
         let invalid = |message: String| BackupError::new(Code::ConfigInvalid, message);
         let several = || invalid("several workspaces are configured: name one by --workspace".to_owned());
         let workspace = config.workspaces.single().cloned().ok_or_else(several)?;
@@ -45,8 +45,8 @@ pub(super) fn fetch_until(
     env: &Env<'_>,
     branch: &BranchName,
     depth: usize,
-    read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, BackupError>,
-) -> Result<bool, BackupError> {
+    read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool>,
+) -> Result<bool> {
     let config = env.config;
     let no_remote = || BackupError::new(Code::ConfigInvalid, "GIT_REMOTE_URL is not set");
     let remote = config.remote.as_ref().ok_or_else(no_remote)?;
@@ -62,8 +62,8 @@ fn fetch_from(
     remote: &RemoteUrl,
     branch: &BranchName,
     depth: usize,
-    read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool, BackupError>,
-) -> Result<bool, BackupError> {
+    read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool>,
+) -> Result<bool> {
     let config = env.config;
     let credentials = request::configured_git_credentials(config, remote)?;
     // It is dropped last, after the folder and the lock in it.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::backup::branch_history::{self, Place};
 use crate::backup::{Env, new_run_id};
-use crate::model::{BackupError, Code, SyncResult};
+use crate::model::{Code, Result, SyncResult};
 use crate::util::{Secret, time};
 use crate::windmill::{KEY_TRAILER, fingerprint};
 
@@ -15,8 +15,8 @@ const WORKSPACE_TRAILER: &str = "Windmill-Workspace";
 /// [`Code::Unchanged`] if they are equal, otherwise [`Code::Differs`].
 ///
 /// # Errors
-/// [`BackupError`] if the settings are wrong, the disk or git fails, or the time runs out.
-pub fn run(env: &Env<'_>, key: &Secret) -> Result<SyncResult, BackupError> {
+/// `BackupError` if the settings are wrong, the disk or git fails, or the time runs out.
+pub fn run(env: &Env<'_>, key: &Secret) -> Result<SyncResult> {
     let (started, place) = (Instant::now(), Place::of(env.config)?);
     let Place { workspace, branch, .. } = &place;
     let mut last = None;

@@ -9,7 +9,7 @@ use miniserde::Serialize;
 use crate::backup::branch_history::{self, Place};
 use crate::backup::{Env, Pattern};
 use crate::git::{Git, LoggedCommit, Mark};
-use crate::model::BackupError;
+use crate::model::Result;
 use crate::util::{printable, time};
 use crate::windmill::ItemId;
 use crate::windmill::item_path::{item_of, proves_existence};
@@ -105,8 +105,8 @@ fn in_words(span: Duration) -> String {
 /// Lists the commits of the configured backup.
 ///
 /// # Errors
-/// [`BackupError`] if the settings are wrong, the disk or git fails, or the time runs out.
-pub fn run(env: &Env<'_>, options: &LogOptions) -> Result<Log, BackupError> {
+/// `BackupError` if the settings are wrong, the disk or git fails, or the time runs out.
+pub fn run(env: &Env<'_>, options: &LogOptions) -> Result<Log> {
     let place = Place::of(env.config)?;
     let (prefix, mut commits) = (place.subdir.prefix(), Vec::new());
     let complete = branch_history::fetch_until(env, &place.branch, options.limit, &mut |git, _| {
@@ -118,7 +118,7 @@ pub fn run(env: &Env<'_>, options: &LogOptions) -> Result<Log, BackupError> {
 }
 
 /// Returns the chosen commits among the fetched ones, and whether older commits cannot add anything.
-fn read(git: &Git<'_>, prefix: &str, options: &LogOptions) -> Result<(Vec<Entry>, bool), BackupError> {
+fn read(git: &Git<'_>, prefix: &str, options: &LogOptions) -> Result<(Vec<Entry>, bool)> {
     let (mut commits, mut older_in_a_row, mut is_enough) = (Vec::new(), 0, false);
     // The times of all commits show where the history is old enough, even if few commits changed the folder.
     let folder = if options.since.is_some() { "" } else { prefix.trim_end_matches('/') };

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::backup::{paths, run_context};
 use crate::config::Config;
-use crate::model::BackupError;
+use crate::model::Result;
 use crate::process::{Lock, RunEnv};
 use crate::util::{Deadline, Redactor, files};
 
@@ -30,8 +30,8 @@ impl PrivateRun {
     /// Takes the lock, and prepares the environment of the programs.
     ///
     /// # Errors
-    /// [`BackupError`] if the disk fails or the certificates cannot be used.
-    pub(super) fn open(&self, config: &Config, deadline: Deadline, redactor: Redactor) -> Result<RunEnv, BackupError> {
+    /// `BackupError` if the disk fails or the certificates cannot be used.
+    pub(super) fn open(&self, config: &Config, deadline: Deadline, redactor: Redactor) -> Result<RunEnv> {
         files::create_folder(&paths::run_folders(config))?;
         let lock = Lock::acquire(&self.lock, &deadline, &mut || {})??;
         run_context::open(config, lock, self.run_dir.clone(), deadline, redactor)

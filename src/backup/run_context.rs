@@ -12,7 +12,8 @@ use crate::backup::{Event, Step};
 use crate::config::Config;
 use crate::git::{self, Git, RemoteState, checkout_cache, ssh_key};
 use crate::model::{
-    ADMINS, BackupError, BranchName, Changed, Code, LeftOut, RemoteUrl, SyncResult, TokenUser, Warnings, error, names,
+    ADMINS, BackupError, BranchName, Changed, Code, LeftOut, RemoteUrl, Result, SyncResult, TokenUser, Warnings, error,
+    names,
 };
 use crate::net::ca_bundle;
 use crate::process::{Lock, RunEnv};
@@ -85,7 +86,7 @@ pub(super) fn open(
     folder: PathBuf,
     deadline: Deadline,
     redactor: Redactor,
-) -> Result<RunEnv, BackupError> {
+) -> Result<RunEnv> {
     let run_dir = RunDir::new(folder)?;
     paths::remove_leftovers(config);
     let own = ca_bundle::bundle(&config.tool_environment);
@@ -142,7 +143,7 @@ impl RunContext<'_> {
         &self,
         run_id: &str,
         task: fmt::Arguments<'_>,
-        work: impl FnOnce(&mut Warnings) -> Result<SyncResult, BackupError>,
+        work: impl FnOnce(&mut Warnings) -> Result<SyncResult>,
     ) -> SyncResult {
         let (started, SyncRequest { workspace, remote, branch, .. }) = (Instant::now(), self.request);
         let _scope = logging::run_scope(run_id, workspace.as_str());
@@ -200,7 +201,7 @@ impl RunContext<'_> {
     ///
     /// # Errors
     /// The errors of `work`.
-    pub fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
+    pub fn step<T>(&self, step: Step, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.env.notes().step = Some(step);
         logging::set_step(step.as_str());
         log::debug!("step {} begins", step.as_str());
@@ -241,7 +242,7 @@ impl RunContext<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if Windmill does not answer or refuses.
-    pub fn account(&self, run_env: &RunEnv) -> Result<Account, BackupError> {
+    pub fn account(&self, run_env: &RunEnv) -> Result<Account> {
         let (windmill, is_default) = (self.windmill(run_env), self.request.workspace_is_default);
         let account = retry::patiently(&run_env.deadline, || windmill.account(is_default));
         // The remote is asked at the same time, in another step.
@@ -254,7 +255,7 @@ impl RunContext<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if Windmill does not answer or refuses, or the disk fails.
-    pub fn snapshot(&self, run_env: &RunEnv, query: &str) -> Result<Snapshot, BackupError> {
+    pub fn snapshot(&self, run_env: &RunEnv, query: &str) -> Result<Snapshot> {
         let (windmill, folder) = (self.windmill(run_env), run_env.run_dir.path().join("snapshot"));
         let snapshot = retry::patiently(&run_env.deadline, || windmill.snapshot(query, &folder))?;
         self.env.notes().items = Some(snapshot.items);
@@ -265,7 +266,7 @@ impl RunContext<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if there is no answer, or if a temporary error of the server persists.
-    pub fn key(&self, run_env: &RunEnv) -> Result<Option<Secret>, BackupError> {
+    pub fn key(&self, run_env: &RunEnv) -> Result<Option<Secret>> {
         let (begun, windmill) = (Instant::now(), self.windmill(run_env));
         retry::patiently(&run_env.deadline, || {
             windmill.key().map_err(|error| {
@@ -319,7 +320,7 @@ impl RunContext<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if the disk fails or the time runs out.
-    pub fn wait_for_turn(&self) -> Result<Lock, BackupError> {
+    pub fn wait_for_turn(&self) -> Result<Lock> {
         let path = lock_path(self.env.config, &self.request.backup_id());
         path.parent().map_or(Ok(()), files::create_folder)?;
         let deadline = Deadline::after(self.env.config.sync_timeout, self.env.cancel);
@@ -334,7 +335,7 @@ impl RunContext<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if the disk fails, the time runs out, or the certificates cannot be read.
-    pub fn enter(&self) -> Result<RunEnv, BackupError> {
+    pub fn enter(&self) -> Result<RunEnv> {
         let (request, config) = (self.request, self.env.config);
         let lock = self.wait_for_turn()?;
         let deadline = Deadline::after(config.sync_timeout, self.env.cancel);
@@ -358,7 +359,7 @@ impl RunContext<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if the disk fails.
-    pub fn checkout_folder(&self) -> Result<PathBuf, BackupError> {
+    pub fn checkout_folder(&self) -> Result<PathBuf> {
         let (request, config) = (self.request, self.env.config);
         let folder = self.checkout_place();
         checkout_cache::open(&folder, request.configured, &|name| lock_path(config, name))?;
@@ -389,7 +390,7 @@ impl RunContext<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if the disk fails, or the key cannot sign.
-    pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>, BackupError> {
+    pub fn git<'b>(&'b self, run_env: &'b RunEnv, folder: &Path) -> Result<Git<'b>> {
         let request = self.request;
         let signing_key = request.signing_key.as_ref().map(|key| ssh_key::prepare_signing(run_env, key)).transpose();
         let signing_key = signing_key.map_err(|error| self.in_step(Step::Fetch, error))?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{Config, WORKSPACES_MAX};
-use crate::model::{ADMINS, BackupError, Code, FORK, TokenUser, WORKSPACE_MARK, WorkspaceId};
+use crate::model::{ADMINS, BackupError, Code, FORK, Result, TokenUser, WORKSPACE_MARK, WorkspaceId};
 use crate::request::{self, Draft, SyncRequest, Target};
 use crate::util::{CancelToken, Deadline, Sample, Secret, retry};
 use crate::windmill::Windmill;
@@ -24,7 +24,7 @@ pub struct Requests {
 /// # Errors
 /// The errors of [`Draft::request`]. For all workspaces, also an error if Windmill is unreachable or refuses the
 /// token, or if the token sees no workspace, more than [`WORKSPACES_MAX`], or not the one that the draft names.
-pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, BackupError> {
+pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests> {
     let (listed, warnings) = match draft.wanted()? {
         Target::One(workspace) => {
             let request = draft.request(&workspace)?;
@@ -41,7 +41,7 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
         Target::All(token) => ask(config, &token, cancel)?,
     };
     let of_workspace = |workspace| Ok(SyncRequest { list_warnings: warnings.clone(), ..draft.request(workspace)? });
-    Ok(Requests { list: listed.iter().map(of_workspace).collect::<Result<_, BackupError>>()?, is_single: false })
+    Ok(Requests { list: listed.iter().map(of_workspace).collect::<Result<_>>()?, is_single: false })
 }
 
 /// Asks Windmill which workspaces `token` sees, in Windmill's order. Returns those to back up, at least one, and the
@@ -52,11 +52,7 @@ pub fn requests(draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Res
 /// # Errors
 /// [`BackupError`] if Windmill is unreachable or refuses the token, or if the token sees no workspace to back up or
 /// more than [`WORKSPACES_MAX`].
-pub fn ask(
-    config: &Config,
-    token: &Secret,
-    cancel: &CancelToken,
-) -> Result<(Vec<WorkspaceId>, Vec<String>), BackupError> {
+pub fn ask(config: &Config, token: &Secret, cancel: &CancelToken) -> Result<(Vec<WorkspaceId>, Vec<String>)> {
     let deadline = Deadline::after(ANSWER_TIME_MAX.min(config.sync_timeout), cancel);
     let headers = request::windmill_headers(config).map_err(|why| BackupError::new(Code::ConfigInvalid, why))?;
     // The client needs a workspace, but this request does not use it.
@@ -102,7 +98,7 @@ pub fn ask(
 ///
 /// # Errors
 /// [`BackupError`] if Windmill is unreachable, refuses the token, or does not show it the workspace.
-pub fn token_user(config: &Config, request: &SyncRequest, cancel: &CancelToken) -> Result<TokenUser, BackupError> {
+pub fn token_user(config: &Config, request: &SyncRequest, cancel: &CancelToken) -> Result<TokenUser> {
     let deadline = Deadline::after(ANSWER_TIME_MAX.min(config.sync_timeout), cancel);
     let SyncRequest { base_url, workspace, windmill_token: token, windmill_headers: headers, .. } = request;
     let windmill = Windmill::new(base_url, workspace, token, headers, &deadline, &config.tool_environment);

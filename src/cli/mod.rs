@@ -17,7 +17,7 @@ use crate::backup::Pattern;
 use crate::config::{Config, Environment, Options, Required};
 #[cfg(unix)]
 use crate::git::{LINE_PREFIX, OPTIONS_ENVIRONMENT, PUSH_ENVIRONMENT, ssh_helper};
-use crate::model::{BackupError, Code, run_result};
+use crate::model::{BackupError, Code, Result, run_result};
 #[cfg(unix)]
 use crate::process::confine;
 
@@ -80,7 +80,7 @@ fn complain(error: &BackupError) -> u8 {
 }
 
 /// Returns the settings of a command. The error lists everything that is wrong with them.
-fn config(options: &Options, environment: &Environment, need: Required) -> Result<Config, BackupError> {
+fn config(options: &Options, environment: &Environment, need: Required) -> Result<Config> {
     let config = Config::new(options, environment, need);
     config.map_err(|error| BackupError::new(Code::ConfigInvalid, error.to_string()))
 }

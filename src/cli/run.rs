@@ -15,7 +15,7 @@ use crate::backup::restore::{self, RestoreOptions};
 use crate::backup::workspaces::Requests;
 use crate::backup::{Env, key_check, paths, run_context, sync, verify};
 use crate::config::{Config, Environment, Options, Required};
-use crate::model::{BackupError, Code, SyncResult, WorkspaceId, run_result};
+use crate::model::{BackupError, Code, Result, SyncResult, WorkspaceId, run_result};
 use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
 use crate::service::History;
@@ -25,7 +25,7 @@ use crate::util::{CancelToken, Secret, logging, time};
 /// The longest wait of a command until its notifications are sent, after it printed its result.
 const NOTICE_TIME_MAX: Duration = Duration::from_secs(30);
 
-pub(super) fn sync(options: &Sync, environment: &Environment) -> Result<u8, BackupError> {
+pub(super) fn sync(options: &Sync, environment: &Environment) -> Result<u8> {
     let flags = Flags {
         dry_run: options.dry_run,
         force: options.force,
@@ -36,7 +36,7 @@ pub(super) fn sync(options: &Sync, environment: &Environment) -> Result<u8, Back
     run_each(&options.settings(), environment, flags, sync::run)
 }
 
-pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
+pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8> {
     if let Some(file) = &options.key_file {
         return verify_key(file, options, environment);
     }
@@ -45,7 +45,7 @@ pub(super) fn verify(options: &Verify, environment: &Environment) -> Result<u8, 
 }
 
 /// Runs `verify --key-file`.
-fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Result<u8, BackupError> {
+fn verify_key(file: &Path, options: &Verify, environment: &Environment) -> Result<u8> {
     let mut settings = options.settings();
     let key = restore::read_key(file).unwrap_or_else(|why| {
         // Then the settings are refused.
@@ -65,7 +65,7 @@ fn run_each(
     environment: &Environment,
     flags: Flags,
     run: fn(&SyncRequest, &Env<'_>, &str) -> SyncResult,
-) -> Result<u8, BackupError> {
+) -> Result<u8> {
     command(options, environment, flags, &|asked, env, recorder| {
         let mut results = Vec::new();
         for request in &asked.list {
@@ -80,7 +80,7 @@ fn run_each(
     })
 }
 
-pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8, BackupError> {
+pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8> {
     let mut settings = options.settings();
     let faults = &mut settings.faults;
     let key = options.key_file.as_deref().map(restore::read_key).transpose();
@@ -110,7 +110,7 @@ pub(super) fn restore(options: &Restore, environment: &Environment) -> Result<u8
     })
 }
 
-pub(super) fn log(options: &Log, environment: &Environment) -> Result<u8, BackupError> {
+pub(super) fn log(options: &Log, environment: &Environment) -> Result<u8> {
     let mut settings = options.settings();
     let faults = &mut settings.faults;
     let limit = |text: &str| match text.parse() {
@@ -162,8 +162,8 @@ fn command(
     options: &Options,
     environment: &Environment,
     flags: Flags,
-    work: &dyn Fn(&Requests, &Env<'_>, &Recorder) -> Result<Code, BackupError>,
-) -> Result<u8, BackupError> {
+    work: &dyn Fn(&Requests, &Env<'_>, &Recorder) -> Result<Code>,
+) -> Result<u8> {
     let config = config(options, environment, Required::Sync)?;
     if !process::run::CAN_START {
         let why = "this is WebAssembly, where neither wmill nor git can be started, so no backups are made";

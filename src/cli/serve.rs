@@ -14,7 +14,7 @@ use crate::api::routes::App;
 use crate::backup::{Env, paths, preflight};
 use crate::config::{Config, Environment, Options, Required};
 use crate::http::server::{Draining, Server};
-use crate::model::{BackupError, Code};
+use crate::model::{BackupError, Code, Result};
 use crate::net::{ca_bundle, http_client};
 use crate::process::{orphans, own_program};
 use crate::request::Purpose;
@@ -33,7 +33,7 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 /// A service that takes longer to answer is unhealthy.
 const HEALTHCHECK_TIME_MAX: Duration = Duration::from_secs(5);
 
-pub(super) fn serve(options: &Serve, environment: &Environment) -> Result<u8, BackupError> {
+pub(super) fn serve(options: &Serve, environment: &Environment) -> Result<u8> {
     let options =
         Options::new([("--listen", "LISTEN_ADDR", &options.listen), ("--data-dir", "DATA_DIR", &options.data_dir)]);
     let config = config(&options, environment, Required::Serve)?;
@@ -148,7 +148,7 @@ fn drain(service: &Service, draining: &Draining) {
 }
 
 /// Asks the local listener for `/health`.
-pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> Result<u8, BackupError> {
+pub(super) fn healthcheck(options: &Healthcheck, environment: &Environment) -> Result<u8> {
     let unhealthy = |why: String| BackupError::new(Code::Internal, why);
     let options = Options::new([("--listen", "LISTEN_ADDR", &options.listen)]);
     let config = config(&options, environment, Required::Serve).map_err(|error| unhealthy(error.message))?;

@@ -7,7 +7,7 @@ use ureq::Body;
 use ureq::http::{HeaderMap, Response};
 
 use crate::git::Git;
-use crate::model::{BackupError, Code, RemoteScheme, RemoteUrl};
+use crate::model::{BackupError, Code, RemoteScheme, RemoteUrl, Result};
 use crate::net::http_client;
 use crate::process::RunEnv;
 
@@ -44,7 +44,7 @@ pub fn is_public(remote: &RemoteUrl, run_env: &RunEnv) -> bool {
 impl Git<'_> {
     /// Returns an error if a web server answers everything with a page. git reads a page as the list of refs of an old
     /// server, finds no ref in it, and treats the repository as empty.
-    pub(super) fn refuse_a_page(&self) -> Result<(), BackupError> {
+    pub(super) fn refuse_a_page(&self) -> Result<()> {
         let credentials = self.access.iter().find(|(name, _)| *name == "GIT_CONFIG_VALUE_0");
         let authorization = credentials.and_then(|(_, value)| value.strip_prefix("Authorization: "));
         let answer = self.remote.is_http().then(|| ask(self.remote, authorization, self.run_env)).flatten();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::model::git_credentials::basic_credentials;
-use crate::model::{BackupError, GitCredentials, RemoteScheme, RemoteUrl};
+use crate::model::{GitCredentials, RemoteScheme, RemoteUrl, Result};
 use crate::process::{RunEnv, own_program};
 use crate::util::files;
 #[cfg(unix)]
@@ -63,7 +63,7 @@ pub(super) fn environment(
     site: &RepositoryPaths<'_>,
     remote: &RemoteUrl,
     credentials: &GitCredentials,
-) -> Result<Vec<(&'static str, String)>, BackupError> {
+) -> Result<Vec<(&'static str, String)>> {
     let ssh_options = match credentials {
         GitCredentials::None if remote.scheme() == RemoteScheme::File => THIS_MACHINE.to_owned(),
         GitCredentials::None => return Ok(Vec::new()),

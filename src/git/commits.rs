@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::git::fetch::TIP_REF;
 use crate::git::tree::order;
 use crate::git::{Change, Git, Mark, ObjectId};
-use crate::model::{BackupError, Identity};
+use crate::model::{BackupError, Identity, Result};
 use crate::util::files;
 
 /// Size limit for the log: a million changed files at about 150 bytes each.
@@ -64,7 +64,7 @@ impl Git<'_> {
         parent: Option<&ObjectId>,
         author: &Identity,
         message: &str,
-    ) -> Result<ObjectId, BackupError> {
+    ) -> Result<ObjectId> {
         let commit = ItemCommit { author, time: None, message: message.to_owned(), changes: &[] };
         self.commit_item(tree, parent, author, &commit)
     }
@@ -75,7 +75,7 @@ impl Git<'_> {
         parent: Option<&ObjectId>,
         committer: &Identity,
         ItemCommit { author, time, message, .. }: &ItemCommit<'_>,
-    ) -> Result<ObjectId, BackupError> {
+    ) -> Result<ObjectId> {
         let message = self.run_env.run_dir.write("message", message.as_bytes())?;
         let mut command = self
             .command()?
@@ -99,7 +99,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`]. It is not an error if there is no such commit or more than one.
-    pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>, BackupError> {
+    pub fn find_commit(&self, digits: &str) -> Result<Option<ObjectId>> {
         let Some(commit) = self.commit_named(digits)? else { return Ok(None) };
         let command = self.command()?.arguments(["merge-base", "--is-ancestor", commit.as_str(), TIP_REF]);
         Ok(self.run(command)?.is_success().then_some(commit))
@@ -110,7 +110,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`], for example if the commit was not fetched.
-    pub fn commit_text(&self, commit: &ObjectId, line: Option<&str>) -> Result<Option<CommitText>, BackupError> {
+    pub fn commit_text(&self, commit: &ObjectId, line: Option<&str>) -> Result<Option<CommitText>> {
         let command = self.command()?.arguments(["log", "-1", "--no-show-signature", "--format=%ct%n%B"]);
         let command = command.arguments(line.map(|line| format!("--grep=^{line}")));
         let printed = self.locally(command.arguments([commit.as_str(), "--"]))?;
@@ -131,7 +131,7 @@ impl Git<'_> {
         committer: &Identity,
         commits: &[ItemCommit<'_>],
         tree: &ObjectId,
-    ) -> Result<Option<ObjectId>, BackupError> {
+    ) -> Result<Option<ObjectId>> {
         let folder = if path.is_empty() { String::new() } else { format!("{path}/") };
         // The changes are in the order of their paths: if a file becomes a folder, its deletion comes before the files
         // below it.
@@ -156,7 +156,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`]. It is not an error if all commits are later.
-    pub fn commit_at(&self, tip: &ObjectId, time: SystemTime) -> Result<Option<ObjectId>, BackupError> {
+    pub fn commit_at(&self, tip: &ObjectId, time: SystemTime) -> Result<Option<ObjectId>> {
         // git has no times before 1970.
         let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH) else { return Ok(None) };
         // Without a time zone, git does not read a number below 100,000,000 as seconds.
@@ -169,7 +169,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn first_commit(&self, tip: &ObjectId) -> Result<ObjectId, BackupError> {
+    pub fn first_commit(&self, tip: &ObjectId) -> Result<ObjectId> {
         self.object_id(self.command()?.arguments(["rev-list", "--first-parent", "--max-parents=0", "-1", tip.as_str()]))
     }
 
@@ -194,7 +194,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn log(&self, folder: &str, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), BackupError> {
+    pub fn log(&self, folder: &str, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<()> {
         let path = self.listing_place("history.log");
         let command = self
             .command()?
@@ -218,7 +218,7 @@ fn time_of(seconds: &str) -> Option<SystemTime> {
 }
 
 /// Reads the output of `git log` until `take` returns `false`.
-fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<(), BackupError> {
+fn read_log(log: impl io::BufRead, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<()> {
     let malformed = || BackupError::damage("malformed output of `git log`".to_owned());
     let mut words = log.split(0);
     let mut next =
@@ -257,7 +257,7 @@ mod tests {
     const TWO: &str = "2222222222222222222222222222222222222222";
 
     #[track_caller]
-    fn read(log: &str, enough: usize) -> Result<Vec<LoggedCommit>, BackupError> {
+    fn read(log: &str, enough: usize) -> Result<Vec<LoggedCommit>> {
         let mut found = Vec::new();
         read_log(log.as_bytes(), &mut |commit| {
             found.push(commit);

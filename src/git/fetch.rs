@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::git::{Git, ObjectFormat, ObjectId, RemoteState, checkout_cache, output};
-use crate::model::{BackupError, Code};
+use crate::model::{BackupError, Code, Result};
 use crate::process::orphans;
 use crate::util::files;
 
@@ -64,7 +64,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if the remote does not answer or refuses.
-    pub fn remote_state(&self) -> Result<RemoteState, BackupError> {
+    pub fn remote_state(&self) -> Result<RemoteState> {
         let full_ref = self.branch.full_ref();
         let command = self.command_without_repository()?.arguments(["ls-remote", "--quiet", "--", &self.address]);
         let listing = self.over_the_network("cannot read", command.arguments(["HEAD", &full_ref]))?;
@@ -96,7 +96,7 @@ impl Git<'_> {
     /// # Errors
     /// [`BackupError`] if a git that does not belong to this run works in the checkout, since its locks are in use, or
     /// if a killed git left something that cannot be distinguished from what is needed.
-    pub fn remove_leftovers(&self) -> Result<(), BackupError> {
+    pub fn remove_leftovers(&self) -> Result<()> {
         let found = leftovers_in(&self.git_folder).map_err(BackupError::damage)?;
         let Some(first) = found.first() else { return Ok(()) };
         if let Some(id) = orphans::git_at_work_in(&self.git_folder) {
@@ -114,7 +114,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`] on an I/O error.
-    pub fn discard(&self) -> Result<(), BackupError> {
+    pub fn discard(&self) -> Result<()> {
         Ok(self.git_folder.parent().map_or(Ok(()), checkout_cache::discard)?)
     }
 
@@ -124,7 +124,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn create(&self, format: Option<ObjectFormat>) -> Result<(), BackupError> {
+    pub fn create(&self, format: Option<ObjectFormat>) -> Result<()> {
         self.discard()?;
         files::create_folder(&self.tree_folder)?;
         let command = self.command_without_repository()?;
@@ -148,7 +148,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`] on an I/O error.
-    pub fn configure(&self, format: Option<ObjectFormat>) -> Result<(), BackupError> {
+    pub fn configure(&self, format: Option<ObjectFormat>) -> Result<()> {
         let (version, extension) = match format {
             Some(ObjectFormat::Sha256) => (1, "[extensions]\n\tobjectformat = sha256\n"),
             _ => (0, ""),
@@ -168,7 +168,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn fetch_branch(&self, depth: Option<u32>, filter: Option<&str>) -> Result<Option<ObjectId>, BackupError> {
+    pub fn fetch_branch(&self, depth: Option<u32>, filter: Option<&str>) -> Result<Option<ObjectId>> {
         // git refuses --unshallow if the history is complete, and reads this depth as the whole history.
         let depth = format!("--depth={}", depth.unwrap_or(2_147_483_647));
         match self.fetch(TIP_REF, filter.into_iter().chain([&*depth])) {
@@ -185,11 +185,11 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn is_at(&self, commit: &ObjectId) -> Result<bool, BackupError> {
+    pub fn is_at(&self, commit: &ObjectId) -> Result<bool> {
         Ok(self.commit_named(TIP_REF)?.as_ref() == Some(commit))
     }
 
-    pub(super) fn fetch<'o>(&self, into: &str, options: impl IntoIterator<Item = &'o str>) -> Result<(), BackupError> {
+    pub(super) fn fetch<'o>(&self, into: &str, options: impl IntoIterator<Item = &'o str>) -> Result<()> {
         let refspec = format!("+{}:{into}", self.branch.full_ref());
         let command = self
             .command()?
@@ -207,7 +207,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn set_tip_ref(&self, commit: &ObjectId) -> Result<(), BackupError> {
+    pub fn set_tip_ref(&self, commit: &ObjectId) -> Result<()> {
         self.locally(self.command()?.arguments(["update-ref", TIP_REF, commit.as_str()])).map(drop)
     }
 }

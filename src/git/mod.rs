@@ -32,7 +32,7 @@ pub use tree_diff::{Change, Mark, TreeDiff, summary};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::model::{BackupError, BranchName, Code, GitCredentials, RemoteUrl};
+use crate::model::{BackupError, BranchName, Code, GitCredentials, RemoteUrl, Result};
 use crate::process::{Ending, Failure, Finished, Invocation, RunEnv};
 use crate::util::Retry;
 
@@ -79,7 +79,7 @@ impl<'a> Git<'a> {
         remote: &'a RemoteUrl,
         branch: &'a BranchName,
         credentials: &'a GitCredentials,
-    ) -> Result<Self, BackupError> {
+    ) -> Result<Self> {
         Ok(Self {
             run_env,
             remote,
@@ -106,7 +106,7 @@ impl<'a> Git<'a> {
 
     /// Returns a git command that names this checkout. Without that, git in a damaged checkout would search the parent
     /// folders for a repository.
-    fn command(&self) -> Result<Invocation, BackupError> {
+    fn command(&self) -> Result<Invocation> {
         let folder = if self.tree_folder.is_dir() { &self.tree_folder } else { self.run_env.run_dir.path() };
         let invocation = self.environment(self.run_env.invocation("git", folder)?);
         // Passed as an argument, so that it applies only to this git. The git that receives a push into a `file:`
@@ -115,7 +115,7 @@ impl<'a> Git<'a> {
         Ok(invocation.arguments([&self.git_folder, Path::new("--work-tree"), &self.tree_folder]))
     }
 
-    fn command_without_repository(&self) -> Result<Invocation, BackupError> {
+    fn command_without_repository(&self) -> Result<Invocation> {
         Ok(self.environment(self.run_env.invocation("git", self.run_env.run_dir.path())?))
     }
 
@@ -141,35 +141,35 @@ impl<'a> Git<'a> {
         self.access.iter().fold(command, |all, (name, value)| all.environment(name, value))
     }
 
-    fn run(&self, command: Invocation) -> Result<Finished, BackupError> {
+    fn run(&self, command: Invocation) -> Result<Finished> {
         Ok(self.run_env.run(command, &mut |_| true)?)
     }
 
     /// Runs a command that needs only the checkout.
-    fn locally(&self, command: Invocation) -> Result<Vec<u8>, BackupError> {
+    fn locally(&self, command: Invocation) -> Result<Vec<u8>> {
         let command_line = command.to_string();
         successful(&command_line, self.run(command)?)
     }
 
     /// Runs a command that needs only the checkout, and returns its output as text.
-    fn answer(&self, command: Invocation) -> Result<String, BackupError> {
+    fn answer(&self, command: Invocation) -> Result<String> {
         Ok(text(&self.locally(command)?))
     }
 
-    fn object_id(&self, command: Invocation) -> Result<ObjectId, BackupError> {
+    fn object_id(&self, command: Invocation) -> Result<ObjectId> {
         let answer = self.answer(command)?;
         ObjectId::parse(&answer).ok_or_else(|| BackupError::damage(format!("git printed {answer:?} for an object id")))
     }
 
     /// Returns the commit with this name, or `None` if there is no such commit or more than one.
-    fn commit_named(&self, name: &str) -> Result<Option<ObjectId>, BackupError> {
+    fn commit_named(&self, name: &str) -> Result<Option<ObjectId>> {
         let name = format!("{name}^{{commit}}");
         let finished = self.run(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &name]))?;
         Ok(ObjectId::parse(&text(&finished.stdout)).filter(|_| finished.is_success()))
     }
 
     /// Runs a command that talks to the remote.
-    fn over_the_network(&self, tried: &str, command: Invocation) -> Result<Vec<u8>, BackupError> {
+    fn over_the_network(&self, tried: &str, command: Invocation) -> Result<Vec<u8>> {
         let finished = self.run(self.with_access(command))?;
         if finished.is_success() { Ok(finished.stdout) } else { Err(self.remote_error(tried, &finished)) }
     }
@@ -207,7 +207,7 @@ fn text(printed: &[u8]) -> String {
 }
 
 /// Returns the output of a command that needs only the checkout, or an error if it failed.
-fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>, BackupError> {
+fn successful(command_line: &str, finished: Finished) -> Result<Vec<u8>> {
     if finished.is_success() {
         return Ok(finished.stdout);
     }

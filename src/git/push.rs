@@ -3,7 +3,7 @@
 #[cfg(unix)]
 use crate::git::push_journal;
 use crate::git::{Git, ObjectId, Pushed, auth, output};
-use crate::model::BackupError;
+use crate::model::Result;
 
 /// The ref for a tip that was pushed after our push.
 const SEEN_REF: &str = "refs/sync/seen";
@@ -16,8 +16,8 @@ impl Git<'_> {
     /// only when it gets the commit, such as branch protection.
     ///
     /// # Errors
-    /// [`BackupError`] if there was no answer for our ref. A refusal is not an error but a [`Pushed`].
-    pub fn push(&self, commit: &ObjectId, is_dry_run: bool) -> Result<Pushed, BackupError> {
+    /// `BackupError` if there was no answer for our ref. A refusal is not an error but a [`Pushed`].
+    pub fn push(&self, commit: &ObjectId, is_dry_run: bool) -> Result<Pushed> {
         let full_ref = self.branch.full_ref();
         let line = format!("{commit} {full_ref}");
         let command = self
@@ -46,8 +46,8 @@ impl Git<'_> {
     /// Returns whether the branch's tip, which is `tip` now, is `commit` or descends from it.
     ///
     /// # Errors
-    /// [`BackupError`].
-    pub fn contains(&self, commit: &ObjectId, tip: Option<&ObjectId>) -> Result<bool, BackupError> {
+    /// `BackupError`.
+    pub fn contains(&self, commit: &ObjectId, tip: Option<&ObjectId>) -> Result<bool> {
         if tip.is_none() || tip == Some(commit) {
             return Ok(tip.is_some());
         }

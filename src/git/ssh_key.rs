@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::git::ANSWER_BYTES_MAX;
-use crate::model::{BackupError, Code};
+use crate::model::{BackupError, Code, Result};
 use crate::process::{Failure, RunEnv};
 use crate::util::Secret;
 
@@ -19,7 +19,7 @@ const NO_CIPHER: &str = "BG5vbm";
 ///
 /// # Errors
 /// [`BackupError`], for example if the key cannot be read or has a passphrase. The text names the setting.
-pub fn prepare_signing(run_env: &RunEnv, key: &Secret) -> Result<PathBuf, BackupError> {
+pub fn prepare_signing(run_env: &RunEnv, key: &Secret) -> Result<PathBuf> {
     let refused = |message| BackupError::new(Code::ConfigInvalid, message);
     let path = run_env.run_dir.write("signing_key", key.expose().as_bytes())?;
     let invocation = run_env.invocation("ssh-keygen", run_env.run_dir.path())?;

@@ -6,7 +6,7 @@ use std::iter;
 use std::path::{Path, PathBuf};
 
 use crate::git::{Entry, Git, GitPath, Listing, ObjectId, join, object, successful, walk};
-use crate::model::{BackupError, Code};
+use crate::model::{BackupError, Code, Result};
 use crate::process::{Failure, Invocation};
 use crate::util::{files, printable};
 
@@ -20,7 +20,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`], also if there is no tree.
-    pub fn tree_at(&self, commit: &ObjectId, path: &str) -> Result<ObjectId, BackupError> {
+    pub fn tree_at(&self, commit: &ObjectId, path: &str) -> Result<ObjectId> {
         self.object_id(self.command()?.arguments(["rev-parse", "--verify", "--quiet", &format!("{commit}:{path}")]))
     }
 
@@ -29,7 +29,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn folder_at(&self, tree: &ObjectId, path: &str) -> Result<(Option<ObjectId>, Option<GitPath>), BackupError> {
+    pub fn folder_at(&self, tree: &ObjectId, path: &str) -> Result<(Option<ObjectId>, Option<GitPath>)> {
         if path.is_empty() {
             return Ok((Some(self.tree_at(tree, path)?), None));
         }
@@ -57,12 +57,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn with_folder(
-        &self,
-        commit: Option<&ObjectId>,
-        path: &str,
-        folder: &ObjectId,
-    ) -> Result<ObjectId, BackupError> {
+    pub fn with_folder(&self, commit: Option<&ObjectId>, path: &str, folder: &ObjectId) -> Result<ObjectId> {
         if path.is_empty() {
             return Ok(folder.clone());
         }
@@ -87,12 +82,12 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn list(&self, tree: &ObjectId, name: &str) -> Result<Listing, BackupError> {
+    pub fn list(&self, tree: &ObjectId, name: &str) -> Result<Listing> {
         let arguments = ["ls-tree", "-r", "-z", "--full-tree", tree.as_str()];
         Ok(self.listing(name, self.command()?.arguments(arguments))?.sorted()?)
     }
 
-    fn listing(&self, name: &str, command: Invocation) -> Result<Listing, BackupError> {
+    fn listing(&self, name: &str, command: Invocation) -> Result<Listing> {
         let path = self.listing_place(name);
         let file = files::open_file(&path, true)?;
         self.locally(command.write_to(file, LISTING_BYTES_MAX))?;
@@ -103,7 +98,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<Option<Vec<u8>>, BackupError> {
+    pub fn read_blob(&self, blob: &ObjectId, bytes_max: usize) -> Result<Option<Vec<u8>>> {
         let command = self.command()?.arguments(["cat-file", "blob", blob.as_str()]).capture(bytes_max);
         let command_line = command.to_string();
         match self.run_env.run(command, &mut |_| true) {
@@ -117,7 +112,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`], also if the files of the tree do not fit on the volume. Then nothing was written.
-    pub fn check_out(&self, tree: Option<&ObjectId>) -> Result<(), BackupError> {
+    pub fn check_out(&self, tree: Option<&ObjectId>) -> Result<()> {
         files::create_folder(&self.tree_folder)?;
         #[cfg(unix)]
         files::remove_special_files(&self.tree_folder)?;
@@ -129,7 +124,7 @@ impl Git<'_> {
     }
 
     /// Checks that there is room for the files of the tree. A pack of a few kilobytes can hold gigabytes.
-    fn check_room(&self, tree: &ObjectId) -> Result<(), BackupError> {
+    fn check_room(&self, tree: &ObjectId) -> Result<()> {
         let left = self.run_env.run_dir.volume.check().unwrap_or(0);
         let arguments = ["ls-tree", "-r", "-z", "--long", "--full-tree", tree.as_str()];
         let (mut total, mut largest) = (0_u64, (0, GitPath::new()));
@@ -161,7 +156,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn empty_tree(&self) -> Result<ObjectId, BackupError> {
+    pub fn empty_tree(&self) -> Result<ObjectId> {
         // The standard input of each program of a run is the lock, an empty file.
         self.object_id(self.command()?.arguments(["mktree", "-z"]))
     }
@@ -173,7 +168,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn stage(&self) -> Result<Listing, BackupError> {
+    pub fn stage(&self) -> Result<Listing> {
         self.locally(self.command()?.arguments(["add", "--all", "--force"]))?;
         let tree = self.object_id(self.command()?.arguments(["write-tree"]))?;
         self.list(&tree, "staged.listing")
@@ -186,7 +181,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`], which names the first file that differs.
-    pub fn stage_verified(&self, known: &Listing) -> Result<Listing, BackupError> {
+    pub fn stage_verified(&self, known: &Listing) -> Result<Listing> {
         let staged = self.stage()?;
         for found in join(join(staged.entries()?, walk(&self.tree_folder)?), known.entries()?) {
             let (path, (pulled, before)) = found?;
@@ -211,7 +206,7 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn compose(&self, files: &Listing) -> Result<ObjectId, BackupError> {
+    pub fn compose(&self, files: &Listing) -> Result<ObjectId> {
         let index = self.listing_place("compose.index");
         let with_index = || self.command().map(|command| command.environment("GIT_INDEX_FILE", &index));
         self.locally(with_index()?.arguments(["read-tree", "--empty"]))?;
@@ -226,7 +221,7 @@ impl Git<'_> {
         &self,
         commit: Option<&ObjectId>,
         groups: impl Iterator<Item = impl Iterator<Item = Vec<u8>>>,
-    ) -> Result<Vec<ObjectId>, BackupError> {
+    ) -> Result<Vec<ObjectId>> {
         let place = self.listing_place("trees.orders");
         let mut input = BufWriter::new(files::open_file(&place, true)?);
         let mut from = commit.map(|commit| format!("from {commit}\n"));

@@ -6,6 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::model::Code;
 use crate::util::{Expired, Failure, Retry};
 
+/// The result of a step of a run.
+pub type Result<T, E = BackupError> = std::result::Result<T, E>;
+
 /// Why a step of a run failed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BackupError {
@@ -95,7 +98,7 @@ impl Failure for BackupError {
 ///
 /// # Errors
 /// The error of `work`, or an internal error if it panics.
-pub fn catch_panic<T>(work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
+pub fn catch_panic<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(BackupError::new(Code::Internal, "internal error; the log has more")))
 }

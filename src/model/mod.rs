@@ -8,7 +8,7 @@ pub mod result_code;
 pub mod run_result;
 pub mod urls;
 
-pub use error::BackupError;
+pub use error::{BackupError, Result};
 pub use git_credentials::GitCredentials;
 pub use names::{ADMINS, BranchName, FORK, Identity, Subdir, WORKSPACE_MARK, WorkspaceId};
 pub use result_code::Code;

@@ -7,7 +7,7 @@ mod resolve;
 
 use crate::config::{Config, Workspaces};
 use crate::model::{
-    BackupError, BaseUrl, BranchName, Code, GitCredentials, Identity, RemoteUrl, Subdir, WorkspaceId, names,
+    BackupError, BaseUrl, BranchName, Code, GitCredentials, Identity, RemoteUrl, Result, Subdir, WorkspaceId, names,
 };
 use crate::util::{Secret, hash};
 use json_body::Fields;
@@ -163,7 +163,7 @@ impl<'a> Draft<'a> {
     ///
     /// Fails if the body is not a JSON object, or chooses what only a trusted sender may choose. Faults in the fields
     /// are returned later, together with those that appear only then.
-    pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self, BackupError> {
+    pub fn from_json(body: &[u8], config: &'a Config) -> Result<Self> {
         let mut draft = Self::new(config, Flags::default(), Code::RequestInvalid);
         draft.read(body).ok_or_else(|| draft.faults.error())?;
         if config.api_token.is_none() && !draft.faults.is_malformed {
@@ -202,7 +202,7 @@ impl<'a> Draft<'a> {
     /// # Errors
     ///
     /// Fails as [`Draft::request`] does, if the fault does not depend on the workspace.
-    pub fn wanted(&self) -> Result<Target, BackupError> {
+    pub fn wanted(&self) -> Result<Target> {
         let configured = &self.config.workspaces;
         if let Some(workspace) = self.fields.workspace.as_ref().or(configured.single()) {
             return Ok(Target::One(workspace.clone()));
@@ -229,7 +229,7 @@ impl<'a> Draft<'a> {
     ///
     /// Fails if the body asks for something unknown or forbidden, if request and settings together lack something, or
     /// if a secret's file cannot be read. One error lists all faults.
-    pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest, BackupError> {
+    pub fn request(&self, workspace: &WorkspaceId) -> Result<SyncRequest> {
         let mut draft = self.clone();
         let resolved = draft.resolve(workspace);
         draft.faults.or(resolved)
@@ -240,7 +240,7 @@ impl<'a> Draft<'a> {
 ///
 /// # Errors
 /// [`Code::Forbidden`]. The message says what to set instead.
-fn refuse_choices(fields: &Fields, config: &Config) -> Result<(), BackupError> {
+fn refuse_choices(fields: &Fields, config: &Config) -> Result<()> {
     let mut reasons = Vec::new();
     let trusted_only = fields.trusted_only();
     if !trusted_only.is_empty() {
@@ -283,7 +283,7 @@ pub fn configured_destination(config: &Config, workspace: &WorkspaceId) -> Strin
 /// # Errors
 ///
 /// Fails as [`Draft::request`] does, as far as it concerns the remote.
-pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials, BackupError> {
+pub fn configured_git_credentials(config: &Config, remote: &RemoteUrl) -> Result<GitCredentials> {
     let mut draft = Draft::from_config(config, Flags::default());
     let credentials = draft.git_credentials(remote);
     draft.faults.or(credentials)
@@ -335,7 +335,7 @@ impl Faults {
     }
 
     /// Returns the value if there are no faults. If there is no value, there has to be a fault.
-    fn or<T>(&self, value: Option<T>) -> Result<T, BackupError> {
+    fn or<T>(&self, value: Option<T>) -> Result<T> {
         value.filter(|_| self.list.is_empty()).ok_or_else(|| self.error())
     }
 
@@ -377,13 +377,13 @@ mod tests {
         Config::new(&Options::default(), &environment, Required::Serve).ok().unwrap()
     }
 
-    fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, bool), BackupError> {
+    fn read(body: &[u8], config: &Config) -> Result<(SyncRequest, bool)> {
         let draft = Draft::from_json(body, config)?;
         let Target::One(workspace) = draft.wanted()? else { panic!("for several workspaces") };
         Ok((draft.request(&workspace)?, draft.waits()))
     }
 
-    fn configured(config: &Config, flags: Flags) -> Result<SyncRequest, BackupError> {
+    fn configured(config: &Config, flags: Flags) -> Result<SyncRequest> {
         let draft = Draft::from_config(config, flags);
         draft.request(config.workspaces.single().expect("one workspace"))
     }

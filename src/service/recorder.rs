@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::backup::workspaces::{self, Requests};
 use crate::backup::{new_run_id, paths};
 use crate::config::{Config, Workspaces};
-use crate::model::{BackupError, Code, SyncResult, WorkspaceId};
+use crate::model::{BackupError, Code, Result, SyncResult, WorkspaceId};
 use crate::request::{self, Draft, Purpose, SyncRequest};
 use crate::service::history::{self, WorkspaceList};
 use crate::service::metrics::{Metrics, OTHER};
@@ -77,7 +77,7 @@ impl Recorder {
     ///
     /// # Errors
     /// Returns the errors of [`workspaces::requests`].
-    pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests, BackupError> {
+    pub fn requests(&self, draft: &Draft<'_>, config: &Config, cancel: &CancelToken) -> Result<Requests> {
         let asked = workspaces::requests(draft, config, cancel);
         match &asked {
             _ if !draft.is_of_the_settings() => {}

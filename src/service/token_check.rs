@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::backup::workspaces;
-use crate::model::{BackupError, Code, TokenUser};
+use crate::model::{BackupError, Code, Result, TokenUser};
 use crate::request::SyncRequest;
 use crate::service::Service;
 use crate::util::lock;
@@ -31,7 +31,7 @@ impl TokenCheck {
     ///
     /// # Errors
     /// [`Code::TooManyRequests`] if other requests keep asking for too long.
-    pub fn begin(&self) -> Result<Question<'_>, BackupError> {
+    pub fn begin(&self) -> Result<Question<'_>> {
         let is_full = |asking: &mut usize| *asking >= QUESTIONS_MAX;
         let waited = self.ended.wait_timeout_while(lock(&self.asking), QUESTION_WAIT_MAX, is_full);
         let (mut asking, waited) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -57,7 +57,7 @@ impl Drop for Question<'_> {
 /// # Errors
 /// Windmill's refusal; [`Code::LostRights`] or [`Code::Forbidden`] if the token may see less than the token of the last
 /// backup.
-pub fn admit(request: &mut SyncRequest, service: &Service) -> Result<(), BackupError> {
+pub fn admit(request: &mut SyncRequest, service: &Service) -> Result<()> {
     let Service { config, recorder, cancel, .. } = service;
     let user = workspaces::token_user(config, request, cancel)?;
     if !request.configured {

@@ -10,7 +10,7 @@ use miniserde::Deserialize;
 use miniserde::json::{Array, Object, Value};
 use ureq::http::HeaderMap;
 
-use crate::model::{BackupError, BaseUrl, Code, TokenUser, WorkspaceId};
+use crate::model::{BackupError, BaseUrl, Code, Result, TokenUser, WorkspaceId};
 use crate::net::http_client::{self, Pending};
 use crate::process::output;
 use crate::util::{self, Deadline, Limits, Redactor, Retry, Secret, both, hash, percent, retry};
@@ -141,7 +141,7 @@ impl<'a> Windmill<'a> {
     ///
     /// # Errors
     /// [`BackupError`] if the server cannot be reached, or is not Windmill.
-    pub fn greet(&self) -> Result<ServerInfo, BackupError> {
+    pub fn greet(&self) -> Result<ServerInfo> {
         let answer = self.ask(VERSION)?;
         let is_html = is_page(&answer.headers) || answer.body.contains('<');
         if answer.status >= 500 || answer.status == 200 && is_html {
@@ -158,7 +158,7 @@ impl<'a> Windmill<'a> {
     ///
     /// # Errors
     /// [`BackupError`] if the server cannot be reached, refuses the token, or has no such workspace.
-    pub fn account(&self, list_workspaces: bool) -> Result<Account, BackupError> {
+    pub fn account(&self, list_workspaces: bool) -> Result<Account> {
         // Both are asked at once, each over its own connection, so that they take as long as the slower one.
         let (server, user) = both("greet", || self.greet(), || self.user());
         let (server_version, user) = (server?.version, user?);
@@ -177,13 +177,13 @@ impl<'a> Windmill<'a> {
     ///
     /// # Errors
     /// [`BackupError`] if the server cannot be reached, refuses the token, or has no such workspace.
-    pub fn token_user(&self) -> Result<TokenUser, BackupError> {
+    pub fn token_user(&self) -> Result<TokenUser> {
         let user = retry::patiently(self.deadline, || self.user())?;
         let name = text(&user, "username").map(|name| self.printable(name)).unwrap_or_default();
         Ok(TokenUser { name, admin: is_true(&user, "is_admin") })
     }
 
-    fn user(&self) -> Result<Object, BackupError> {
+    fn user(&self) -> Result<Object> {
         let who = self.ask(&self.path("users/whoami"))?;
         let user: Object = match (who.status, who.json()) {
             (_, Some(user)) => user,
@@ -204,7 +204,7 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`BackupError`] if the server cannot be reached, refuses the token, or has no such workspace, or if the answer
     /// is not a complete export.
-    pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot, BackupError> {
+    pub fn snapshot(&self, query: &str, folder: &Path) -> Result<Snapshot> {
         let left = self.deadline.remaining()?;
         let path = self.path(EXPORT);
         let (agent, url) = (self.agent.clone(), self.base_url.join(&[&path, "&", query].concat()));
@@ -231,7 +231,7 @@ impl<'a> Windmill<'a> {
 
     /// Asks a question that wmill asks in addition to the export. An answer with a status other than 200 and 404 is an
     /// error, because wmill would then delete files and exit with 0.
-    fn side(&self, path: &str, bytes_max: u64) -> Result<snapshot::Answer, BackupError> {
+    fn side(&self, path: &str, bytes_max: u64) -> Result<snapshot::Answer> {
         let answer = self.ask_by(&self.path(path), bytes_max, None)?;
         match answer.status {
             // A server that does not know the question answers 404. wmill does not ask such a server.
@@ -260,7 +260,7 @@ impl<'a> Windmill<'a> {
         BackupError { code: Code::PullFailed, message, retry }
     }
 
-    fn is_known_to_be_missing(&self) -> Result<bool, BackupError> {
+    fn is_known_to_be_missing(&self) -> Result<bool> {
         let body = format!("{{\"id\":\"{}\"}}", self.workspace);
         let answer = self.ask_by("api/workspaces/exists", ANSWER_BYTES_MAX, Some(body))?;
         Ok(answer.status == 200 && answer.body.trim() == "false")
@@ -270,7 +270,7 @@ impl<'a> Windmill<'a> {
     ///
     /// # Errors
     /// [`BackupError`]. A token that is bound to one workspace may not list workspaces.
-    pub fn workspaces(&self) -> Result<Vec<WorkspaceId>, BackupError> {
+    pub fn workspaces(&self) -> Result<Vec<WorkspaceId>> {
         let answer = self.ask("api/workspaces/list")?;
         match (answer.status, answer.json::<Array>()) {
             (_, Some(list)) => Ok(list.iter().filter_map(living_workspace).collect()),
@@ -305,12 +305,12 @@ impl<'a> Windmill<'a> {
         format!("api/w/{}/{path}", self.workspace)
     }
 
-    fn ask(&self, path: &str) -> Result<Answer, BackupError> {
+    fn ask(&self, path: &str) -> Result<Answer> {
         self.ask_by(path, ANSWER_BYTES_MAX, None)
     }
 
     /// Asks, with a POST if there is a body. The answer has at most `bytes_max` bytes.
-    fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer, BackupError> {
+    fn ask_by(&self, path: &str, bytes_max: u64, body: Option<String>) -> Result<Answer> {
         self.deadline.remaining()?;
         let (agent, url, asked) = (self.agent.clone(), self.base_url.join(path), path.to_owned());
         let answer = start(move || {
@@ -325,7 +325,7 @@ impl<'a> Windmill<'a> {
 
     /// Returns an error for a redirect. A redirect is not followed. The message names its target, because the setting
     /// should have this address.
-    fn not_redirected(&self, answer: Answer) -> Result<Answer, BackupError> {
+    fn not_redirected(&self, answer: Answer) -> Result<Answer> {
         if !(300..400).contains(&answer.status) {
             return Ok(answer);
         }
@@ -408,7 +408,7 @@ impl<'a> Windmill<'a> {
     /// # Errors
     /// [`BackupError`] if there is no answer, or if the server may become available again. The error does not contain
     /// the answer.
-    pub fn key(&self) -> Result<Option<Secret>, BackupError> {
+    pub fn key(&self) -> Result<Option<Secret>> {
         let answer = self.ask(&self.path("workspaces/encryption_key"))?;
         if answer.retry() != Retry::Never {
             return Err(self.answered(Code::WindmillUnreachable, &answer, ""));
@@ -420,7 +420,7 @@ impl<'a> Windmill<'a> {
     ///
     /// # Errors
     /// [`BackupError`] if there is no answer.
-    pub fn can_read_variable(&self, path: &str) -> Result<bool, BackupError> {
+    pub fn can_read_variable(&self, path: &str) -> Result<bool> {
         let question = format!("variables/get/{}?decrypt_secret=true", percent::encode_path(path));
         Ok(self.ask(&self.path(&question))?.text("value").is_some())
     }
@@ -462,7 +462,7 @@ pub(super) fn client(
 }
 
 /// Starts a question in a thread.
-fn start<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Result<Pending<T>, BackupError> {
+fn start<T: Send + 'static>(ask: impl FnOnce() -> T + Send + 'static) -> Result<Pending<T>> {
     Pending::start(ask).map_err(|error| BackupError::of_system(&error))
 }
 

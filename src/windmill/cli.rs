@@ -6,7 +6,7 @@ use miniserde::json::{self, Object, Value};
 use miniserde::{Deserialize, Serialize};
 
 use crate::http::loopback::LoopbackServer;
-use crate::model::{BackupError, Code, WorkspaceId};
+use crate::model::{BackupError, Code, Result, WorkspaceId};
 use crate::process::{Ending, Failure, Finished, Invocation, RunEnv};
 use crate::util::{Retry, files};
 use crate::windmill::api::two_texts;
@@ -37,12 +37,7 @@ const MESSAGE_LINES_MAX: usize = 12;
 ///
 /// # Errors
 /// [`BackupError`]. The folder is then half pulled and must not be used.
-pub fn pull(
-    workspace: &WorkspaceId,
-    server: SnapshotServer,
-    run_env: &RunEnv,
-    folder: &Path,
-) -> Result<(), BackupError> {
+pub fn pull(workspace: &WorkspaceId, server: SnapshotServer, run_env: &RunEnv, folder: &Path) -> Result<()> {
     let mut words = Words::default();
     let options = |invocation: Invocation| invocation.arguments(["pull", "--yes", "--skip-branch-validation"]);
     let take = &mut |line: &str| {
@@ -88,7 +83,7 @@ pub fn push(
     folder: &Path,
     permits: Permits,
     deletes: bool,
-) -> Result<Option<String>, BackupError> {
+) -> Result<Option<String>> {
     let (relay, server) = PushRelay::start(windmill, run_env, permits)?;
     // The output is JSON, because the list of differences that wmill prints would show values, for example of
     // resources.
@@ -147,7 +142,7 @@ fn sync(
     server: &LoopbackServer,
     options: impl FnOnce(Invocation) -> Invocation,
     on_line: &mut dyn FnMut(&str) -> bool,
-) -> Result<Finished, BackupError> {
+) -> Result<Finished> {
     let configuration = run_env.run_dir.path().join("wmill");
     write_profile(server, workspace, &configuration)?;
     let invocation = run_env

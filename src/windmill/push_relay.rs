@@ -13,7 +13,7 @@ use miniserde::json::{self, Object, Value};
 use ureq::http::{self, Method};
 
 use crate::http::loopback::{Answer, LoopbackServer, Request};
-use crate::model::{BackupError, Code};
+use crate::model::{BackupError, Code, Result};
 use crate::process::RunEnv;
 use crate::util::{lock, percent};
 use crate::windmill::api::{self, text};
@@ -231,11 +231,7 @@ impl PushRelay {
     ///
     /// # Errors
     /// [`BackupError`] if there is no socket, no thread, no randomness for the word, or no time left.
-    pub fn start(
-        windmill: &Windmill<'_>,
-        run_env: &RunEnv,
-        permits: Permits,
-    ) -> Result<(Arc<Self>, LoopbackServer), BackupError> {
+    pub fn start(windmill: &Windmill<'_>, run_env: &RunEnv, permits: Permits) -> Result<(Arc<Self>, LoopbackServer)> {
         let left = run_env.deadline.remaining()?;
         let Windmill { base_url, token, headers, .. } = *windmill;
         let relay = Arc::new(Self {

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::backup::restore::select::{Change, Choice, Tree};
 use crate::backup::restore::{RestoreRun, references, switches, write_tree};
 use crate::git::Mark;
-use crate::model::BackupError;
+use crate::model::Result;
 use crate::util::files;
 use crate::windmill::ItemKind;
 
@@ -20,7 +20,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 impl RestoreRun<'_> {
     /// Checks the files for wmill out into the folder, turns switches off, and removes what must not be pushed. The
     /// files that remain become the wanted ones.
-    pub(super) fn lay_out(&mut self, choice: &mut Choice, of_commit: &Tree) -> Result<(), BackupError> {
+    pub(super) fn lay_out(&mut self, choice: &mut Choice, of_commit: &Tree) -> Result<()> {
         let listing = write_tree(self.git, "push.listing", &self.files_for_wmill(choice, of_commit), "")?;
         self.git.check_out(Some(&self.git.compose(&listing)?))?;
         let disables = self.source.request.workspace != *self.workspace() && !self.options.enables;
@@ -67,7 +67,7 @@ impl RestoreRun<'_> {
     }
 
     /// Warns about the files to push that wmill would change.
-    pub(super) fn warn_about_changes_by_wmill(&mut self, choice: &Choice) -> Result<(), BackupError> {
+    pub(super) fn warn_about_changes_by_wmill(&mut self, choice: &Choice) -> Result<()> {
         for Change { path, .. } in choice.pushed().filter(|change| change.mark != Mark::Deleted) {
             let Some(content) = self.content(path)? else { continue };
             let is_yaml = path.ends_with(".yaml");
@@ -83,7 +83,7 @@ impl RestoreRun<'_> {
     }
 
     /// Returns a file in the folder; `None` if there is no such file, or if it is too large.
-    fn content(&self, path: &str) -> Result<Option<Vec<u8>>, BackupError> {
+    fn content(&self, path: &str) -> Result<Option<Vec<u8>>> {
         match files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             read => Ok(Some(read?).filter(|content| content.len() as u64 <= FILE_BYTES_MAX)),

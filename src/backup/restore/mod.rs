@@ -21,7 +21,7 @@ use crate::backup::sync::{Pull, RemoteTip, tip};
 use crate::backup::verify::{self, LISTED_MAX};
 use crate::backup::{Env, Pattern, RunContext, Step};
 use crate::git::{Entry, Git, Listing, Mark, ObjectId, tree_diff};
-use crate::model::{BackupError, Changed, Code, Difference, SyncResult, Warnings, WorkspaceId, error, names};
+use crate::model::{BackupError, Changed, Code, Difference, Result, SyncResult, Warnings, WorkspaceId, error, names};
 use crate::request::SyncRequest;
 use crate::util::{Node, Redactor, Sample, Secret, files, printable, retry, time, yaml};
 use crate::windmill::{
@@ -121,7 +121,7 @@ fn restore(
     target: RunContext<'_>,
     options: &RestoreOptions,
     report: &mut Report,
-) -> Result<(Code, String), BackupError> {
+) -> Result<(Code, String)> {
     let (from, to) = (&source.request.workspace, &target.request.workspace);
     // Both locks are taken in a fixed order, no matter which of the two is the source, to avoid a deadlock.
     let _early = (from.as_str() < to.as_str()).then(|| source.wait_for_turn()).transpose()?;
@@ -143,7 +143,7 @@ fn restore(
 }
 
 /// Fetches the history, and finds the commit in it.
-fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Result<ObjectId, BackupError> {
+fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Result<ObjectId> {
     let (remote, branch) = (&source.request.remote, &source.request.branch);
     let state = git.remote_state()?;
     git.create(state.format)?;
@@ -161,7 +161,7 @@ fn fetch(source: RunContext<'_>, git: &Git<'_>, options: &RestoreOptions) -> Res
 }
 
 /// Returns the newest commit on the branch that is not later than `at`.
-fn commit_at(source: RunContext<'_>, git: &Git<'_>, tip: &ObjectId, at: SystemTime) -> Result<ObjectId, BackupError> {
+fn commit_at(source: RunContext<'_>, git: &Git<'_>, tip: &ObjectId, at: SystemTime) -> Result<ObjectId> {
     if let Some(commit) = git.commit_at(tip, at)? {
         return Ok(commit);
     }
@@ -222,7 +222,7 @@ impl RestoreRun<'_> {
     }
 
     /// Chooses what to restore, shows it, and restores it if the options say so.
-    fn run(&mut self, account: &Account) -> Result<(Code, String), BackupError> {
+    fn run(&mut self, account: &Account) -> Result<(Code, String)> {
         let of_commit = read_tree(&self.tip.folder)?;
         let (current, has_shared_ui) = self.pull()?;
         let saved = self.options.saves.then(|| self.files_of_point(&current));
@@ -252,7 +252,7 @@ impl RestoreRun<'_> {
     }
 
     /// Pulls what the workspace holds now. Also returns whether this Windmill has a shared UI.
-    fn pull(&self) -> Result<(Tree, bool), BackupError> {
+    fn pull(&self) -> Result<(Tree, bool)> {
         let (target, plan) = (self.target, &self.tip.plan);
         let has_shared_ui = target.step(Step::Pull, || {
             let mut snapshot = target.snapshot(self.git.run_env(), &plan.query)?;
@@ -267,11 +267,11 @@ impl RestoreRun<'_> {
     }
 
     /// Stages the files in the folder.
-    fn staged(&self) -> Result<Tree, BackupError> {
+    fn staged(&self) -> Result<Tree> {
         read_tree(&self.git.stage()?)
     }
 
-    fn write(&self, path: &str, content: &[u8]) -> Result<(), BackupError> {
+    fn write(&self, path: &str, content: &[u8]) -> Result<()> {
         Ok(files::write_file(&self.git.tree_folder().join(path), content)?)
     }
 
@@ -288,7 +288,7 @@ impl RestoreRun<'_> {
         (if self.options.applies { Code::Differs } else { Code::DryRun }, message)
     }
 
-    fn preview(&self, choice: &Choice) -> Result<String, BackupError> {
+    fn preview(&self, choice: &Choice) -> Result<String> {
         let commit = verify::with_time(self.git, self.commit)?;
         let key = self.key.to_set.as_ref().map(|_| (Mark::Modified, KEY_FILE.into()));
         let files = choice.pushed().map(|change| (change.mark, change.path.clone().into_bytes()));
@@ -297,7 +297,7 @@ impl RestoreRun<'_> {
     }
 
     /// Pushes, and reads back all chosen files, even if the push failed halfway.
-    fn push_and_read_back(&mut self, choice: &Choice) -> Result<(Code, String), BackupError> {
+    fn push_and_read_back(&mut self, choice: &Choice) -> Result<(Code, String)> {
         let target = self.target;
         let mut pushed = target.step(Step::Restore, || self.push(choice)).map_err(|error| target.in_last_step(error));
         let read = self.pull().and_then(|(fresh, _)| self.compare(choice, &fresh));
@@ -316,7 +316,7 @@ impl RestoreRun<'_> {
     }
 
     /// Runs `wmill sync push` in the folder.
-    fn push(&mut self, choice: &Choice) -> Result<(), BackupError> {
+    fn push(&mut self, choice: &Choice) -> Result<()> {
         let mut plan = self.tip.plan.text.clone();
         if let Some(key) = &self.key.to_set {
             plan = plan.replace("includeKey: false", "includeKey: true");
@@ -338,7 +338,7 @@ impl RestoreRun<'_> {
     }
 
     /// Returns what the push may change: the items with a file that differs, and the key.
-    fn permits(&self, choice: &Choice) -> Result<Permits, BackupError> {
+    fn permits(&self, choice: &Choice) -> Result<Permits> {
         let mut permits = Permits::default();
         if self.key.to_set.is_some() {
             permits.add(&ItemId { kind: ItemKind::Key, path: String::new() }, false);
@@ -362,7 +362,7 @@ impl RestoreRun<'_> {
     }
 
     /// Returns the name in the file of a user of the workspace. The file of the commit may name another user.
-    fn username(&self, entry: &Entry) -> Result<Option<String>, BackupError> {
+    fn username(&self, entry: &Entry) -> Result<Option<String>> {
         let Some(content) = self.git.read_blob(&entry.object, USER_BYTES_MAX)? else { return Ok(None) };
         let fields = yaml::fields(&content, USER_BYTES_MAX, |name| name == "username").unwrap_or_default();
         Ok(match Node::Fields(fields).field("username") {
@@ -372,7 +372,7 @@ impl RestoreRun<'_> {
     }
 
     /// Compares what was chosen with what the workspace holds now.
-    fn compare(&mut self, choice: &Choice, fresh: &Tree) -> Result<(), BackupError> {
+    fn compare(&mut self, choice: &Choice, fresh: &Tree) -> Result<()> {
         let left = select::changes(self.git, &choice.wanted, fresh)?;
         let is_left = |change: &Change| left.iter().any(|other| other.path == change.path);
         self.report.changed = select::counted(choice.changes.iter().filter(|change| !is_left(change)));
@@ -398,7 +398,7 @@ fn difference(path: &str, kind: &'static str, diff: Vec<String>) -> Difference {
 }
 
 /// Returns the files of a listing. Windmill has no path that is not UTF-8.
-fn read_tree(listing: &Listing) -> Result<Tree, BackupError> {
+fn read_tree(listing: &Listing) -> Result<Tree> {
     let mut tree = Tree::new();
     for file in listing.entries()? {
         let (path, entry) = file?;
@@ -409,7 +409,7 @@ fn read_tree(listing: &Listing) -> Result<Tree, BackupError> {
     Ok(tree)
 }
 
-fn write_tree(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing, BackupError> {
+fn write_tree(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing> {
     let entries = tree.iter().map(|(path, entry)| Ok(([prefix, path].concat().into_bytes(), entry.clone())));
     Ok(Listing::write(git.listing_place(name), entries)?)
 }

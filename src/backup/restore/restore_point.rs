@@ -8,7 +8,7 @@ use crate::backup::restore::{RestoreRun, read_tree, write_tree};
 use crate::backup::sync::{guards, push};
 use crate::backup::{RunContext, Step};
 use crate::git::Pushed;
-use crate::model::{BackupError, BranchName, Code};
+use crate::model::{BackupError, BranchName, Code, Result};
 use crate::request::SyncRequest;
 use crate::util::{Secret, time};
 use crate::windmill::{Account, WMILL_YAML, api};
@@ -33,7 +33,7 @@ impl RestoreRun<'_> {
     }
 
     /// Saves what the workspace holds, so that a restore can be undone.
-    pub(super) fn save(&mut self, mut saved: Tree, account: &Account) -> Result<(), BackupError> {
+    pub(super) fn save(&mut self, mut saved: Tree, account: &Account) -> Result<()> {
         if saved.is_empty() {
             log::info!("there is nothing to save");
             return Ok(());

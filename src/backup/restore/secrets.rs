@@ -4,7 +4,7 @@
 use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::{Choice, Items, Tree};
 use crate::git::Entry;
-use crate::model::{BackupError, Code};
+use crate::model::{BackupError, Code, Result};
 use crate::util::Secret;
 use crate::windmill::{ItemId, ItemKind, KEY_TRAILER, api, secret_files};
 
@@ -22,7 +22,7 @@ pub(super) struct Key {
 
 impl RestoreRun<'_> {
     /// Finds out which key the secrets of the commit need, and whether the workspace has it or gets it.
-    pub(super) fn find_key(&mut self) -> Result<Key, BackupError> {
+    pub(super) fn find_key(&mut self) -> Result<Key> {
         // Only the last commit of the workspace is used, even if it names no key: an earlier commit may name the
         // previous key.
         let of_workspace = format!("Windmill-Workspace: {}$", self.source.request.workspace);
@@ -56,11 +56,7 @@ impl RestoreRun<'_> {
 
     /// Removes from `chosen` the secrets that the workspace could not read. Returns the paths of those whose value has
     /// to be readable at the end, including those that the workspace already has with the same content.
-    pub(super) fn remove_unreadable_secrets(
-        &mut self,
-        chosen: &mut Items,
-        existing: &Items,
-    ) -> Result<Vec<String>, BackupError> {
+    pub(super) fn remove_unreadable_secrets(&mut self, chosen: &mut Items, existing: &Items) -> Result<Vec<String>> {
         let mut checked = Vec::new();
         let unknown_key = format!(
             "these secrets are left alone, since it is not known that workspace `{}` has the key that encrypted them; \
@@ -90,7 +86,7 @@ impl RestoreRun<'_> {
 
     /// Returns whether a secret is encrypted in the commit; `None` if the item is not a secret. A secret that cannot be
     /// checked counts as not encrypted.
-    fn is_encrypted(&self, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>, BackupError> {
+    fn is_encrypted(&self, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>> {
         if id.kind != ItemKind::Variable {
             return Ok(None);
         }
@@ -105,7 +101,7 @@ impl RestoreRun<'_> {
 
     /// Returns the secrets in the workspace that were chosen and whose value Windmill cannot decrypt. If the workspace
     /// got a key, that concerns all of its variables.
-    pub(super) fn unreadable(&mut self, choice: &Choice, fresh: &Tree) -> Result<Vec<String>, BackupError> {
+    pub(super) fn unreadable(&mut self, choice: &Choice, fresh: &Tree) -> Result<Vec<String>> {
         let target = self.target;
         let windmill = target.windmill(self.git.run_env());
         let mut unreadable = Vec::new();

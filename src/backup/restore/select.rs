@@ -10,7 +10,7 @@ use crate::backup::sync::tip::{self, PATH_BYTES_MAX};
 use crate::backup::verify::value_diff::{self, item_of};
 use crate::backup::{Pattern, RunContext};
 use crate::git::{Entry, Git, Mark};
-use crate::model::{BackupError, Changed, Code};
+use crate::model::{BackupError, Changed, Code, Result};
 use crate::request::Purpose;
 use crate::windmill::{ItemId, ItemKind, WMILL_LOCK, WMILL_YAML, item_path};
 
@@ -32,7 +32,7 @@ pub(super) struct Change {
 }
 
 /// Returns the files that differ from the wanted ones, in the order of their paths.
-pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, current: &Tree) -> Result<Vec<Change>, BackupError> {
+pub(super) fn changes(git: &Git<'_>, wanted: &WantedFiles, current: &Tree) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     for (path, wanted) in wanted {
         let (mark, diff) = match (wanted, current.get(path)) {
@@ -90,7 +90,7 @@ impl RestoreOptions {
 
 impl RestoreRun<'_> {
     /// Chooses which items of the workspace, which holds `current`, are replaced by items of the commit.
-    pub(super) fn choose(&mut self, of_commit: &Tree, current: Tree) -> Result<Choice, BackupError> {
+    pub(super) fn choose(&mut self, of_commit: &Tree, current: Tree) -> Result<Choice> {
         let options = self.options;
         let backed_up = self.items_in(of_commit, self.source);
         let existing = self.items_in(&current, self.target);

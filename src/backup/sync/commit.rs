@@ -8,7 +8,7 @@ use crate::backup::RunContext;
 use crate::backup::sync::RemoteTip;
 use crate::backup::sync::last_sync::Now;
 use crate::git::{Change, Git, ItemCommit, Mark, ObjectId, TreeDiff, join, summary};
-use crate::model::{BackupError, Changed, Identity, Warnings};
+use crate::model::{BackupError, Changed, Identity, Result, Warnings};
 use crate::util::{Redactor, printable, redact};
 use crate::windmill::editors::{self, Edits};
 use crate::windmill::{ItemId, api, item_path};
@@ -32,7 +32,7 @@ pub fn make(
     comparison: &TreeDiff,
     now: &Now,
     warnings: &mut Warnings,
-) -> Result<ObjectId, BackupError> {
+) -> Result<ObjectId> {
     let (config, author, path) = (run.env.config, &run.request.author, run.request.subdir.as_str());
     let tree = wanted_tree(git, tip, comparison, path)?;
     let (by_item, of_no_item, is_all) = changes_by_item(comparison)?;
@@ -63,7 +63,7 @@ pub fn make(
 }
 
 /// Returns the tree to commit. The tree of our folder in it is read again and compared with the wanted files.
-fn wanted_tree(git: &Git<'_>, tip: &RemoteTip, comparison: &TreeDiff, path: &str) -> Result<ObjectId, BackupError> {
+fn wanted_tree(git: &Git<'_>, tip: &RemoteTip, comparison: &TreeDiff, path: &str) -> Result<ObjectId> {
     let wanted = &comparison.after;
     let folder = git.compose(wanted)?;
     for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {

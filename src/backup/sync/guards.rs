@@ -6,7 +6,7 @@ use crate::backup::RunContext;
 use crate::backup::sync::RemoteTip;
 use crate::config::Config;
 use crate::git::{self, Change, Git, GitPath, Mark, TreeDiff};
-use crate::model::{BackupError, Code, Warnings};
+use crate::model::{BackupError, Code, Result, Warnings};
 use crate::process::RunEnv;
 use crate::request::SyncRequest;
 use crate::util::{Sample, files};
@@ -21,7 +21,7 @@ const VARIABLE_BYTES_MAX: u64 = 1 << 20;
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn refuse_the_key(config: &Config) -> Result<(), BackupError> {
+pub fn refuse_the_key(config: &Config) -> Result<()> {
     let is_asked_for = config.kinds_included.as_ref().is_some_and(|kinds| kinds.contains(&"key"));
     if is_asked_for && !config.allow_plaintext_secrets {
         let message = "WMILL_INCLUDE asks for the workspace's encryption key: with it in the repository, all secrets \
@@ -36,7 +36,7 @@ pub fn refuse_the_key(config: &Config) -> Result<(), BackupError> {
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<(), BackupError> {
+pub fn refuse_lost_rights(run: RunContext<'_>, account: &Account) -> Result<()> {
     let request = run.request;
     let (workspace, destination) = (&request.workspace, request.destination());
     let was_admin = || (run.env.last_token_user)(workspace.as_str(), &destination).is_some_and(|last| last.admin);
@@ -64,7 +64,7 @@ pub fn refuse_a_public_repository(
     run_env: &RunEnv,
     tip: &RemoteTip,
     warnings: &mut Warnings,
-) -> Result<(), BackupError> {
+) -> Result<()> {
     let SyncRequest { remote, workspace, .. } = target.request;
     if target.env.config.allow_public_repository || !git::is_public(remote, run_env) {
         return Ok(());
@@ -89,7 +89,7 @@ pub fn refuse_a_public_repository(
 ///
 /// # Errors
 /// [`BackupError`] if it refuses.
-pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &Kinds) -> Result<(), BackupError> {
+pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &Kinds) -> Result<()> {
     if !run.env.config.allow_plaintext_secrets {
         let plain = changed_files(comparison, |mark, path| mark != Mark::Deleted && holds_plain_secret(git, path))?;
         if !plain.is_empty() {
@@ -133,10 +133,7 @@ fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> io::Result<Deletions> {
 ///
 /// # Errors
 /// [`BackupError`] if the disk fails.
-pub fn changed_files(
-    comparison: &TreeDiff,
-    mut is_wanted: impl FnMut(Mark, &str) -> bool,
-) -> Result<Sample, BackupError> {
+pub fn changed_files(comparison: &TreeDiff, mut is_wanted: impl FnMut(Mark, &str) -> bool) -> Result<Sample> {
     let mut wanted = Sample::default();
     for change in comparison.changes()? {
         let Change { mark, path, .. } = change?;

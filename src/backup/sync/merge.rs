@@ -6,7 +6,7 @@ use std::io;
 use crate::backup::sync::RemoteTip;
 use crate::backup::sync::tip::is_shared_ui;
 use crate::git::{Git, GitPath, Listing, TreeDiff, join};
-use crate::model::{BackupError, Warnings, WorkspaceId};
+use crate::model::{Result, Warnings, WorkspaceId};
 use crate::util::{Sample, printable};
 use crate::windmill::{ChangedGroups, ItemId, ItemKind, SHARED_UI, Snapshot, WMILL_LOCK, item_path};
 
@@ -60,13 +60,8 @@ pub fn owner_of(path: &str, workspace: &WorkspaceId) -> ItemId {
 /// and compares the repository's folder before and after the sync.
 ///
 /// # Errors
-/// [`BackupError`].
-pub fn compose(
-    git: &Git<'_>,
-    tip: &RemoteTip,
-    pulled: &Pulled<'_>,
-    warnings: &mut Warnings,
-) -> Result<TreeDiff, BackupError> {
+/// `BackupError`.
+pub fn compose(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, warnings: &mut Warnings) -> Result<TreeDiff> {
     let staged = git.stage_verified(&tip.folder)?;
     // wmill does not touch the old files of items that became workspace-specific, and writes new files beside them,
     // under another name.

@@ -20,7 +20,7 @@ use std::ops::ControlFlow;
 use crate::backup::sync::steps::{LiveSteps, SyncSteps};
 use crate::backup::{Env, RunContext, Step};
 use crate::git::{self, Mark, ObjectId, Pushed, TreeDiff};
-use crate::model::{BackupError, Changed, Code, LeftOut, SyncResult, Warnings};
+use crate::model::{BackupError, Changed, Code, LeftOut, Result, SyncResult, Warnings};
 use crate::request::SyncRequest;
 use crate::util::Retry;
 use crate::windmill::item_path;
@@ -55,7 +55,7 @@ pub fn run(request: &SyncRequest, env: &Env<'_>, run_id: &str) -> SyncResult {
 fn result_of(
     run: RunContext<'_>,
     run_id: &str,
-    run_steps: impl FnOnce(&mut Warnings) -> Result<SyncResult, BackupError>,
+    run_steps: impl FnOnce(&mut Warnings) -> Result<SyncResult>,
 ) -> SyncResult {
     let SyncRequest { workspace, remote, branch, .. } = run.request;
     run.report(run_id, format_args!("syncing workspace {workspace} to {remote} (branch {branch})"), |warnings| {
@@ -69,7 +69,7 @@ fn run_from<W: SyncSteps>(
     run: RunContext<'_>,
     start: ControlFlow<SyncResult, W>,
     warnings: &mut Warnings,
-) -> Result<SyncResult, BackupError> {
+) -> Result<SyncResult> {
     let outcome = match start {
         ControlFlow::Break(unchanged) => unchanged,
         ControlFlow::Continue(steps) => SyncRun { run, steps, warnings }.run()?,
@@ -84,7 +84,7 @@ struct SyncRun<'a, W> {
 }
 
 impl<W: SyncSteps> SyncRun<'_, W> {
-    fn run(&mut self) -> Result<SyncResult, BackupError> {
+    fn run(&mut self) -> Result<SyncResult> {
         let (mut rejections, mut refusals, mut is_new) = (0, 0, false);
         loop {
             match self.attempt() {
@@ -112,7 +112,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     /// Prepares a round on the new tip, or fails after too many rejections.
-    fn start_over(&mut self, rejections: u32, why: &str) -> Result<(), BackupError> {
+    fn start_over(&mut self, rejections: u32, why: &str) -> Result<()> {
         if rejections == ATTEMPTS_MAX {
             let SyncRequest { remote, branch, .. } = self.run.request;
             let message = format!(
@@ -132,13 +132,13 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         Ok(())
     }
 
-    fn refresh(&mut self, in_new_checkout: bool) -> Result<(), BackupError> {
+    fn refresh(&mut self, in_new_checkout: bool) -> Result<()> {
         self.run.step(Step::Fetch, || self.steps.refresh(in_new_checkout))
     }
 
     /// Runs one round, from the pull to the push. The outcome is that of the sync if the push was accepted, or if there
     /// was nothing to push.
-    fn attempt(&mut self) -> Result<(Pushed, SyncResult), BackupError> {
+    fn attempt(&mut self) -> Result<(Pushed, SyncResult)> {
         let run = self.run;
         let SyncRequest { workspace, remote, branch, flags, .. } = run.request;
         self.steps.tip().plan.warnings.iter().for_each(|warning| self.warnings.add(warning.clone()));
@@ -169,7 +169,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
     }
 
     /// Merges the pulled files with the repository's. Commits the result if it differs, and this is not a dry run.
-    fn prepare(&mut self) -> Result<(TreeDiff, Option<ObjectId>), BackupError> {
+    fn prepare(&mut self) -> Result<(TreeDiff, Option<ObjectId>)> {
         let comparison = self.steps.compose(self.warnings)?;
         self.steps.guard(&comparison)?;
         if self.steps.is_first() {
@@ -386,7 +386,7 @@ mod tests {
         /// Runs a sync that begins with `start`.
         fn play_from(
             mut self,
-            start: impl FnOnce(ScriptedSteps<'_>) -> Result<ControlFlow<SyncResult, ScriptedSteps<'_>>, BackupError>,
+            start: impl FnOnce(ScriptedSteps<'_>) -> Result<ControlFlow<SyncResult, ScriptedSteps<'_>>>,
         ) -> Played {
             static COUNT: AtomicU32 = AtomicU32::new(0);
             let name = format!("sync-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -467,7 +467,7 @@ mod tests {
     }
 
     impl ScriptedSteps<'_> {
-        fn call(&mut self, verb: &str, tip: Option<&str>) -> Result<(), BackupError> {
+        fn call(&mut self, verb: &str, tip: Option<&str>) -> Result<()> {
             self.calls.note(tip.map_or(verb.to_owned(), |tip| format!("{verb}:{tip}")));
             match self.scene.faults.iter().position(|(from, fails, _)| *from <= self.pulls && *fails == verb) {
                 Some(at) => Err(self.scene.faults.remove(at).2),
@@ -502,13 +502,13 @@ mod tests {
             self.scene.is_first
         }
 
-        fn pull(&mut self, _: &mut Warnings) -> Result<(), BackupError> {
+        fn pull(&mut self, _: &mut Warnings) -> Result<()> {
             self.pulls += 1;
             self.call("pull", Some(&self.tip()))
         }
 
         /// Returns the changes of the scene.
-        fn compose(&mut self, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
+        fn compose(&mut self, warnings: &mut Warnings) -> Result<TreeDiff> {
             self.call("compose", None)?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
             let listing = |name: &str, absent, digit| {
@@ -521,16 +521,16 @@ mod tests {
             Ok(comparison.expect("a folder to write to"))
         }
 
-        fn guard(&mut self, _: &TreeDiff) -> Result<(), BackupError> {
+        fn guard(&mut self, _: &TreeDiff) -> Result<()> {
             self.call("guard", None)
         }
 
-        fn commit(&mut self, _: &TreeDiff, _: &mut Warnings) -> Result<ObjectId, BackupError> {
+        fn commit(&mut self, _: &TreeDiff, _: &mut Warnings) -> Result<ObjectId> {
             self.call("commit", Some(&self.tip()))?;
             Ok(id(commit_of(self.pulls)))
         }
 
-        fn push(&mut self, commit: &ObjectId) -> Result<Pushed, BackupError> {
+        fn push(&mut self, commit: &ObjectId) -> Result<Pushed> {
             self.call("push", Some(digit(commit)))?;
             Ok(self.scene.not_pushed.pop_front().unwrap_or(Pushed::Accepted))
         }
@@ -540,7 +540,7 @@ mod tests {
             *self.calls.remembered.lock().expect("whole") = warnings.list().to_vec();
         }
 
-        fn refresh(&mut self, in_new_checkout: bool) -> Result<(), BackupError> {
+        fn refresh(&mut self, in_new_checkout: bool) -> Result<()> {
             if in_new_checkout {
                 self.call("discard", None)?;
             }

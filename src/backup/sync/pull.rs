@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::backup::RunContext;
 use crate::backup::sync::RemoteTip;
 use crate::git::{EntryCheck, Git, GitPath, ObjectId, join, walk};
-use crate::model::{BackupError, Code};
+use crate::model::{BackupError, Code, Result};
 use crate::util::{Retry, files, hash, printable, retry};
 use crate::windmill::snapshot::{self, Archive};
 use crate::windmill::snapshot_server::{Answers, SnapshotServer};
@@ -51,7 +51,7 @@ impl Pull<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if wmill, git or the disk fails.
-    pub fn whole(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
+    pub fn whole(&self, snapshot: &mut Snapshot) -> Result<bool> {
         let held_visible = self.pull_good_items(snapshot)?;
         let mut written = WrittenFiles::default();
         for file in walk(self.git.tree_folder())? {
@@ -64,7 +64,7 @@ impl Pull<'_> {
     }
 
     /// Pulls. If wmill fails because of an item, pulls without it.
-    fn pull_good_items(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
+    fn pull_good_items(&self, snapshot: &mut Snapshot) -> Result<bool> {
         let first = match self.attempt(snapshot) {
             Err(error) if error.retry == Retry::EmptyFolder => error,
             other => return other,
@@ -82,7 +82,7 @@ impl Pull<'_> {
     }
 
     /// Pulls what the snapshot has, without a search for bad items.
-    fn attempt(&self, snapshot: &Snapshot) -> Result<bool, BackupError> {
+    fn attempt(&self, snapshot: &Snapshot) -> Result<bool> {
         let answers = self.answers(snapshot, snapshot.whole()?);
         match self.pull_archive(&answers, self.visible, &self.plan.text) {
             Ok(()) => Ok(true),
@@ -97,7 +97,7 @@ impl Pull<'_> {
 
     /// Pulls parts of the items into an empty folder, and splits what fails into halves, down to single items. Returns
     /// whether it found bad items, but not too many. If wmill also fails without any item, no item is the cause.
-    fn leave_out_bad_items(&self, snapshot: &mut Snapshot) -> Result<bool, BackupError> {
+    fn leave_out_bad_items(&self, snapshot: &mut Snapshot) -> Result<bool> {
         log::info!("searching for the items that wmill cannot write");
         let known = snapshot.unchanged(self.suspects)?.into_iter().map(|(item, _)| item);
         let known: BTreeSet<_> = known.filter(|item| !snapshot.left_out.contains_key(item)).collect();
@@ -142,7 +142,7 @@ impl Pull<'_> {
     }
 
     /// Pulls into a folder that holds `visible` and this `wmill.yaml`. Each attempt begins with nothing else.
-    fn pull_archive(&self, answers: &Answers, visible: Option<&ObjectId>, yaml: &str) -> Result<(), BackupError> {
+    fn pull_archive(&self, answers: &Answers, visible: Option<&ObjectId>, yaml: &str) -> Result<()> {
         let git = self.git;
         let (run_env, folder) = (git.run_env(), git.tree_folder());
         let own = folder.join(WMILL_YAML);
@@ -170,12 +170,7 @@ impl Pull<'_> {
     ///
     /// # Errors
     /// [`BackupError`] if git or the disk fails, or the time runs out.
-    pub fn narrowed(
-        &self,
-        tip: &RemoteTip,
-        snapshot: &Snapshot,
-        changed: &ChangedGroups,
-    ) -> Result<Option<String>, BackupError> {
+    pub fn narrowed(&self, tip: &RemoteTip, snapshot: &Snapshot, changed: &ChangedGroups) -> Result<Option<String>> {
         let git = self.git;
         let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
         let (visible, _) = tip.folder.sifted(git.listing_place("narrowed.listing"), is_shown)?;
@@ -249,7 +244,7 @@ fn cut_off(marked: &[(PathBuf, u64)], word: &str) -> io::Result<()> {
 
 /// Stages the pulled files. Returns a file that a narrowed pull should not have affected: a file of no changed item
 /// that was added, changed or deleted, or a file of the repository that cannot stay beside the pulled files.
-fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &ChangedGroups) -> Result<Option<GitPath>, BackupError> {
+fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &ChangedGroups) -> Result<Option<GitPath>> {
     let mut check = EntryCheck::default();
     for file in join(tip.folder.entries()?, git.stage()?.entries()?) {
         let (path, (before, after)) = file?;

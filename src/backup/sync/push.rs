@@ -3,7 +3,7 @@
 use crate::backup::RunContext;
 use crate::backup::sync::tip;
 use crate::git::{Git, ObjectId, Pushed};
-use crate::model::{BackupError, Code};
+use crate::model::{BackupError, Code, Result};
 use crate::util::{Retry, retry};
 
 /// Pushes the commit to the remote. If the answer to a push was lost, asks the remote before it pushes again. The
@@ -11,7 +11,7 @@ use crate::util::{Retry, retry};
 ///
 /// # Errors
 /// [`BackupError`] if the remote does not answer, or git or the disk fails.
-pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Pushed, BackupError> {
+pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<Pushed> {
     let mut may_be_pushed = false;
     let pushed = retry::patiently(&git.run_env().deadline, || {
         if std::mem::replace(&mut may_be_pushed, true) && is_on_branch(run, git, commit)? {
@@ -35,7 +35,7 @@ pub fn deliver(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<
 
 /// Returns whether the branch of the remote holds the commit. First records that the checkout is at that commit. If the
 /// branch does not hold it, the next fetch corrects the record.
-fn is_on_branch(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool, BackupError> {
+fn is_on_branch(run: RunContext<'_>, git: &Git<'_>, commit: &ObjectId) -> Result<bool> {
     if let Err(error) = git.set_tip_ref(commit) {
         // The next sync has to fetch again, but the current sync succeeds.
         log::warn!("cannot record the tip of the checkout: {}", error.message);

@@ -8,7 +8,7 @@ use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::{self, Pull, RemoteTip, commit, guards, push, tip};
 use crate::backup::{RunContext, Step};
 use crate::git::{Git, ObjectId, Pushed, TreeDiff};
-use crate::model::{BackupError, LeftOut, SyncResult, Warnings};
+use crate::model::{BackupError, LeftOut, Result, SyncResult, Warnings};
 use crate::process::RunEnv;
 use crate::util::{both, retry};
 use crate::windmill::{ChangedGroups, cli};
@@ -33,34 +33,34 @@ pub trait SyncSteps {
     ///
     /// # Errors
     /// [`BackupError`] if Windmill, wmill, git or the disk fails.
-    fn pull(&mut self, warnings: &mut Warnings) -> Result<(), BackupError>;
+    fn pull(&mut self, warnings: &mut Warnings) -> Result<()>;
     /// Merges the pulled files with the repository's files. Does not commit.
     ///
     /// # Errors
     /// [`BackupError`] if wmill did not write what Windmill has, or git or the disk fails.
-    fn compose(&mut self, warnings: &mut Warnings) -> Result<TreeDiff, BackupError>;
+    fn compose(&mut self, warnings: &mut Warnings) -> Result<TreeDiff>;
     /// Refuses what must not be committed.
     ///
     /// # Errors
     /// [`BackupError`] if it refuses.
-    fn guard(&mut self, comparison: &TreeDiff) -> Result<(), BackupError>;
+    fn guard(&mut self, comparison: &TreeDiff) -> Result<()>;
     /// Commits on top of the tip. Does not push.
     ///
     /// # Errors
     /// [`BackupError`] if git or the disk fails.
-    fn commit(&mut self, comparison: &TreeDiff, warnings: &mut Warnings) -> Result<ObjectId, BackupError>;
+    fn commit(&mut self, comparison: &TreeDiff, warnings: &mut Warnings) -> Result<ObjectId>;
     /// Pushes a commit to the branch. The commit counts as accepted only if it was then seen there.
     ///
     /// # Errors
     /// [`BackupError`] if the remote does not answer, or git or the disk fails.
-    fn push(&mut self, commit: &ObjectId) -> Result<Pushed, BackupError>;
+    fn push(&mut self, commit: &ObjectId) -> Result<Pushed>;
     /// Saves a success with all its warnings.
     fn remember(&mut self, commit: &ObjectId, warnings: &Warnings);
     /// Fetches the tip again, into a new checkout if the current one is damaged.
     ///
     /// # Errors
     /// [`BackupError`] if the remote or the disk fails.
-    fn refresh(&mut self, in_new_checkout: bool) -> Result<(), BackupError>;
+    fn refresh(&mut self, in_new_checkout: bool) -> Result<()>;
 }
 
 /// Windmill, the remote, and a checkout between them.
@@ -90,7 +90,7 @@ impl<'a> LiveSteps<'a> {
         run: &'a RunContext<'a>,
         run_env: &'a RunEnv,
         warnings: &mut Warnings,
-    ) -> Result<ControlFlow<SyncResult, Self>, BackupError> {
+    ) -> Result<ControlFlow<SyncResult, Self>> {
         let folder = run.checkout_folder()?;
         let git = run.git(run_env, &folder)?;
         warn_about_old_volume(*run, warnings);
@@ -179,7 +179,7 @@ impl SyncSteps for LiveSteps<'_> {
         true
     }
 
-    fn pull(&mut self, warnings: &mut Warnings) -> Result<(), BackupError> {
+    fn pull(&mut self, warnings: &mut Warnings) -> Result<()> {
         let (run, git, tip) = (*self.run, &self.git, &self.tip);
         if tip.plan.query != self.now.snapshot.query {
             // The `wmill.yaml` of another writer changes the query. It was not known when the snapshot was taken.
@@ -212,22 +212,22 @@ impl SyncSteps for LiveSteps<'_> {
         Ok(())
     }
 
-    fn compose(&mut self, warnings: &mut Warnings) -> Result<TreeDiff, BackupError> {
+    fn compose(&mut self, warnings: &mut Warnings) -> Result<TreeDiff> {
         let snapshot = &self.now.snapshot;
         let owns_ui = snapshot.has_shared_ui().is_some_and(|has_files| has_files || self.last.state.shared_ui);
         let pulled = Pulled { held_visible: self.held_visible, changed: self.changed.as_ref(), snapshot, owns_ui };
         merge::compose(&self.git, &self.tip, &pulled, warnings)
     }
 
-    fn guard(&mut self, comparison: &TreeDiff) -> Result<(), BackupError> {
+    fn guard(&mut self, comparison: &TreeDiff) -> Result<()> {
         guards::check(*self.run, &self.git, comparison, &self.tip.plan.kinds)
     }
 
-    fn commit(&mut self, comparison: &TreeDiff, warnings: &mut Warnings) -> Result<ObjectId, BackupError> {
+    fn commit(&mut self, comparison: &TreeDiff, warnings: &mut Warnings) -> Result<ObjectId> {
         commit::make(*self.run, &self.git, &self.tip, comparison, &self.now, warnings)
     }
 
-    fn push(&mut self, commit: &ObjectId) -> Result<Pushed, BackupError> {
+    fn push(&mut self, commit: &ObjectId) -> Result<Pushed> {
         push::deliver(*self.run, &self.git, commit)
     }
 
@@ -240,7 +240,7 @@ impl SyncSteps for LiveSteps<'_> {
         self.last.save(commit, &self.now, tree.as_ref(), new_warnings);
     }
 
-    fn refresh(&mut self, in_new_checkout: bool) -> Result<(), BackupError> {
+    fn refresh(&mut self, in_new_checkout: bool) -> Result<()> {
         if in_new_checkout {
             self.git.discard()?;
         }

@@ -3,7 +3,7 @@
 use crate::backup::RunContext;
 use crate::config::Config;
 use crate::git::{Entry, EntryCheck, Git, Listing, ObjectId, RemoteState};
-use crate::model::{BackupError, Code, WorkspaceId};
+use crate::model::{BackupError, Code, Result, WorkspaceId};
 use crate::request::Purpose;
 use crate::util::{Retry, Sample, files};
 use crate::windmill::{ENTRIES_MAX, KindSettings, Plan, WMILL_YAML, item_path, wmill_yaml};
@@ -58,7 +58,7 @@ impl RemoteTip {
 ///
 /// # Errors
 /// [`BackupError`] if the remote fails.
-pub fn ask(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteState, BackupError> {
+pub fn ask(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteState> {
     let state = git.remote_state()?;
     run.note_head(&state);
     Ok(state)
@@ -68,7 +68,7 @@ pub fn ask(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteState, BackupErro
 ///
 /// # Errors
 /// [`BackupError`] if the remote or the disk fails.
-pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupError> {
+pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip> {
     bring(run, git, &ask(run, git)?)
 }
 
@@ -76,7 +76,7 @@ pub fn refresh(run: RunContext<'_>, git: &Git<'_>) -> Result<RemoteTip, BackupEr
 ///
 /// # Errors
 /// [`BackupError`] if the remote or the disk fails.
-pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<RemoteTip, BackupError> {
+pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<RemoteTip> {
     let fetch_and_examine = || fetch(git, state).and_then(|tip| examine(run, git, tip));
     match fetch_and_examine() {
         Err(error) if error.retry == Retry::NewCheckout => {
@@ -89,7 +89,7 @@ pub fn bring(run: RunContext<'_>, git: &Git<'_>, state: &RemoteState) -> Result<
 }
 
 /// Fetches the objects of the tip.
-fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, BackupError> {
+fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>> {
     files::open_folder(git.tree_folder());
     git.remove_leftovers()?;
     // A remote without objects does not show its object format, which may have changed since the last sync.
@@ -117,7 +117,7 @@ fn fetch(git: &Git<'_>, state: &RemoteState) -> Result<Option<ObjectId>, BackupE
 ///
 /// # Errors
 /// [`BackupError`].
-pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip, BackupError> {
+pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> Result<RemoteTip> {
     let path = run.request.subdir.as_str();
     let (tree, path_conflict) = match &commit {
         Some(commit) => git.folder_at(commit, path)?,
@@ -172,7 +172,7 @@ pub fn asked_kinds(config: &Config) -> KindSettings {
     KindSettings { includes: config.kinds_included.clone(), skips: config.kinds_skipped.clone() }
 }
 
-fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan, BackupError> {
+fn plan(run: RunContext<'_>, git: &Git<'_>, own: Option<&Entry>) -> Result<Plan> {
     let mut kinds = asked_kinds(run.env.config);
     if let (Purpose::Restore, Some(includes)) = (run.request.flags.purpose, &mut kinds.includes) {
         // A restore reads the key only from --key-file.

@@ -10,7 +10,7 @@ use crate::backup::sync::merge::{self, Pulled};
 use crate::backup::sync::{self, Pull, RemoteTip, guards, last_sync, tip};
 use crate::backup::{Env, RunContext, Step};
 use crate::git::{Change, Git, GitPath, Listing, Mark, ObjectId, join};
-use crate::model::{BackupError, Changed, Code, Difference, SyncResult, Warnings, WorkspaceId};
+use crate::model::{Changed, Code, Difference, Result, SyncResult, Warnings, WorkspaceId};
 use crate::request::{Purpose, SyncRequest};
 use crate::util::{Sample, files, printable, retry, time};
 use crate::windmill::Snapshot;
@@ -61,15 +61,15 @@ fn message(workspace: &WorkspaceId, commit: &str, result: &SyncResult) -> String
 /// Returns the first digits of a commit's id, and its time if it has one: `0d9170cb88 of 2026-11-24T15:00:00Z`.
 ///
 /// # Errors
-/// [`BackupError`].
-pub(super) fn with_time(git: &Git<'_>, commit: &ObjectId) -> Result<String, BackupError> {
+/// `BackupError`.
+pub(super) fn with_time(git: &Git<'_>, commit: &ObjectId) -> Result<String> {
     let time = git.commit_text(commit, None)?.and_then(|commit| commit.time);
     let time = time.map(|time| format!(" of {}", time::to_text(time)));
     Ok(format!("{commit:.10}{}", time.unwrap_or_default()))
 }
 
 /// Pulls the workspace, and compares it with the folder at the tip.
-fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<SyncResult, BackupError> {
+fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<SyncResult> {
     let run_env = run.enter()?;
     let folder = run_env.run_dir.path().join("checkout");
     files::create_folder(&folder)?;
@@ -112,7 +112,7 @@ fn compare_files(
     tip: &RemoteTip,
     fresh: &Listing,
     result: &mut SyncResult,
-) -> Result<BTreeSet<GitPath>, BackupError> {
+) -> Result<BTreeSet<GitPath>> {
     let mut only_in_backup = BTreeSet::new();
     for pair in join(tip.folder.entries()?, fresh.entries()?) {
         let (path, sides) = pair?;
@@ -141,7 +141,7 @@ fn add_deleted(
     snapshot: &mut Snapshot,
     only_in_backup: &BTreeSet<GitPath>,
     result: &mut SyncResult,
-) -> Result<(), BackupError> {
+) -> Result<()> {
     let pull = Pull { run, git, plan: &tip.plan, visible: tip.visible_tree.as_ref(), suspects: &[] };
     let held_visible = run.step(Step::Pull, || pull.whole(snapshot))?;
     let owns_ui = snapshot.has_shared_ui() == Some(true);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::git::{Entry, Git};
-use crate::model::BackupError;
+use crate::model::Result;
 use crate::request::Purpose;
 use crate::util::{Node, first_chars, printable, yaml};
 use crate::windmill::{ItemId, ItemKind, WMILL_LOCK, item_path};
@@ -26,13 +26,13 @@ const SECRET_WORDS: [&str; 8] = ["secret", "password", "passwd", "token", "key",
 /// same.
 ///
 /// # Errors
-/// [`BackupError`] if a file cannot be read.
+/// `BackupError` if a file cannot be read.
 pub fn of_entries(
     git: &Git<'_>,
     path: &str,
     (backup, workspace): (&Entry, &Entry),
     purpose: Purpose,
-) -> Result<Vec<String>, BackupError> {
+) -> Result<Vec<String>> {
     if !backup.is_file() {
         return Ok(vec!["a link or a submodule in the backup".to_owned()]);
     }
