@@ -1,6 +1,6 @@
 //! Finds the last editor of each item, as far as Windmill reports it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use miniserde::json::{Array, Object, Value};
@@ -12,21 +12,15 @@ use crate::windmill::{Account, ItemId, ItemKind, Windmill};
 
 /// The time limit of all questions together. A sync should not take noticeably longer because of names.
 const TIME_MAX: Duration = Duration::from_secs(5);
-/// The entries on one page of a list. Each entry has half a kilobyte.
-const PER_PAGE: usize = 200;
-/// The most pages of a list that are read. Lists begin with the latest edits, so changed items are on the first pages.
-const PAGES_MAX: usize = 5;
-/// The most items of a list that are requested one by one, because the list does not name their editor.
-const SINGLE_QUESTIONS_MAX: usize = 50;
 /// The domain of the address if Windmill gives no address for an editor. No mail can be sent to it (RFC 2606).
 const NO_ADDRESS: &str = "windmill.invalid";
 
-/// The kinds, the path of their list, and the path of one item. In Windmill 1.491, the lists of scripts and apps have
-/// the time only.
-const LISTS: [(&[ItemKind], &str, &str); 3] = [
-    (&[ItemKind::Script], "scripts/list?include_without_main=true&", "scripts/get/p/"),
-    (&[ItemKind::Flow], "flows/list?", "flows/get/"),
-    (&[ItemKind::App, ItemKind::RawApp], "apps/list?", "apps/get/p/"),
+/// The kinds of which Windmill reports the editor, and the question about one item. Its lists do not name the editors of
+/// scripts and apps.
+const QUESTIONS: [(&[ItemKind], &str); 3] = [
+    (&[ItemKind::Script], "scripts/get/p/"),
+    (&[ItemKind::Flow], "flows/get/"),
+    (&[ItemKind::App, ItemKind::RawApp], "apps/get/p/"),
 ];
 
 /// The last edit of an item.
@@ -44,27 +38,25 @@ pub struct Edit {
 pub type Edits = BTreeMap<ItemId, Edit>;
 
 /// Asks for the last edits of these items.
-pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<ItemId>) -> Edits {
+pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &[&ItemId]) -> Edits {
     let mut edits = Edits::new();
     let Ok(left) = windmill.deadline.remaining() else { return edits };
     let deadline = Deadline::after(left.min(TIME_MAX), windmill.deadline.cancel_token());
     let windmill = Windmill { deadline: &deadline, agent: windmill.agent.clone(), ..*windmill };
-    for (kinds, list, single) in LISTS {
-        ask_list(&windmill, list, kinds, items, &mut edits);
-        let silent = edits.iter_mut().filter(|(item, edit)| edit.name.is_none() && kinds.contains(&item.kind));
-        for (item, edit) in silent.take(SINGLE_QUESTIONS_MAX) {
+    for (kinds, question) in QUESTIONS {
+        for item in items.iter().copied().filter(|item| kinds.contains(&item.kind)) {
             // The path may contain any character.
-            let question = [single, &percent::encode_path(&item.path)].concat();
-            let Some(Value::Object(answer)) = windmill.ask_for_names(&question) else {
-                // A gateway may refuse an encoded path. Any other failure would repeat for every item, because the
-                // server has no such endpoint or is slow.
-                if question.contains('%') {
-                    continue;
-                }
-                break;
+            let question = [question, &percent::encode_path(&item.path)].concat();
+            let edit = match windmill.ask_for_names(&question) {
+                Some(Value::Object(answer)) => edit_of(&answer),
+                _ => Edit::default(),
             };
-            let found = edit_of(&answer);
-            *edit = Edit { time: found.time.or(edit.time), ..found };
+            // A gateway may refuse an encoded path. Any other failure would repeat for every item, because the server has
+            // no such endpoint, does not report editors, or is slow.
+            if edit == Edit::default() && !question.contains('%') {
+                break;
+            }
+            edits.insert(item.clone(), edit);
         }
     }
     if edits.values().any(|edit| edit.name.is_some()) {
@@ -74,28 +66,6 @@ pub fn last_edits(windmill: &Windmill<'_>, account: &Account, items: &BTreeSet<I
         }
     }
     edits
-}
-
-/// Adds the edits of the items of these kinds that the list gives.
-fn ask_list(windmill: &Windmill<'_>, list: &str, kinds: &[ItemKind], items: &BTreeSet<ItemId>, edits: &mut Edits) {
-    for page in 1..=PAGES_MAX {
-        if items.iter().all(|item| !kinds.contains(&item.kind) || edits.contains_key(item)) {
-            return;
-        }
-        let answer = windmill.ask_for_names(&format!("{list}per_page={PER_PAGE}&page={page}"));
-        let Some(Value::Array(lines)) = answer else { return };
-        for line in &lines {
-            let Value::Object(line) = line else { continue };
-            let Some(path) = text(line, "path") else { continue };
-            let of_kinds = kinds.iter().map(|kind| ItemId { kind: *kind, path: path.to_owned() });
-            for item in of_kinds.filter(|item| items.contains(item)) {
-                edits.entry(item).or_insert_with(|| edit_of(line));
-            }
-        }
-        if lines.len() < PER_PAGE {
-            return;
-        }
-    }
 }
 
 fn edit_of(line: &Object) -> Edit {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::*;
 
 /// Parts of the request targets that ask for names.
-const QUESTIONS: [&str; 5] = ["scripts/list", "flows/list", "apps/list", "users/list", "/get/"];
+const QUESTIONS: [&str; 2] = ["users/list", "/get/"];
 
 const OURS: &str = "Windmill Git Sync <windmill@example.com>";
 
@@ -86,6 +86,7 @@ fn a_commit_names_only_the_editors_of_changed_items() {
         workspace.edited("scripts", "f/ops/by_script", "u/bob", "2026-11-23T11:00:00Z");
         workspace.edited("scripts", "f/ops/not_changed", "eve", "2026-11-23T12:00:00Z");
     });
+    sandbox.windmill.single("scripts", "f/ops/unknown", "{}");
     let pushed = run.run().expect("pushed");
     let message = &repository.log("main")[0].message;
     let expected = "Last edited by\n\nscript f/ops/by_script: bob <bob@example.com>\n\
@@ -101,10 +102,9 @@ fn a_commit_names_only_the_editors_of_changed_items() {
 }
 
 #[test]
-fn an_editor_missing_from_a_list_is_requested_by_item() {
+fn editors_are_requested_by_item() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();
-    // The recorded list of scripts has three scripts and no names.
     sandbox.windmill.single(
         "scripts",
         "f/ops/job_00004",

@@ -36,13 +36,15 @@ pub fn make(
     let (config, author, path) = (run.env.config, &run.request.author, run.request.subdir.as_str());
     let tree = wanted_tree(git, tip, comparison, path)?;
     let (by_item, of_no_item, is_all) = changes_by_item(comparison)?;
-    let items = by_item.keys().cloned().collect();
+    let existing = by_item.iter().filter(|(_, changes)| still_exists(changes));
+    let existing: Vec<_> = existing.map(|(item, _)| item).collect();
     let windmill = run.windmill(git.run_env());
-    let edits = if config.commit_authors { editors::last_edits(&windmill, &now.account, &items) } else { Edits::new() };
+    let edits =
+        if config.commit_authors { editors::last_edits(&windmill, &now.account, &existing) } else { Edits::new() };
     let trailers = trailers(run, git, now, warnings);
     // The invalid entries belong to no item, so one commit for all changes removes them.
     let is_sound = tip.invalid_entries.is_empty();
-    if config.commits_per_item && is_all && is_sound && !items.is_empty() {
+    if config.commits_per_item && is_all && is_sound && !by_item.is_empty() {
         let by_item = in_order(by_item, of_no_item, &edits);
         let commits = by_item.iter().map(|(item, changes)| {
             let summary = summary(LISTED_MAX, changes.iter().map(|change| Ok((change.mark, change.path.clone()))))?;
@@ -103,12 +105,16 @@ fn changes_by_item(comparison: &TreeDiff) -> io::Result<(ByItem, Vec<Change>, bo
 /// lock file, are added to the last item.
 fn in_order(by_item: ByItem, of_no_item: Vec<Change>, edits: &Edits) -> Vec<(ItemId, Vec<Change>)> {
     let mut by_item: Vec<_> = by_item.into_iter().collect();
-    let still_exists = |changes: &[Change]| changes.iter().any(|change| change.mark != Mark::Deleted);
     by_item.sort_by_cached_key(|(item, changes)| (still_exists(changes), edits.get(item).and_then(|edit| edit.time)));
     if let Some((_, changes)) = by_item.last_mut() {
         changes.extend(of_no_item);
     }
     by_item
+}
+
+/// Returns whether an item with these changes may still exist. Without changes, this is not known.
+fn still_exists(changes: &[Change]) -> bool {
+    changes.is_empty() || changes.iter().any(|change| change.mark != Mark::Deleted)
 }
 
 /// Returns the trailers of every commit. The fingerprint of the key shows a restore whether a workspace can read the

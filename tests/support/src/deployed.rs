@@ -279,6 +279,7 @@ fn shown_app(workspace: &Workspace, path: &str) -> Response {
     fields.insert("path".to_owned(), string(path));
     fields.insert("raw_app".to_owned(), Value::Bool(is_raw));
     fields.insert("created_by".to_owned(), string("admin"));
+    fields.extend(workspace.last_edit("apps", path));
     Response::json(json::to_string(&fields))
 }
 
@@ -436,6 +437,10 @@ fn shown(workspace: &Workspace, kind: &str, name: &str) -> Response {
         || no_such_item(kind, name),
         |mut fields| {
             fields.insert(name_field(kind).to_owned(), string(name));
+            if kind == "flows" {
+                fields.insert("edited_by".to_owned(), string("admin"));
+                fields.extend(workspace.last_edit(kind, name));
+            }
             Response::json(json::to_string(&fields))
         },
     )
@@ -523,6 +528,7 @@ fn script(workspace: &Workspace, path: &str) -> Response {
     fields.insert("language".to_owned(), string(language));
     fields.insert("hash".to_owned(), string("ab2a9c045b3fd70e"));
     fields.insert("created_by".to_owned(), string("admin"));
+    fields.extend(workspace.last_edit("scripts", path));
     Response::json(json::to_string(&fields))
 }
 

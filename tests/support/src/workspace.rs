@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use miniserde::json::{self, Value};
+use miniserde::json::{self, Object, Value};
 
 /// The recorded releases of Windmill.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -396,19 +396,22 @@ impl Workspace {
         self.recorded.get(path_and_query).map(String::as_str)
     }
 
-    /// Adds a line to the list of `scripts`, `flows` or `apps` that says who edited the item last, and when. The fields
-    /// are those of Windmill's answers about one item. In the lists of 1.491, only flows have `edited_by`.
+    /// Sets who edited an item of `scripts`, `flows` or `apps` last, and when.
     pub fn edited(&mut self, list: &str, path: &str, by: &str, at: &str) {
         let (path, by, at) = (json::to_string(path), json::to_string(by), json::to_string(at));
         let (who, when) = if list == "flows" { ("edited_by", "edited_at") } else { ("created_by", "created_at") };
-        let line = format!("{{\"path\":{path},\"summary\":\"\",\"{who}\":{by},\"{when}\":{at}}}");
+        let line = format!("{{\"path\":{path},\"{who}\":{by},\"{when}\":{at}}}");
         self.edits.push((list.to_owned(), line));
     }
 
-    /// Returns a page of the list, with the last edit first.
-    pub fn edits(&self, list: &str, page: usize, per_page: usize) -> Vec<&str> {
-        let lines = self.edits.iter().rev().filter(|(of, _)| of == list).map(|(_, line)| line.as_str());
-        lines.skip(page.saturating_sub(1) * per_page).take(per_page).collect()
+    /// Returns the fields in which the answer about one item says who edited it last, and when.
+    pub fn last_edit(&self, list: &str, path: &str) -> Vec<(String, Value)> {
+        let lines = self.edits.iter().rev().filter(|(of, _)| of == list);
+        let fields = lines.filter_map(|(_, line)| json::from_str::<Object>(line).ok());
+        let last =
+            fields.into_iter().find(|fields| matches!(fields.get("path"), Some(Value::String(of)) if of == path));
+        let is_of_edit = |(name, _): &(String, Value)| name.ends_with("_by") || name.ends_with("_at");
+        last.into_iter().flatten().filter(is_of_edit).collect()
     }
 
     /// Returns the entries of an export for this query.
@@ -476,7 +479,7 @@ fn ws_specific_of(answer: &str) -> Vec<(String, String)> {
     lines.iter().map(line).collect()
 }
 
-fn fields(bytes: &[u8]) -> Option<json::Object> {
+fn fields(bytes: &[u8]) -> Option<Object> {
     match json::from_str(std::str::from_utf8(bytes).ok()?).ok()? {
         Value::Object(fields) => Some(fields),
         _ => None,
