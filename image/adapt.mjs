@@ -38,11 +38,6 @@ const sortedDependencies = {
       'const entries = await readdir5("dependencies", { withFileTypes: true });\n    for (const entry of entries) {\n',
       'const entries = await readdir5("dependencies", { withFileTypes: true });\n    entries.sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)));\n    for (const entry of entries) {\n',
     ],
-    // windmill-git-sync looks for this line before it relies on the order.
-    [
-      'action(async (opts) => {\n  console.log("CLI version: " + VERSION);\n',
-      'action(async (opts) => {\n  console.log("Dependencies are sorted");\n  console.log("CLI version: " + VERSION);\n',
-    ],
   ],
 };
 

@@ -334,11 +334,11 @@ impl Check<'_> {
     /// Checks the programs. Returns whether git can be used, over ssh too if the remote needs it.
     fn tools(&mut self, run_env: &RunEnv) -> bool {
         match cli::version(run_env) {
-            Ok((version, _)) if is_older(&version, WMILL_VERSION_MIN) => {
+            Ok(version) if is_older(&version, WMILL_VERSION_MIN) => {
                 let message = format_args!("{version}, which sometimes drops lock files of scripts");
                 self.warn("wmill", message, remedy_of("wmill", Code::PullFailed));
             }
-            Ok((version, _)) => self.ok("wmill", version),
+            Ok(version) => self.ok("wmill", version),
             Err(why) => self.fail("wmill", Code::PullFailed, why),
         }
         let is_ssh = self.config.remote.as_ref().is_some_and(|remote| remote.scheme() == RemoteScheme::Ssh);
@@ -347,8 +347,8 @@ impl Check<'_> {
         let mut are_usable = true;
         for (name, found, least) in [git].into_iter().chain(ssh) {
             let why = match found {
-                Ok((version, _)) if is_older(&version, least) => version + ", which is too old",
-                Ok((version, _)) => {
+                Ok(version) if is_older(&version, least) => version + ", which is too old",
+                Ok(version) => {
                     self.ok(name, version);
                     continue;
                 }

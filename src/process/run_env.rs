@@ -75,12 +75,12 @@ impl RunEnv {
         run::run(invocation, self, &self.deadline, on_line)
     }
 
-    /// Returns what a program prints after `prefix` when it is asked for its version, and the lines that it printed
-    /// until then. Ends the program as soon as it has printed that.
+    /// Returns what a program prints after `prefix` when it is asked for its version. Ends the program as soon as it has
+    /// printed that.
     ///
     /// # Errors
     /// A text that says why the program could not be started or did not print its version.
-    pub fn version(&self, program: &str, option: &str, prefix: &str) -> Result<(String, Vec<String>), String> {
+    pub fn version(&self, program: &str, option: &str, prefix: &str) -> Result<String, String> {
         // If no time is left, the program is not started.
         let time_max = self.deadline.remaining().unwrap_or_default().min(VERSION_TIME_MAX);
         let deadline = Deadline::after(time_max, self.deadline.cancel_token());
@@ -89,7 +89,7 @@ impl RunEnv {
         let finished = run::run(invocation, self, &deadline, &mut |line| !line.starts_with(prefix));
         let Finished { ending, tail, .. } = finished.map_err(|failure| failure.to_string())?;
         match tail.iter().find_map(|line| line.strip_prefix(prefix)) {
-            Some(version) => Ok((version.chars().take(VERSION_CHARS_MAX).collect(), tail)),
+            Some(version) => Ok(version.chars().take(VERSION_CHARS_MAX).collect()),
             None => Err(format!("`{program} {option}` ended with {ending}: {}", tail.join("\n"))),
         }
     }

@@ -20,10 +20,6 @@ const PROFILE: &str = "windmill-git-sync-run";
 /// The largest output of a push, with one line for each file of a workspace: a hundred thousand lines. The parsed
 /// output takes the same amount of memory in addition.
 const CHANGES_BYTES_MAX: usize = 8 << 20;
-/// The line that the wmill of the image prints before its version.
-const SORTS_DEPENDENCIES: &str = "Dependencies are sorted";
-/// The most bytes of a script that are read to find the interpreter in its first line.
-const FIRST_LINE_BYTES_MAX: u64 = 256;
 /// The most readable lines in a message about a failed push, and the most bytes of a line.
 const PLAIN_LINES_MAX: usize = 3;
 const PLAIN_LINE_BYTES_MAX: usize = 400;
@@ -254,16 +250,13 @@ pub struct Program {
     pub file: String,
     /// Its version, such as `1.819.0`.
     pub version: String,
-    /// Whether it reads the files of `dependencies/` in sorted order, and not in the order of the file system. The
-    /// hashes of `wmill-lock.yaml` depend on this order.
-    pub sorts_dependencies: bool,
 }
 
-/// Returns the version of the `wmill` on the path, and the lines that it printed.
+/// Returns the version of the `wmill` on the path.
 ///
 /// # Errors
 /// Returns the errors of [`RunEnv::version`].
-pub fn version(run_env: &RunEnv) -> Result<(String, Vec<String>), String> {
+pub fn version(run_env: &RunEnv) -> Result<String, String> {
     run_env.version("wmill", "--version", "CLI version: ")
 }
 
@@ -277,17 +270,7 @@ pub fn program(run_env: &RunEnv, known: Option<&Program>) -> Option<Program> {
     if let Some(known) = known.filter(|known| known.file == file) {
         return Some(known.clone());
     }
-    // The wmill of the image prints that it sorts (`image/adapt.mjs`). Node, which runs npm's wmill, sorts the names in
-    // a folder itself.
-    let (version, printed) = version(run_env).ok()?;
-    let sorts_dependencies = is_run_by_node(&path) || printed.iter().any(|line| line == SORTS_DEPENDENCIES);
-    Some(Program { file, version, sorts_dependencies })
-}
-
-fn is_run_by_node(program: &Path) -> bool {
-    let start = files::read_file(program, FIRST_LINE_BYTES_MAX).unwrap_or_default();
-    let first = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    first.starts_with(b"#!") && first.ends_with(b"node")
+    Some(Program { file, version: version(run_env).ok()? })
 }
 
 /// Returns the path of the file behind `wmill`.

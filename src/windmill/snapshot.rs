@@ -87,8 +87,6 @@ pub struct Snapshot {
     pub digests: Digests,
     /// The digest of each group of items.
     pub groups: Groups,
-    /// The number of entries below `dependencies/`.
-    pub dependencies: usize,
     /// The items that must not reach wmill, with the reason. A folder stands for all items in it.
     pub left_out: BTreeMap<ItemId, String>,
     /// The number of items, including those that are left out.
@@ -236,7 +234,6 @@ impl Snapshot {
             })?;
         }
         self.items = items.count();
-        self.dependencies = dependencies.len();
         self.groups = Groups::new(records);
         Ok(Groups::new(dependencies))
     }
@@ -899,7 +896,6 @@ mod tests {
         assert_ne!(taken("order", &ENTRIES[1..]).digests, before.digests);
         let renamed = [("f/a.script.json", ENTRIES[0].1), ("f/a.js", "code"), ENTRIES[2], ENTRIES[3], ENTRIES[4]];
         assert_ne!(taken("order", &renamed).digests, before.digests);
-        assert_eq!(before.dependencies, 1);
     }
 
     #[test]

@@ -28,7 +28,7 @@ const STATE_FILE: &str = "state.json";
 /// The name of the file with the digests of the groups. The state has a digest of all of them.
 const GROUPS_FILE: &str = "state.groups";
 /// It is increased when the state's fields or their meaning change.
-const STATE_VERSION: u32 = 6;
+const STATE_VERSION: u32 = 7;
 
 /// What is known about the last success; all fields are empty if nothing is known. The state of version 0.1.0 has other
 /// fields, and is not read.
@@ -146,8 +146,6 @@ impl LastSync {
         let (last, snapshot) = (self.usable(now, Some(tip))?, &now.snapshot);
         if snapshot.digests.shared != last.digests.shared {
             Err("something that all items share changed")
-        } else if snapshot.dependencies > 1 && !last.wmill.as_ref().is_some_and(|wmill| wmill.sorts_dependencies) {
-            Err("there are several workspace dependencies, and this wmill does not sort them")
         } else if tip.plan.dedupes_lockfiles {
             Err("items share lock files")
         } else if !last.left_out.is_empty() || !snapshot.left_out.is_empty() {
@@ -277,11 +275,7 @@ mod tests {
             shared_ui: true,
             begun: 1_000,
             settings: "s".to_owned(),
-            wmill: Some(Program {
-                file: "/bin/wmill 1 2".to_owned(),
-                version: "1.819.0".to_owned(),
-                sorts_dependencies: false,
-            }),
+            wmill: Some(Program { file: "/bin/wmill 1 2".to_owned(), version: "1.819.0".to_owned() }),
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
             digests: Digests { shared: digest(), groups: digest() },

@@ -42,7 +42,7 @@ pub fn wmill_of_known_version() -> PathBuf {
     let write = || {
         let real = wmill();
         let script = format!(
-            "#!/bin/sh\n[ \"$*\" = --version ] && {{ echo 'Dependencies are sorted'; echo 'CLI version: {}'; exit; }}\nexec '{}' \"$@\"\n",
+            "#!/bin/sh\n[ \"$*\" = --version ] && {{ echo 'CLI version: {}'; exit; }}\nexec '{}' \"$@\"\n",
             version(),
             real.display()
         );
