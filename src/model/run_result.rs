@@ -173,21 +173,6 @@ impl Map for Members<'_> {
     }
 }
 
-#[derive(Serialize)]
-struct DocumentOfAll<'a> {
-    success: bool,
-    code: &'a str,
-    message: String,
-    results: &'a [SyncResult],
-}
-
-#[derive(Serialize)]
-struct ErrorDocument<'a> {
-    success: bool,
-    code: &'a str,
-    message: &'a str,
-}
-
 /// The most bytes of a failed result's message in an HTTP answer. JSON may double the message and the warnings, and an
 /// error answer has at most 16 KB.
 const ANSWERED_MESSAGE_BYTES_MAX: usize = 5 * 1024;
@@ -258,18 +243,20 @@ pub fn all_to_json(results: &[SyncResult], is_single: bool) -> String {
         return json::to_string(result);
     }
     let each: Vec<_> = results.iter().map(|result| [&result.workspace, " ", result.code.as_str()].concat()).collect();
-    let code = code_of_all(results);
-    json::to_string(&DocumentOfAll {
-        success: code.is_success(),
-        code: code.as_str(),
-        message: format!("{} workspaces: {}", results.len(), each.join(", ")),
-        results,
-    })
+    let (code, message) = (code_of_all(results), format!("{} workspaces: {}", results.len(), each.join(", ")));
+    let list = json::to_string(results);
+    format!("{},\"results\":{list}}}", beginning(code, &message))
 }
 
 /// Returns an error without a run as one line of JSON.
 pub fn error_json(code: Code, message: &str) -> String {
-    json::to_string(&ErrorDocument { success: false, code: code.as_str(), message })
+    beginning(code, message) + "}"
+}
+
+/// Returns the members with which each result begins.
+fn beginning(code: Code, message: &str) -> String {
+    let (success, code, message) = (code.is_success(), code.as_str(), json::to_string(message));
+    format!("{{\"success\":{success},\"code\":\"{code}\",\"message\":{message}")
 }
 
 #[cfg(test)]
