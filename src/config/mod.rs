@@ -48,94 +48,116 @@ const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 /// path of programs, the time zone.
 const TOOL_VARIABLES: [&str; 6] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", CA_BUNDLE_FILE, "PATH", "TZ"];
 
-/// All settings, parsed. It has no `Debug`, because the environment of the tools may hold a proxy's password.
-#[derive(Clone)]
-pub struct Config {
+/// Declares the settings in the order in which they are read, which is also the order of their faults: the field, its
+/// type, and how the reader reads it.
+macro_rules! settings {
+    ($reader:ident: $($(#[$about:meta])+ $field:ident: $kind:ty = $read:expr;)+) => {
+        /// All settings, parsed. It has no `Debug`, because the environment of the tools may hold a proxy's password.
+        #[derive(Clone)]
+        pub struct Config {
+            $($(#[$about])+ pub $field: $kind,)+
+        }
+
+        impl Reader<'_> {
+            fn config(&mut self) -> Config {
+                let $reader = self;
+                Config { $($field: $read,)+ }
+            }
+        }
+    };
+}
+
+settings! {
+    reader:
     /// `WINDMILL_BASE_URL`
-    pub base_url: BaseUrl,
+    base_url: BaseUrl = reader.take("WINDMILL_BASE_URL", "http://windmill_server:8000", BaseUrl::parse);
     /// `WINDMILL_TOKEN`
-    pub windmill_token: Option<SecretSource>,
-    /// `WINDMILL_WORKSPACE`
-    pub workspaces: Workspaces,
+    windmill_token: Option<SecretSource> = reader.secret("WINDMILL_TOKEN");
     /// Whether the workspace is the default one.
-    pub workspace_is_default: bool,
+    workspace_is_default: bool = reader.option_or_variable("WINDMILL_WORKSPACE").is_none();
+    /// `WINDMILL_WORKSPACE`
+    workspaces: Workspaces = reader.take("WINDMILL_WORKSPACE", "admins", parse_workspaces);
     /// `GIT_REMOTE_URL`
-    pub remote: Option<RemoteUrl>,
+    remote: Option<RemoteUrl> = reader.take_optional("GIT_REMOTE_URL", None, RemoteUrl::parse);
     /// `GIT_TOKEN`
-    pub git_token: Option<SecretSource>,
+    git_token: Option<SecretSource> = reader.secret("GIT_TOKEN");
     /// `GIT_USERNAME`
-    pub git_username: String,
+    git_username: String = reader.take("GIT_USERNAME", "x-access-token", parse_username);
     /// `GIT_BRANCH`, a template; [`Config::branch_for`] fills it.
-    pub branch: String,
+    branch: String = reader.take("GIT_BRANCH", "main", |text| Ok(text.to_owned()));
     /// `GIT_SUBDIR`, a template; [`Config::subdir_for`] fills it.
-    pub subdir: String,
+    subdir: String = reader.take("GIT_SUBDIR", "", |text| Ok(text.to_owned()));
     /// `GIT_USER_NAME` and `GIT_USER_EMAIL`
-    pub author: Identity,
+    author: Identity = Identity::of_parts(
+        reader.take("GIT_USER_NAME", "Windmill Git Sync", Identity::parse_name),
+        reader.take("GIT_USER_EMAIL", "windmill@example.com", Identity::parse_email),
+    );
     /// `COMMIT_MESSAGE`, a template of one line.
-    pub commit_message: String,
+    commit_message: String = reader.take("COMMIT_MESSAGE", MESSAGE_DEFAULT, parse_message);
     /// Whether `COMMIT_PER` is `item`.
-    pub commits_per_item: bool,
+    commits_per_item: bool = reader.take("COMMIT_PER", "sync", parse_commit_per);
     /// `COMMIT_AUTHORS`
-    pub commit_authors: bool,
+    commit_authors: bool = reader.take("COMMIT_AUTHORS", "true", parse_boolean);
     /// `GIT_SSH_KEY`
-    pub ssh_key: Option<SecretSource>,
-    /// `GIT_SIGNING_KEY`
-    pub signing_key: Option<SecretSource>,
+    ssh_key: Option<SecretSource> = reader.secret("GIT_SSH_KEY");
     /// `GIT_SSH_KNOWN_HOSTS_FILE`, absolute, without characters that `ssh` interprets.
-    pub ssh_known_hosts: Option<PathBuf>,
+    ssh_known_hosts: Option<PathBuf> = reader.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", None, parse_known_hosts);
     /// `GIT_SSH_ACCEPT_NEW`
-    pub ssh_accept_new: bool,
-    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that the documented
-    /// default.
-    pub kinds_included: Option<Vec<&'static str>>,
-    /// `WMILL_SKIP`. If it is `None`, the repository's `wmill.yaml` decides.
-    pub kinds_skipped: Option<Vec<&'static str>>,
-    /// `ALLOW_PLAINTEXT_SECRETS`
-    pub allow_plaintext_secrets: bool,
-    /// `ALLOW_PUBLIC_REPOSITORY`
-    pub allow_public_repository: bool,
-    /// `MAX_DELETIONS_PERCENT`, 0 to 100
-    pub deletions_percent_max: u8,
-    /// `SKIP_UNCHANGED`
-    pub skip_unchanged: bool,
-    /// `FULL_SYNC_EVERY`; zero makes every sync a full one.
-    pub full_sync_every: Duration,
-    /// `EXPECT_SYNC_EVERY`, at least a second
-    pub expect_sync_every: Option<Duration>,
-    /// `WINDMILL_HEADERS`; [`parse_headers`] reads its text.
-    pub windmill_headers: Option<SecretSource>,
-    /// `SYNC_TIMEOUT`, more than zero
-    pub sync_timeout: Duration,
-    /// `DATA_DIR`, absolute
-    pub data_dir: PathBuf,
-    /// `LISTEN_ADDR`
-    pub listen: SocketAddr,
-    /// `SYNC_API_TOKEN`
-    pub api_token: Option<SecretSource>,
-    /// `SYNC_SCHEDULE`
-    pub sync_schedule: Option<Schedule>,
-    /// `VERIFY_SCHEDULE`
-    pub verify_schedule: Option<Schedule>,
-    /// `SLACK_WEBHOOK_URL`
-    pub slack_webhook_url: Option<SecretSource>,
-    /// `DISCORD_WEBHOOK_URL`
-    pub discord_webhook_url: Option<SecretSource>,
-    /// `NOTIFY_URL`
-    pub notify_url: Option<SecretSource>,
-    /// `NOTIFY_ON`
-    pub notify_on: Vec<&'static str>,
-    /// `HEARTBEAT_URL`
-    pub heartbeat_url: Option<SecretSource>,
-    /// `SHUTDOWN_GRACE`
-    pub shutdown_grace: Duration,
-    /// `LOG_LEVEL`
-    pub log_level: LevelFilter,
-    /// `LOG_FORMAT`
-    pub log_format: LogFormat,
+    ssh_accept_new: bool = reader.take("GIT_SSH_ACCEPT_NEW", "false", parse_boolean);
+    /// `GIT_SIGNING_KEY`
+    signing_key: Option<SecretSource> = reader.secret("GIT_SIGNING_KEY");
     /// Variables for `wmill`, `git` and our client: those for proxies as [`proxy::variables`] returns them, and
     /// `CA_BUNDLE_FILE`, which [`for_run`](crate::net::ca_bundle::for_run) adds to the certificates of git. A proxy's
     /// URL may hold a password, see [`Config::proxy_secrets`].
-    pub tool_environment: Vec<(String, String)>,
+    tool_environment: Vec<(String, String)> = reader.tool_environment();
+    /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that the documented
+    /// default.
+    kinds_included: Option<Vec<&'static str>> =
+        reader.take_optional("WMILL_INCLUDE", Some(KINDS_DEFAULT), parse_kinds_included);
+    /// `WMILL_SKIP`. If it is `None`, the repository's `wmill.yaml` decides.
+    kinds_skipped: Option<Vec<&'static str>> = reader.take_optional("WMILL_SKIP", Some("none"), parse_kinds_skipped);
+    /// `ALLOW_PLAINTEXT_SECRETS`
+    allow_plaintext_secrets: bool = reader.take("ALLOW_PLAINTEXT_SECRETS", "false", parse_boolean);
+    /// `ALLOW_PUBLIC_REPOSITORY`
+    allow_public_repository: bool = reader.take("ALLOW_PUBLIC_REPOSITORY", "false", parse_boolean);
+    /// `MAX_DELETIONS_PERCENT`, 0 to 100
+    deletions_percent_max: u8 = reader.take("MAX_DELETIONS_PERCENT", "50", parse_percent);
+    /// `SKIP_UNCHANGED`
+    skip_unchanged: bool = reader.take("SKIP_UNCHANGED", "true", parse_boolean);
+    /// `FULL_SYNC_EVERY`; zero makes every sync a full one.
+    full_sync_every: Duration = reader.take("FULL_SYNC_EVERY", "24h", parse_duration);
+    /// `EXPECT_SYNC_EVERY`, at least a second
+    expect_sync_every: Option<Duration> = reader.take_optional("EXPECT_SYNC_EVERY", None, parse_timeout);
+    /// `WINDMILL_HEADERS`; [`parse_headers`] reads its text.
+    windmill_headers: Option<SecretSource> = reader.secret("WINDMILL_HEADERS");
+    /// `SYNC_TIMEOUT`, more than zero
+    sync_timeout: Duration = reader.take("SYNC_TIMEOUT", "30m", parse_timeout);
+    /// `DATA_DIR`, absolute
+    data_dir: PathBuf = reader.take("DATA_DIR", "/workspace", parse_data_dir);
+    /// `LISTEN_ADDR`
+    listen: SocketAddr = reader.take("LISTEN_ADDR", "0.0.0.0:8080", parse_listen);
+    /// `SYNC_API_TOKEN`
+    api_token: Option<SecretSource> = reader.secret("SYNC_API_TOKEN");
+    /// `SYNC_SCHEDULE`
+    sync_schedule: Option<Schedule> = reader.take_optional("SYNC_SCHEDULE", None, Schedule::parse);
+    /// `VERIFY_SCHEDULE`
+    verify_schedule: Option<Schedule> = reader.take_optional("VERIFY_SCHEDULE", None, Schedule::parse);
+    /// `SHUTDOWN_GRACE`
+    shutdown_grace: Duration = reader.take("SHUTDOWN_GRACE", "30s", parse_duration);
+    /// `SLACK_WEBHOOK_URL`
+    slack_webhook_url: Option<SecretSource> = reader.secret("SLACK_WEBHOOK_URL");
+    /// `DISCORD_WEBHOOK_URL`
+    discord_webhook_url: Option<SecretSource> = reader.secret("DISCORD_WEBHOOK_URL");
+    /// `NOTIFY_URL`
+    notify_url: Option<SecretSource> = reader.secret("NOTIFY_URL");
+    /// `NOTIFY_ON`
+    notify_on: Vec<&'static str> = reader.take("NOTIFY_ON", "failure,recovery", parse_occasions);
+    /// `HEARTBEAT_URL`
+    heartbeat_url: Option<SecretSource> = reader.secret("HEARTBEAT_URL");
+    /// `LOG_LEVEL`
+    log_level: LevelFilter = reader.take("LOG_LEVEL", "info", parse_log_level);
+    /// `LOG_FORMAT`
+    log_format: LogFormat = reader.take("LOG_FORMAT", "text", parse_log_format);
 }
 
 /// All faults of the settings.
@@ -239,56 +261,6 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the fields in the order in which faults are reported.
-    fn config(&mut self) -> Config {
-        Config {
-            base_url: self.take("WINDMILL_BASE_URL", "http://windmill_server:8000", BaseUrl::parse),
-            windmill_token: self.secret("WINDMILL_TOKEN"),
-            workspace_is_default: self.option_or_variable("WINDMILL_WORKSPACE").is_none(),
-            workspaces: self.take("WINDMILL_WORKSPACE", "admins", parse_workspaces),
-            remote: self.take_optional("GIT_REMOTE_URL", None, RemoteUrl::parse),
-            git_token: self.secret("GIT_TOKEN"),
-            git_username: self.take("GIT_USERNAME", "x-access-token", parse_username),
-            branch: self.take("GIT_BRANCH", "main", |text| Ok(text.to_owned())),
-            subdir: self.take("GIT_SUBDIR", "", |text| Ok(text.to_owned())),
-            author: Identity::of_parts(
-                self.take("GIT_USER_NAME", "Windmill Git Sync", Identity::parse_name),
-                self.take("GIT_USER_EMAIL", "windmill@example.com", Identity::parse_email),
-            ),
-            commit_message: self.take("COMMIT_MESSAGE", MESSAGE_DEFAULT, parse_message),
-            commits_per_item: self.take("COMMIT_PER", "sync", parse_commit_per),
-            commit_authors: self.take("COMMIT_AUTHORS", "true", parse_boolean),
-            ssh_key: self.secret("GIT_SSH_KEY"),
-            ssh_known_hosts: self.take_optional("GIT_SSH_KNOWN_HOSTS_FILE", None, parse_known_hosts),
-            ssh_accept_new: self.take("GIT_SSH_ACCEPT_NEW", "false", parse_boolean),
-            signing_key: self.secret("GIT_SIGNING_KEY"),
-            tool_environment: self.tool_environment(),
-            kinds_included: self.take_optional("WMILL_INCLUDE", Some(KINDS_DEFAULT), parse_kinds_included),
-            kinds_skipped: self.take_optional("WMILL_SKIP", Some("none"), parse_kinds_skipped),
-            allow_plaintext_secrets: self.take("ALLOW_PLAINTEXT_SECRETS", "false", parse_boolean),
-            allow_public_repository: self.take("ALLOW_PUBLIC_REPOSITORY", "false", parse_boolean),
-            deletions_percent_max: self.take("MAX_DELETIONS_PERCENT", "50", parse_percent),
-            skip_unchanged: self.take("SKIP_UNCHANGED", "true", parse_boolean),
-            full_sync_every: self.take("FULL_SYNC_EVERY", "24h", parse_duration),
-            expect_sync_every: self.take_optional("EXPECT_SYNC_EVERY", None, parse_timeout),
-            windmill_headers: self.secret("WINDMILL_HEADERS"),
-            sync_timeout: self.take("SYNC_TIMEOUT", "30m", parse_timeout),
-            data_dir: self.take("DATA_DIR", "/workspace", parse_data_dir),
-            listen: self.take("LISTEN_ADDR", "0.0.0.0:8080", parse_listen),
-            api_token: self.secret("SYNC_API_TOKEN"),
-            sync_schedule: self.take_optional("SYNC_SCHEDULE", None, Schedule::parse),
-            verify_schedule: self.take_optional("VERIFY_SCHEDULE", None, Schedule::parse),
-            shutdown_grace: self.take("SHUTDOWN_GRACE", "30s", parse_duration),
-            slack_webhook_url: self.secret("SLACK_WEBHOOK_URL"),
-            discord_webhook_url: self.secret("DISCORD_WEBHOOK_URL"),
-            notify_url: self.secret("NOTIFY_URL"),
-            notify_on: self.take("NOTIFY_ON", "failure,recovery", parse_occasions),
-            heartbeat_url: self.secret("HEARTBEAT_URL"),
-            log_level: self.take("LOG_LEVEL", "info", parse_log_level),
-            log_format: self.take("LOG_FORMAT", "text", parse_log_format),
-        }
-    }
-
     /// Returns the value of a variable; an empty one counts as unset.
     fn variable(&mut self, name: &str) -> Option<&'a str> {
         self.environment.read(name).unwrap_or_else(|fault| {
