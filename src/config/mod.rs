@@ -16,9 +16,9 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::config::parse::{
-    parse_absolute, parse_boolean, parse_commit_per, parse_data_dir, parse_duration, parse_kinds_included,
-    parse_kinds_skipped, parse_known_hosts, parse_listen, parse_log_format, parse_log_level, parse_message,
-    parse_occasions, parse_percent, parse_timeout, parse_username, parse_workspaces,
+    KINDS_TO_INCLUDE, KINDS_TO_SKIP, OCCASIONS, one_of, parse_absolute, parse_boolean, parse_data_dir, parse_duration,
+    parse_known_hosts, parse_listen, parse_log_format, parse_log_level, parse_message, parse_percent, parse_timeout,
+    parse_username, parse_words, parse_workspaces,
 };
 use crate::config::schedule::Schedule;
 use crate::config::secret_source::checked_secret;
@@ -95,7 +95,7 @@ settings! {
     /// `COMMIT_MESSAGE`, a template of one line.
     commit_message: String = reader.take("COMMIT_MESSAGE", MESSAGE_DEFAULT, parse_message);
     /// Whether `COMMIT_PER` is `item`.
-    commits_per_item: bool = reader.take("COMMIT_PER", "sync", parse_commit_per);
+    commits_per_item: bool = reader.take("COMMIT_PER", "sync", |text| Ok(one_of(text, &["sync", "item"])? == "item"));
     /// `COMMIT_AUTHORS`
     commit_authors: bool = reader.take("COMMIT_AUTHORS", "true", parse_boolean);
     /// `GIT_SSH_KEY`
@@ -113,9 +113,10 @@ settings! {
     /// `WMILL_INCLUDE`. If it is `None`, the repository's `wmill.yaml` decides, and without that the documented
     /// default.
     kinds_included: Option<Vec<&'static str>> =
-        reader.take_optional("WMILL_INCLUDE", Some(KINDS_DEFAULT), parse_kinds_included);
+        reader.take_optional("WMILL_INCLUDE", Some(KINDS_DEFAULT), |text| parse_words(text, &KINDS_TO_INCLUDE));
     /// `WMILL_SKIP`. If it is `None`, the repository's `wmill.yaml` decides.
-    kinds_skipped: Option<Vec<&'static str>> = reader.take_optional("WMILL_SKIP", Some("none"), parse_kinds_skipped);
+    kinds_skipped: Option<Vec<&'static str>> =
+        reader.take_optional("WMILL_SKIP", Some("none"), |text| parse_words(text, &KINDS_TO_SKIP));
     /// `ALLOW_PLAINTEXT_SECRETS`
     allow_plaintext_secrets: bool = reader.take("ALLOW_PLAINTEXT_SECRETS", "false", parse_boolean);
     /// `ALLOW_PUBLIC_REPOSITORY`
@@ -151,7 +152,7 @@ settings! {
     /// `NOTIFY_URL`
     notify_url: Option<SecretSource> = reader.secret("NOTIFY_URL");
     /// `NOTIFY_ON`
-    notify_on: Vec<&'static str> = reader.take("NOTIFY_ON", "failure,recovery", parse_occasions);
+    notify_on: Vec<&'static str> = reader.take("NOTIFY_ON", "failure,recovery", |text| parse_words(text, &OCCASIONS));
     /// `HEARTBEAT_URL`
     heartbeat_url: Option<SecretSource> = reader.secret("HEARTBEAT_URL");
     /// `LOG_LEVEL`
@@ -475,7 +476,7 @@ mod tests {
     #[test]
     fn the_default_kinds_are_valid_words_of_the_setting() {
         let text = variables().iter().find(|variable| variable.name == "WMILL_INCLUDE").unwrap().default.unwrap();
-        assert_eq!(parse_kinds_included(text).unwrap(), ["schedules", "triggers", "groups"]);
+        assert_eq!(parse_words(text, &KINDS_TO_INCLUDE).unwrap(), ["schedules", "triggers", "groups"]);
     }
 
     #[test]
@@ -698,7 +699,7 @@ mod tests {
         for (text, kinds) in
             [("none", &[][..]), (" none ", &[]), ("users, key", &["users", "key"]), ("groups", &["groups"])]
         {
-            assert_eq!(parse_kinds_included(text).as_deref(), Ok(kinds), "{text}");
+            assert_eq!(parse_words(text, &KINDS_TO_INCLUDE).as_deref(), Ok(kinds), "{text}");
         }
         for (text, word) in [
             ("users,users", "users comes twice"),
@@ -709,11 +710,11 @@ mod tests {
             ("Users", "is not one of"),
             ("scripts", "is not one of"),
         ] {
-            let error = parse_kinds_included(text).unwrap_err();
+            let error = parse_words(text, &KINDS_TO_INCLUDE).unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
         }
         let words = ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"];
-        assert_eq!(parse_kinds_skipped(&words.join(",")).unwrap(), words);
+        assert_eq!(parse_words(&words.join(","), &KINDS_TO_SKIP).unwrap(), words);
         assert!(config(&[("WMILL_SKIP", "none")]).kinds_skipped.is_some_and(|kinds| kinds.is_empty()));
     }
 

@@ -86,11 +86,6 @@ pub(super) fn parse_message(text: &str) -> Result<String, String> {
     names::checked("message", text, &rules)
 }
 
-/// Returns whether a commit has the changes of one item, and not all changes that a sync finds.
-pub(super) fn parse_commit_per(text: &str) -> Result<bool, String> {
-    Ok(one_of(text, &["sync", "item"])? == "item")
-}
-
 pub(super) fn parse_boolean(text: &str) -> Result<bool, String> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "yes" | "1" => Ok(true),
@@ -175,28 +170,16 @@ pub(super) fn parse_log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 /// The kinds that are in the backup only if the settings include them. `windmill::wmill_yaml` has their keys.
-const KINDS_TO_INCLUDE: [&str; 6] = ["schedules", "triggers", "users", "groups", "settings", "key"];
+pub(super) const KINDS_TO_INCLUDE: [&str; 6] = ["schedules", "triggers", "users", "groups", "settings", "key"];
 /// The kinds that can be left out of the backup.
-const KINDS_TO_SKIP: [&str; 8] =
+pub(super) const KINDS_TO_SKIP: [&str; 8] =
     ["secrets", "variables", "resources", "resource-types", "scripts", "flows", "apps", "folders"];
 
 /// The events that a notification can be about.
-const OCCASIONS: [&str; 4] = ["failure", "recovery", "change", "always"];
-
-pub(super) fn parse_kinds_included(text: &str) -> Result<Vec<&'static str>, String> {
-    parse_words(text, &KINDS_TO_INCLUDE)
-}
-
-pub(super) fn parse_kinds_skipped(text: &str) -> Result<Vec<&'static str>, String> {
-    parse_words(text, &KINDS_TO_SKIP)
-}
-
-pub(super) fn parse_occasions(text: &str) -> Result<Vec<&'static str>, String> {
-    parse_words(text, &OCCASIONS)
-}
+pub(super) const OCCASIONS: [&str; 4] = ["failure", "recovery", "change", "always"];
 
 /// Parses a list of words, separated by commas; `none` is the empty list. Fails if a word is unknown or comes twice.
-fn parse_words(text: &str, permitted: &[&'static str]) -> Result<Vec<&'static str>, String> {
+pub(super) fn parse_words(text: &str, permitted: &[&'static str]) -> Result<Vec<&'static str>, String> {
     if text.trim() == "none" {
         return Ok(Vec::new());
     }
@@ -212,7 +195,7 @@ fn parse_words(text: &str, permitted: &[&'static str]) -> Result<Vec<&'static st
 }
 
 /// Returns the word if it is permitted. If it is not, the message names the permitted ones.
-fn one_of(text: &str, permitted: &[&'static str]) -> Result<&'static str, String> {
+pub(super) fn one_of(text: &str, permitted: &[&'static str]) -> Result<&'static str, String> {
     let known = permitted.iter().find(|word| **word == text).copied();
     known.ok_or_else(|| format!("{} is not one of {}", names::quoted(text), permitted.join(", ")))
 }
