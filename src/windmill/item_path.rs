@@ -11,57 +11,55 @@ pub const WMILL_LOCK: &str = "wmill-lock.yaml";
 /// The file with the workspace's encryption key.
 pub const KEY_FILE: &str = "encryption_key.yaml";
 
-/// The kind of a Windmill object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "Windmill's own words")]
-pub enum ItemKind {
-    Script,
-    Flow,
-    App,
-    RawApp,
-    Resource,
-    ResourceType,
-    Variable,
-    Schedule,
+/// Declares the kinds of Windmill objects in the order in which they are listed: each with its name, and the word of the
+/// settings that leaves it out, if there is one.
+macro_rules! kinds {
+    ($($(#[$about:meta])* $kind:ident $(($sort:ty))? = $name:literal, $word:literal;)+) => {
+        /// The kind of a Windmill object.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[expect(missing_docs, reason = "Windmill's own words")]
+        pub enum ItemKind { $($(#[$about])* $kind $(($sort))?,)+ }
+
+        impl ItemKind {
+            fn words(self) -> (&'static str, &'static str) {
+                match self { $(Self::$kind { .. } => ($name, $word),)+ }
+            }
+        }
+    };
+}
+
+kinds! {
+    Script = "script", "scripts";
+    Flow = "flow", "flows";
+    App = "app", "apps";
+    RawApp = "raw app", "apps";
+    Resource = "resource", "resources";
+    ResourceType = "resource type", "resource-types";
+    Variable = "variable", "variables";
+    Schedule = "schedule", "schedules";
     /// A trigger with its sort: `http`, `kafka`, …
-    Trigger(&'static str),
-    User,
-    Group,
+    Trigger(&'static str) = "trigger", "triggers";
+    User = "user", "users";
+    Group = "group", "groups";
     /// A file under `dependencies/`.
-    WorkspaceDependencies,
+    WorkspaceDependencies = "workspace dependencies", "workspace-dependencies";
     /// A data table's migration. Its `up` and its `down` file are one item.
-    Migration,
-    Settings,
-    Key,
+    Migration = "migration", "datatable-migrations";
+    Settings = "settings", "settings";
+    Key = "encryption key", "key";
     /// A folder with its whole content.
-    Folder,
-    SharedUi,
+    Folder = "folder", "";
+    SharedUi = "the shared UI", "";
     /// A file, or an entry of the export, that belongs to no object.
-    File,
+    File = "file", "";
 }
 
 impl fmt::Display for ItemKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Script => "script",
-            Self::Flow => "flow",
-            Self::App => "app",
-            Self::RawApp => "raw app",
-            Self::Resource => "resource",
-            Self::ResourceType => "resource type",
-            Self::Variable => "variable",
-            Self::Schedule => "schedule",
-            Self::Trigger(sort) => return write!(formatter, "{sort} trigger"),
-            Self::User => "user",
-            Self::Group => "group",
-            Self::WorkspaceDependencies => "workspace dependencies",
-            Self::Migration => "migration",
-            Self::Settings => "settings",
-            Self::Key => "encryption key",
-            Self::Folder => "folder",
-            Self::SharedUi => "the shared UI",
-            Self::File => "file",
-        })
+        match self {
+            Self::Trigger(sort) => write!(formatter, "{sort} trigger"),
+            kind => formatter.write_str(kind.words().0),
+        }
     }
 }
 
@@ -106,23 +104,8 @@ pub fn proves_existence(path: &str) -> bool {
 /// Whether this sync exports such objects. The path does not show whether a variable is secret, so variables are
 /// covered even if secrets are skipped.
 pub fn covers(item: &ItemId, kinds: &Kinds) -> bool {
-    kinds.has(match item.kind {
-        ItemKind::Script => "scripts",
-        ItemKind::Flow => "flows",
-        ItemKind::App | ItemKind::RawApp => "apps",
-        ItemKind::Resource => "resources",
-        ItemKind::ResourceType => "resource-types",
-        ItemKind::Variable => "variables",
-        ItemKind::Schedule => "schedules",
-        ItemKind::Trigger(_) => "triggers",
-        ItemKind::User => "users",
-        ItemKind::Group => "groups",
-        ItemKind::WorkspaceDependencies => "workspace-dependencies",
-        ItemKind::Migration => "datatable-migrations",
-        ItemKind::Settings => "settings",
-        ItemKind::Key => "key",
-        ItemKind::Folder | ItemKind::SharedUi | ItemKind::File => return true,
-    })
+    let (_, word) = item.kind.words();
+    word.is_empty() || kinds.has(word)
 }
 
 /// Whether some folder of `path` has the ending of a flow or an app in the other layout. wmill refuses to pull into a
