@@ -576,6 +576,9 @@ impl Shared {
             ["workspace_dependencies", "list"] if !is_old => {
                 Response::json(workspace.recorded_answer("/workspace_dependencies/list").unwrap_or("[]"))
             }
+            ["scripts" | "flows" | "apps", "list"] => {
+                Response::json(workspace.recorded_answer(&format!("/{}?{}", path.join("/"), request.query_text()))?)
+            }
             _ => return None,
         })
     }
