@@ -4,7 +4,7 @@ use crate::backup::private_run::PrivateRun;
 use crate::backup::{Env, paths};
 use crate::config::Config;
 use crate::git::{Git, ObjectId, RepositoryPaths, WITHOUT_CONTENTS};
-use crate::model::{BackupError, BranchName, Code, RemoteUrl, Result, Subdir, WorkspaceId};
+use crate::model::{BackupError, BranchName, Code, Result, Subdir, WorkspaceId};
 use crate::request;
 use crate::util::{Deadline, Redactor, retry};
 
@@ -47,45 +47,35 @@ pub(super) fn fetch_until(
     depth: usize,
     read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool>,
 ) -> Result<bool> {
-    let config = env.config;
+    let (config, mut depth) = (env.config, u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok());
     let no_remote = || BackupError::new(Code::ConfigInvalid, "GIT_REMOTE_URL is not set");
     let remote = config.remote.as_ref().ok_or_else(no_remote)?;
     let what = format!("reading the history of {remote}");
-    let explained = |error: BackupError| {
-        error.explained(format!("{what} took longer than SYNC_TIMEOUT"), format!("{what} was ended by a signal"))
-    };
-    fetch_from(env, remote, branch, depth, read).map_err(explained)
-}
-
-fn fetch_from(
-    env: &Env<'_>,
-    remote: &RemoteUrl,
-    branch: &BranchName,
-    depth: usize,
-    read: &mut dyn FnMut(&Git<'_>, &ObjectId) -> Result<bool>,
-) -> Result<bool> {
-    let config = env.config;
-    let credentials = request::configured_git_credentials(config, remote)?;
-    // It is dropped last, after the folder and the lock in it.
-    let private = PrivateRun::new(config);
-    let redactor = Redactor::new(credentials.secrets().iter().chain(&config.proxy_secrets()));
-    let run_env = private.open(config, Deadline::after(config.sync_timeout, env.cancel), redactor)?;
-    let folder = &run_env.run_dir.path().join("checkout");
-    let accepted_hosts = &paths::root(config).join("known_hosts");
-    let site = RepositoryPaths { folder, accepted_hosts, signing_key: None };
-    let git = Git::new(&run_env, &site, remote, branch, &credentials)?;
-    let state = retry::patiently(&run_env.deadline, || git.remote_state())?;
-    git.create(state.format)?;
-    let mut depth = u32::try_from(depth.saturating_add(1).max(DEPTH_MIN)).ok();
-    loop {
-        let fetched = retry::patiently(&run_env.deadline, || git.fetch_branch(depth, Some(WITHOUT_CONTENTS)));
-        let Some(tip) = fetched? else {
-            return Err(BackupError::new(Code::GitFailed, format!("{remote} has no branch `{branch}`")));
-        };
-        // A remote may be shallow itself, so its history is never complete here.
-        if read(&git, &tip)? || git.is_complete() || depth.is_none() {
-            return Ok(git.is_complete());
+    let mut fetch = || {
+        let credentials = request::configured_git_credentials(config, remote)?;
+        // It is dropped last, after the folder and the lock in it.
+        let private = PrivateRun::new(config);
+        let redactor = Redactor::new(credentials.secrets().iter().chain(&config.proxy_secrets()));
+        let run_env = private.open(config, Deadline::after(config.sync_timeout, env.cancel), redactor)?;
+        let folder = &run_env.run_dir.path().join("checkout");
+        let accepted_hosts = &paths::root(config).join("known_hosts");
+        let site = RepositoryPaths { folder, accepted_hosts, signing_key: None };
+        let git = Git::new(&run_env, &site, remote, branch, &credentials)?;
+        let state = retry::patiently(&run_env.deadline, || git.remote_state())?;
+        git.create(state.format)?;
+        loop {
+            let fetched = retry::patiently(&run_env.deadline, || git.fetch_branch(depth, Some(WITHOUT_CONTENTS)));
+            let Some(tip) = fetched? else {
+                return Err(BackupError::new(Code::GitFailed, format!("{remote} has no branch `{branch}`")));
+            };
+            // A remote may be shallow itself, so its history is never complete here.
+            if read(&git, &tip)? || git.is_complete() || depth.is_none() {
+                return Ok(git.is_complete());
+            }
+            depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);
         }
-        depth = depth.and_then(|depth| depth.checked_mul(DEPTH_FACTOR)).filter(|depth| *depth <= DEPTH_MAX);
-    }
+    };
+    fetch().map_err(|error: BackupError| {
+        error.explained(format!("{what} took longer than SYNC_TIMEOUT"), format!("{what} was ended by a signal"))
+    })
 }
