@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use miniserde::json;
 
 use crate::api::status_page;
-use crate::backup::workspaces::Requests;
+use crate::backup::Requests;
 use crate::http::server::{Caller, Handler};
 use crate::http::{Head, Response};
 use crate::model::{BackupError, Code, Result, names, run_result};

@@ -1,7 +1,6 @@
 //! The history of the configured branch, for commands that need git alone: `log` and `verify --key-file`.
 
-use crate::backup::private_run::PrivateRun;
-use crate::backup::{Env, paths};
+use crate::backup::{Env, PrivateRun, paths};
 use crate::config::Config;
 use crate::git::{Git, ObjectId, RepositoryPaths, WITHOUT_CONTENTS};
 use crate::model::{BackupError, BranchName, Code, Result, Subdir, WorkspaceId};

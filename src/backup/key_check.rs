@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use crate::backup::branch_history::{self, Place};
-use crate::backup::{Env, new_run_id};
+use crate::backup::{Env, Place, branch_history, new_run_id};
 use crate::model::{Code, Result, SyncResult};
 use crate::util::{Secret, time};
 use crate::windmill::{KEY_TRAILER, fingerprint};

@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::Serialize;
 
-use crate::backup::branch_history::{self, Place};
-use crate::backup::{Env, Pattern};
+use crate::backup::{Env, Pattern, Place, branch_history};
 use crate::git::{Git, LoggedCommit, Mark};
 use crate::model::Result;
 use crate::util::{printable, time};

@@ -14,6 +14,10 @@ pub mod sync;
 pub mod verify;
 pub mod workspaces;
 
+use branch_history::Place;
+use private_run::PrivateRun;
 pub use progress::{Event, Step};
 pub use restore::glob::Pattern;
 pub use run_context::{Env, RunContext, new_run_id};
+pub use sync::RemoteTip;
+pub use workspaces::Requests;

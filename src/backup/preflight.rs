@@ -10,9 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::{Serialize, json};
 
-use crate::backup::private_run::PrivateRun;
 use crate::backup::sync::{guards, tip};
-use crate::backup::{Env, paths, run_context, workspaces};
+use crate::backup::{Env, PrivateRun, paths, run_context, workspaces};
 use crate::config::{Config, Environment, Options, Required, SecretSource, Workspaces};
 use crate::git::{self, Git, Pushed, ssh_key};
 use crate::model::{

@@ -12,14 +12,12 @@ use super::{config, parsed, patterns, print, refuse};
 use crate::backup::log::{self, LIMIT_DEFAULT, LIMIT_MAX, LogOptions};
 use crate::backup::preflight::{self, Mode};
 use crate::backup::restore::{self, RestoreOptions};
-use crate::backup::workspaces::Requests;
-use crate::backup::{Env, key_check, paths, run_context, sync, verify};
+use crate::backup::{Env, Requests, key_check, paths, run_context, sync, verify};
 use crate::config::{Config, Environment, Options, Required};
 use crate::model::{BackupError, Code, Result, SyncResult, WorkspaceId, run_result};
 use crate::process;
 use crate::request::{Draft, Flags, Purpose, SyncRequest};
-use crate::service::History;
-use crate::service::recorder::Recorder;
+use crate::service::{History, Recorder};
 use crate::util::{CancelToken, Secret, logging, time};
 
 /// The longest wait of a command until its notifications are sent, after it printed its result.

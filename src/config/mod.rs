@@ -20,7 +20,6 @@ use crate::config::parse::{
     parse_known_hosts, parse_listen, parse_log_format, parse_log_level, parse_message, parse_percent, parse_timeout,
     parse_username, parse_words, parse_workspaces,
 };
-use crate::config::schedule::Schedule;
 use crate::config::secret_source::checked_secret;
 use crate::model::{
     ADMINS, BaseUrl, BranchName, Identity, RemoteScheme, RemoteUrl, Subdir, WORKSPACE_MARK, WorkspaceId,
@@ -31,6 +30,7 @@ use crate::util::{LogFormat, Secret};
 
 pub use headers::parse_headers;
 pub use parse::{WORKSPACES_MAX, Workspaces};
+pub use schedule::Schedule;
 pub use secret_source::SecretSource;
 pub(crate) use secret_source::{checked_token, checked_windmill_token};
 pub use variables::{Environment, Options, Required, Variable};

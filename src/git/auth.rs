@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use crate::model::git_credentials::basic_credentials;
-use crate::model::{GitCredentials, RemoteScheme, RemoteUrl, Result};
+use crate::model::{GitCredentials, RemoteScheme, RemoteUrl, Result, git_credentials};
 use crate::process::{RunEnv, own_program};
 use crate::util::files;
 #[cfg(unix)]
@@ -69,7 +68,7 @@ pub(super) fn environment(
         GitCredentials::None => return Ok(Vec::new()),
         GitCredentials::Token { username, token } => {
             let Some(origin) = remote.origin() else { return Ok(Vec::new()) };
-            let basic = basic_credentials(username, token);
+            let basic = git_credentials::basic_credentials(username, token);
             return Ok(vec![
                 ("GIT_CONFIG_COUNT", "1".to_owned()),
                 ("GIT_CONFIG_KEY_0", format!("http.{origin}.extraHeader")),

@@ -7,8 +7,7 @@ use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::git::object::LINK;
-use crate::git::{Entry, ObjectId};
+use crate::git::{Entry, ObjectId, object};
 use crate::model::names;
 use crate::util::files;
 
@@ -65,7 +64,7 @@ impl EntryCheck {
     /// Returns whether a checkout can hold the next entry beside the earlier ones.
     pub fn admits(&mut self, path: &[u8], entry: &Entry) -> bool {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let is_linked_configuration = entry.mode == LINK && name.eq_ignore_ascii_case(b".gitmodules");
+        let is_linked_configuration = entry.mode == object::LINK && name.eq_ignore_ascii_case(b".gitmodules");
         // No other rule applies: other unusual names existed before us, and stay.
         if is_linked_configuration || !path.split(|byte| *byte == b'/').all(names::is_storable) {
             return false;
@@ -147,7 +146,10 @@ mod tests {
         }
         // If a file and a folder have the same name, the file comes first.
         assert_eq!(invalid_entries(files(&["a", "a-b", "a.b/c", "a/x", "a/y", "a0"])), ["a/x", "a/y"]);
-        assert_eq!(invalid_entries(vec![(".gitmodules/x", LINK), ("a/.gitModules", LINK)]), ["a/.gitModules"]);
+        assert_eq!(
+            invalid_entries(vec![(".gitmodules/x", object::LINK), ("a/.gitModules", object::LINK)]),
+            ["a/.gitModules"]
+        );
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::iter;
 use std::path::{Path, PathBuf};
 
-use crate::git::ls_tree;
-use crate::git::{Entry, Git, GitPath, Listing, ObjectId, TreeDiff, object, successful, walk};
+use crate::git::{Entry, Git, GitPath, Listing, ObjectId, TreeDiff, ls_tree, object, successful, walk};
 use crate::model::{BackupError, Code, Result};
 use crate::process::{Failure, Invocation};
 use crate::util::{files, printable};

@@ -4,8 +4,7 @@ use std::time::SystemTime;
 
 use ureq::http::StatusCode;
 
-use crate::model::Code;
-use crate::model::run_result::error_json;
+use crate::model::{Code, run_result};
 use crate::util::{shorten, visible};
 
 /// The largest size of an error message. This is enough for a request with hundreds of faults.
@@ -50,7 +49,7 @@ impl Response {
     /// Returns an error in the format of the API. `status` may be more specific than the code's own status.
     pub fn error(status: u16, code: Code, message: &str) -> Self {
         // The text has no control characters but line ends and tabs, so JSON escaping at most doubles its length.
-        let body = error_json(code, &shorten(&visible(message), ERROR_BYTES_MAX / 2));
+        let body = run_result::error_json(code, &shorten(&visible(message), ERROR_BYTES_MAX / 2));
         Self { status, ..Self::of_code(code, body) }
     }
 

@@ -12,8 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::model::run_result::{first_warnings, keep_first};
-use crate::model::{Changed, Code, LeftOut, SyncResult, TokenUser};
+use crate::model::{Changed, Code, LeftOut, SyncResult, TokenUser, run_result};
 use crate::util::{files, lock, shorten, time, wait_while};
 
 /// Stands for the list of all workspaces, in place of a workspace's name.
@@ -103,11 +102,11 @@ impl Record {
             branch: result.branch.clone(),
             commit: result.commit.clone(),
             changed: result.changed,
-            warnings: first_warnings(
+            warnings: run_result::first_warnings(
                 result.warnings.iter().map(|warning| shorten(warning, MESSAGE_BYTES_MAX)).collect(),
                 LIST_BYTES_MAX,
             ),
-            left_out: Some(keep_first(
+            left_out: Some(run_result::keep_first(
                 result.left_out.clone(),
                 LIST_BYTES_MAX,
                 |left_out| left_out.item.len() + left_out.reason.len(),

@@ -8,8 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use crate::model::Code;
-use crate::service::status::Workspace;
-use crate::service::{BackupStatus, Record};
+use crate::service::{BackupStatus, Record, Workspace};
 use crate::util::lock;
 
 /// The media type of the text.

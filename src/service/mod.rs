@@ -4,9 +4,6 @@
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::service::queue::Queue;
-use crate::service::recorder::Recorder;
-use crate::service::status::Workspace;
 use crate::util::CancelToken;
 
 pub mod history;
@@ -18,9 +15,12 @@ pub mod scheduler;
 pub mod status;
 pub mod token_check;
 
-pub use history::{BackupStatus, History, OverdueAlert, Record};
-pub use notify::{Notice, Subject};
-pub use queue::Run;
+pub use history::{ALL, BackupStatus, History, OverdueAlert, Record, SavedHistory, WorkspaceList};
+pub use metrics::{Metrics, OTHER};
+pub use notify::{Notice, Sender, Subject, commit_page};
+pub use queue::{Queue, Run};
+pub use recorder::Recorder;
+pub use status::Workspace;
 
 /// The state that the parts of a running service share.
 pub struct Service {

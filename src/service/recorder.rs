@@ -4,16 +4,15 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::backup::workspaces::{self, Requests};
-use crate::backup::{new_run_id, paths};
+use crate::backup::{Requests, new_run_id, paths, workspaces};
 use crate::config::{Config, Workspaces};
 use crate::model::{BackupError, Code, Result, SyncResult, WorkspaceId};
 use crate::request::{self, Draft, Purpose, SyncRequest};
-use crate::service::history::{self, WorkspaceList};
-use crate::service::metrics::{Metrics, OTHER};
 use crate::service::notify::message;
-use crate::service::notify::sender::Sender;
-use crate::service::{BackupStatus, History, Notice, OverdueAlert, Record, Service, Subject, status};
+use crate::service::{
+    BackupStatus, History, Metrics, Notice, OTHER, OverdueAlert, Record, Sender, Service, Subject, WorkspaceList,
+    history, status,
+};
 use crate::util::{CancelToken, time};
 
 /// The longest wait for other processes that write the history. A write takes milliseconds, or seconds on a busy disk.

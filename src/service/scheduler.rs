@@ -5,10 +5,9 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::config::schedule::Schedule;
+use crate::config::Schedule;
 use crate::request::{Draft, Flags, Purpose};
-use crate::service::Service;
-use crate::service::status::Workspace;
+use crate::service::{Service, Workspace};
 
 /// The clock is checked at least this often, because it may be changed, and a machine may sleep.
 const CHECK_INTERVAL: Duration = Duration::from_secs(20);

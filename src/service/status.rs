@@ -7,13 +7,10 @@ use std::time::SystemTime;
 use miniserde::ser::Fragment;
 use miniserde::{Serialize, json};
 
-use crate::config::schedule::Schedule;
-use crate::config::{Config, Workspaces};
+use crate::config::{Config, Schedule, Workspaces};
 use crate::model::{ADMINS, Code, WorkspaceId, run_result};
 use crate::request::{self, verified};
-use crate::service::history::{ALL, SavedHistory};
-use crate::service::notify::commit_page;
-use crate::service::{BackupStatus, Record, Run, Service};
+use crate::service::{ALL, BackupStatus, Record, Run, SavedHistory, Service, commit_page};
 use crate::util::time;
 
 /// The most listed workspaces that are only in requests. Further ones appear only in the runs.
@@ -222,7 +219,7 @@ impl Serialize for Report<'_> {
 mod tests {
     use super::*;
     use crate::config::{Environment, Options, Required};
-    use crate::service::history::WorkspaceList;
+    use crate::service::WorkspaceList;
 
     #[test]
     fn a_success_in_the_future_counts_as_the_start_of_the_service() {

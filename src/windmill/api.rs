@@ -14,8 +14,7 @@ use crate::model::{BackupError, BaseUrl, Code, Result, TokenUser, WorkspaceId};
 use crate::net::http_client::{self, Pending};
 use crate::process::output;
 use crate::util::{self, Deadline, Limits, Redactor, Retry, Secret, both, hash, percent, retry};
-use crate::windmill::Snapshot;
-use crate::windmill::snapshot::{self, SideAnswers};
+use crate::windmill::{SideAnswers, Snapshot, snapshot};
 
 /// The time limit for the answer to one small question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);

@@ -10,9 +10,7 @@ use crate::model::{BackupError, Code, Result, WorkspaceId};
 use crate::process::{Ending, Failure, Finished, Invocation, RunEnv};
 use crate::util::{Retry, files};
 use crate::windmill::api::two_texts;
-use crate::windmill::push_relay::PushRelay;
-use crate::windmill::snapshot_server::SnapshotServer;
-use crate::windmill::{Permits, Windmill};
+use crate::windmill::{Permits, PushRelay, SnapshotServer, Windmill};
 
 /// The name of the only profile in wmill's configuration. Files whose names contain the name of the profile
 /// (`x.PROFILE.variable.yaml`) have a meaning for wmill, so this is a name that no file has.

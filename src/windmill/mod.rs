@@ -17,8 +17,15 @@ pub mod snapshot_server;
 pub mod wmill_yaml;
 
 pub use api::{Account, KEY_TRAILER, ServerInfo, Windmill, fingerprint};
+pub use cli::Program;
+pub use deletions::Deletions;
+pub use editors::Edits;
 pub use item_path::{DEPENDENCIES, ItemId, ItemKind, KEY_FILE, SHARED_UI, WMILL_LOCK};
+use json_digest::Hash;
 pub use narrow::ChangedGroups;
-pub use push_relay::Permits;
-pub use snapshot::{ENTRIES_MAX, FoundItem, Snapshot, WrittenFiles};
+pub use push_relay::{Permits, PushRelay};
+pub use scope::Scope;
+pub use secret_files::SETTINGS_FILE;
+pub use snapshot::{Archive, Digests, ENTRIES_MAX, FoundItem, SideAnswers, Snapshot, WrittenFiles};
+pub use snapshot_server::{Answers, SnapshotServer};
 pub use wmill_yaml::{KindSettings, Kinds, Plan, WMILL_YAML};

@@ -9,8 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::util::{hash, hash_of};
 use crate::windmill::item_path::FOLDERS;
-use crate::windmill::json_digest::Hash;
-use crate::windmill::{DEPENDENCIES, WMILL_LOCK};
+use crate::windmill::{DEPENDENCIES, Hash, WMILL_LOCK};
 
 /// If more groups have changed, everything is pulled, so that the ids need little memory.
 const CHANGED_MAX: usize = 10_000;

@@ -5,8 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use miniserde::json::{self, Object, Value};
 
-use crate::util::Node;
-use crate::util::yaml::fields;
+use crate::util::{Node, yaml};
 use crate::windmill::KEY_FILE;
 
 /// The settings of the workspace.
@@ -32,7 +31,7 @@ pub fn is_plaintext_secret(path: &str, content: &[u8]) -> bool {
         return false;
     }
     let wanted = |key: &str| matches!(key, "value" | "is_secret");
-    let Ok(fields) = fields(content, FILE_BYTES_MAX, wanted) else {
+    let Ok(fields) = yaml::fields(content, FILE_BYTES_MAX, wanted) else {
         return claims_to_be_secret(content);
     };
     let field = |name| fields.iter().find(|(key, _)| key == name).map(|(_, value)| value);
@@ -73,7 +72,7 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
     if path != SETTINGS_FILE {
         return false;
     }
-    match fields(content, FILE_BYTES_MAX, |key| key == SECRET_SETTING) {
+    match yaml::fields(content, FILE_BYTES_MAX, |key| key == SECRET_SETTING) {
         Ok(fields) => fields
             .iter()
             .any(|(key, value)| key == SECRET_SETTING && !value.is_empty() && *value != Node::Text(String::new())),
@@ -83,7 +82,7 @@ pub fn has_secret_setting(path: &str, content: &[u8]) -> bool {
 
 /// Whether the file of a variable says that it is secret, or cannot be read.
 pub fn is_secret_variable(content: &[u8]) -> bool {
-    match fields(content, FILE_BYTES_MAX, |key| key == "is_secret") {
+    match yaml::fields(content, FILE_BYTES_MAX, |key| key == "is_secret") {
         Ok(fields) => fields.iter().any(|(key, value)| key == "is_secret" && *value != Node::Bool(false)),
         Err(_) => true,
     }

@@ -16,8 +16,7 @@ use miniserde::{Deserialize, Serialize, json};
 use super::file_names;
 use super::json_digest::{self, Event, Hash};
 use super::narrow::{self, Groups};
-use crate::model::LeftOut;
-use crate::model::names::quoted;
+use crate::model::{LeftOut, names};
 use crate::util::{Algorithm, Digest, HashedSet, Sample, files, first_chars, hash, hash_of};
 use crate::windmill::{DEPENDENCIES, ItemId, ItemKind, Plan, SHARED_UI, item_path, secret_files};
 
@@ -169,7 +168,7 @@ impl Snapshot {
         })?;
         let mut folders = files.iter().flat_map(|name| name.match_indices('/').map(|(slash, _)| &name[..slash]));
         if let Some(name) = folders.find(|folder| files.contains(*folder)) {
-            children.add(&format!("the name {} within it is that of a file and of a folder", quoted(name)));
+            children.add(&format!("the name {} within it is that of a file and of a folder", names::quoted(name)));
         }
         self.has_ui_files = !files.is_empty();
         if let Some(fault) = children.fault {
@@ -558,7 +557,7 @@ fn judge(name: &str, content: &mut dyn Read, types: &FileTypes) -> io::Result<(C
     let kind = [SCRIPT, FLOW, RAW_APP, RESOURCE].into_iter().find(|kind| name.ends_with(kind)).unwrap_or_default();
     let mut children = Children { kind, ..Children::default() };
     let judged = if let Some(fault) = file_names::fault_of_entry(name) {
-        Err(format!("its name {} {fault}", quoted(name)))
+        Err(format!("its name {} {fault}", names::quoted(name)))
     } else if file_names::dbt_generated_folder(name).is_some() {
         Err("wmill takes the folder for one that dbt generates".to_owned())
     } else if name.ends_with(".json") && !name.starts_with(DEPENDENCIES) {
@@ -669,7 +668,7 @@ impl Children {
     /// Checks the path of a file in the item's folder.
     fn check_name(&mut self, path: &str, is_passed_over: fn(&str) -> bool) {
         if let Some(fault) = file_names::fault_of_path(path) {
-            self.add(&format!("the name {} within it {fault}", quoted(path)));
+            self.add(&format!("the name {} within it {fault}", names::quoted(path)));
         }
         if self.passed_over.is_none() && is_passed_over(path) {
             self.passed_over = Some(path.to_owned());
@@ -681,7 +680,7 @@ impl Children {
         // wmill makes a path from the name by its own rules, so only a plain path is accepted.
         let is_special = |char: char| char == '\\' || char.is_control();
         if file.contains(is_special) || file.split('/').any(|part| matches!(part, "" | ".")) {
-            self.add(&format!("the name {} within it is not a plain path", quoted(file)));
+            self.add(&format!("the name {} within it is not a plain path", names::quoted(file)));
         }
     }
 
@@ -704,7 +703,7 @@ impl Children {
             return self.fault.take();
         }
         let FileType { ending, is_fileset } = types.get(&self.resource_type)?;
-        let kind = quoted(&self.resource_type);
+        let kind = names::quoted(&self.resource_type);
         if ending.contains('/') || file_names::fault_of_path(&["x.", ending].concat()).is_some() {
             Some(format!("the file ending of its type {kind} leads elsewhere"))
         } else if *is_fileset {

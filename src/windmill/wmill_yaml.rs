@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use miniserde::json;
 
-use crate::util::Node;
-use crate::util::yaml::{self, escaped_start};
-use crate::windmill::scope::Scope;
-use crate::windmill::{ItemId, item_path};
+use crate::util::{Node, yaml};
+use crate::windmill::{ItemId, Scope, item_path};
 
 /// The name of the repository's file and of the file that a run writes.
 pub const WMILL_YAML: &str = "wmill.yaml";
@@ -130,7 +128,7 @@ impl Plan {
     /// Adds a warning about keys, if there are any.
     fn warn(&mut self, what: &str, keys: &str) {
         if !keys.is_empty() {
-            self.warnings.push(format!("{what}: {}", escaped_start(keys, NAMED_CHARS_MAX)));
+            self.warnings.push(format!("{what}: {}", yaml::escaped_start(keys, NAMED_CHARS_MAX)));
         }
     }
 }

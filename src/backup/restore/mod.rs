@@ -17,9 +17,9 @@ use std::time::SystemTime;
 
 use crate::backup::restore::secrets::Key;
 use crate::backup::restore::select::{Change, Choice, Tree, has_app_at, is_app};
-use crate::backup::sync::{Pull, RemoteTip, tip};
+use crate::backup::sync::{Pull, tip};
 use crate::backup::verify::{self, LISTED_MAX};
-use crate::backup::{Env, Pattern, RunContext, Step};
+use crate::backup::{Env, Pattern, RemoteTip, RunContext, Step};
 use crate::git::{Entry, Git, Listing, Mark, ObjectId, tree_diff};
 use crate::model::{BackupError, Changed, Code, Difference, Result, SyncResult, Warnings, WorkspaceId, error, names};
 use crate::request::SyncRequest;

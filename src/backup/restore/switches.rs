@@ -1,7 +1,6 @@
 //! The switches of schedules and triggers, which are turned off in another workspace.
 
-use crate::util::Node;
-use crate::util::yaml::fields;
+use crate::util::{Node, yaml};
 
 /// Returns the file of a schedule or a trigger with its switch turned off, under the name that the file uses for it;
 /// `None` if that is not possible.
@@ -24,7 +23,7 @@ pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
         "enabled" => *value == Node::Bool(false),
         _ => *value == Node::Text("disabled".to_owned()),
     };
-    let mut switches = fields(text.as_bytes(), text.len(), is_switch).ok()?;
+    let mut switches = yaml::fields(text.as_bytes(), text.len(), is_switch).ok()?;
     switches.retain(|(key, _)| is_switch(key));
     (!switches.is_empty() && switches.iter().all(is_off)).then(|| text.into_bytes())
 }

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::backup::RunContext;
-use crate::backup::sync::RemoteTip;
-use crate::backup::sync::last_sync::Now;
+use crate::backup::sync::Now;
+use crate::backup::{RemoteTip, RunContext};
 use crate::git::{Change, Git, ItemCommit, Mark, ObjectId, TreeDiff, summary};
 use crate::model::{BackupError, Changed, Identity, Result, Warnings};
 use crate::util::{Redactor, printable, redact};
-use crate::windmill::editors::{self, Edits};
-use crate::windmill::{ItemId, api, item_path};
+use crate::windmill::{Edits, ItemId, api, editors, item_path};
 
 /// How many paths a commit's body lists. The rest is counted.
 const LISTED_MAX: usize = 500;

@@ -1,16 +1,13 @@
 //! The guards: they refuse a sync that would delete too much or publish secrets.
 
-use crate::backup::RunContext;
-use crate::backup::sync::RemoteTip;
+use crate::backup::{RemoteTip, RunContext};
 use crate::config::Config;
 use crate::git::{self, Change, Git, Mark, TreeDiff};
 use crate::model::{BackupError, Code, Result, Warnings};
 use crate::process::RunEnv;
 use crate::request::SyncRequest;
 use crate::util::{Sample, files};
-use crate::windmill::deletions::{self, Deletions};
-use crate::windmill::secret_files::{self, SETTINGS_FILE};
-use crate::windmill::{Account, Kinds, WMILL_LOCK};
+use crate::windmill::{Account, Deletions, Kinds, SETTINGS_FILE, WMILL_LOCK, deletions, secret_files};
 
 /// Size limit for a variable. A larger one is treated as a secret in plain text; Windmill's own limit is far lower.
 const VARIABLE_BYTES_MAX: u64 = 1 << 20;

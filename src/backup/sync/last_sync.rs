@@ -7,15 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::backup::RunContext;
-use crate::backup::sync::{RemoteTip, tip};
+use crate::backup::sync::tip;
+use crate::backup::{RemoteTip, RunContext};
 use crate::git::ObjectId;
 use crate::model::LeftOut;
 use crate::request::SyncRequest;
 use crate::util::{files, hash};
-use crate::windmill::cli::Program;
-use crate::windmill::snapshot::{self, Digests};
-use crate::windmill::{Account, ChangedGroups, FoundItem, Snapshot};
+use crate::windmill::{Account, ChangedGroups, Digests, FoundItem, Program, Snapshot, snapshot};
 
 /// Size limit for the state file: 8 KiB for each found item. Everything else is short.
 const STATE_BYTES_MAX: u64 = 4 << 20;

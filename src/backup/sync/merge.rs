@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::backup::sync::RemoteTip;
+use crate::backup::RemoteTip;
 use crate::backup::sync::tip::is_shared_ui;
 use crate::git::{Git, GitPath, Listing, TreeDiff, join};
 use crate::model::{Result, Warnings, WorkspaceId};

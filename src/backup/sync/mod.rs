@@ -12,12 +12,14 @@ pub mod push;
 pub mod steps;
 pub mod tip;
 
+pub use last_sync::{LastSync, Now};
+pub use merge::Pulled;
 pub use pull::Pull;
+use steps::{LiveSteps, SyncSteps};
 pub use tip::RemoteTip;
 
 use std::ops::ControlFlow;
 
-use crate::backup::sync::steps::{LiveSteps, SyncSteps};
 use crate::backup::{Env, RunContext, Step};
 use crate::git::{self, Mark, ObjectId, Pushed, TreeDiff};
 use crate::model::{BackupError, Changed, Code, LeftOut, Result, SyncResult, Warnings};
@@ -222,8 +224,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::backup::Event;
-    use crate::backup::sync::{RemoteTip, tip};
+    use crate::backup::sync::tip;
+    use crate::backup::{Event, RemoteTip};
     use crate::config::{Config, Environment, Options, Required};
     use crate::git::{Entry, Listing};
     use crate::request::{Draft, Flags};

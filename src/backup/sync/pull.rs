@@ -6,15 +6,13 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::backup::RunContext;
-use crate::backup::sync::RemoteTip;
+use crate::backup::{RemoteTip, RunContext};
 use crate::git::{EntryCheck, Git, GitPath, ObjectId, join, walk};
 use crate::model::{BackupError, Code, Result};
 use crate::util::{Retry, files, hash, printable, retry};
-use crate::windmill::snapshot::{self, Archive};
-use crate::windmill::snapshot_server::{Answers, SnapshotServer};
 use crate::windmill::{
-    ChangedGroups, FoundItem, ItemId, Plan, Snapshot, WMILL_LOCK, WMILL_YAML, WrittenFiles, cli, narrow,
+    Answers, Archive, ChangedGroups, FoundItem, ItemId, Plan, Snapshot, SnapshotServer, WMILL_LOCK, WMILL_YAML,
+    WrittenFiles, cli, narrow, snapshot,
 };
 
 /// With a larger `wmill-lock.yaml`, each pull is a full one. The file has 1 MB for 10,000 scripts.

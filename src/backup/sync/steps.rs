@@ -3,10 +3,8 @@
 use std::fs;
 use std::ops::ControlFlow;
 
-use crate::backup::sync::last_sync::{LastSync, Now};
-use crate::backup::sync::merge::{self, Pulled};
-use crate::backup::sync::{self, Pull, RemoteTip, commit, guards, push, tip};
-use crate::backup::{RunContext, Step};
+use crate::backup::sync::{self, LastSync, Now, Pull, Pulled, commit, guards, merge, push, tip};
+use crate::backup::{RemoteTip, RunContext, Step};
 use crate::git::{Git, ObjectId, Pushed, TreeDiff};
 use crate::model::{BackupError, LeftOut, Result, SyncResult, Warnings};
 use crate::process::RunEnv;

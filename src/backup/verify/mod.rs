@@ -6,9 +6,8 @@ pub mod value_diff;
 
 use std::collections::BTreeSet;
 
-use crate::backup::sync::merge::{self, Pulled};
-use crate::backup::sync::{self, Pull, RemoteTip, guards, last_sync, tip};
-use crate::backup::{Env, RunContext, Step};
+use crate::backup::sync::{self, Pull, Pulled, guards, last_sync, merge, tip};
+use crate::backup::{Env, RemoteTip, RunContext, Step};
 use crate::git::{Change, Git, GitPath, Listing, Mark, ObjectId, join};
 use crate::model::{Changed, Code, Difference, Result, SyncResult, Warnings, WorkspaceId};
 use crate::request::{Purpose, SyncRequest};

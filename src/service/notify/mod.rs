@@ -5,3 +5,4 @@ pub mod message;
 pub mod sender;
 
 pub use message::{Notice, Subject, commit_page};
+pub use sender::Sender;
