@@ -195,7 +195,7 @@ impl Git<'_> {
     /// # Errors
     /// [`BackupError`].
     pub fn log(&self, folder: &str, take: &mut dyn FnMut(LoggedCommit) -> bool) -> Result<()> {
-        let path = self.run_file("history.log");
+        let path = self.listing_place("history.log");
         let command = self
             .command()?
             // The contents of files are not here, and git must not fetch them on demand.

@@ -1,55 +1,122 @@
-//! The files of trees, in the order of git.
+//! Sorted listings of trees, kept on the disk and read as streams, so that memory does not grow with the tree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
 use std::fs::{self, File};
-use std::io::{self, BufRead as _, BufReader, Read as _};
-use std::iter;
-use std::path::Path;
-use std::sync::Arc;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 
 use crate::git::{Entry, ObjectId, object};
 use crate::model::names;
 use crate::util::files;
 
-/// A path as git sees it, in bytes. Everything here is in the order of these bytes. Two listings of one folder share the
-/// paths and ids that are in both.
-pub type GitPath = Arc<[u8]>;
+/// A path as git sees it, in bytes. Everything here is in the order of these bytes.
+pub type GitPath = Vec<u8>;
 
-/// Files by their paths. 20,000 files take 3 MB.
-pub type Listing = BTreeMap<GitPath, Entry>;
+/// An item of a stream: a path and its value.
+pub type Item<T> = io::Result<(GitPath, T)>;
 
+/// Files in the order of their paths. The stream is boxed: a copy of this code for each kind of stream would cost more
+/// than the calls.
+pub type Stream<T> = Box<dyn Iterator<Item = Item<T>>>;
+
+/// The size of the buffer of one stream.
+const BUFFER_BYTES: usize = 16 << 10;
 /// The limit of a line: longer than any path that a system accepts, with mode and id.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads the lines that `git ls-tree -z` wrote into a file, without holding all of them in memory: each path with its
-/// entry and its size, which is 0 if it was not asked for.
-///
-/// # Errors
-/// Fails on an I/O error. A line is an error if it is malformed or cannot be read.
-pub(super) fn read(file: &Path) -> io::Result<impl Iterator<Item = io::Result<(GitPath, Entry, u64)>> + use<>> {
-    let mut file = BufReader::new(files::open_regular(File::options().read(true), file)?);
-    let mut line = Vec::new();
-    Ok(iter::from_fn(move || {
-        line.clear();
-        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "git printed a malformed listing");
-        match file.by_ref().take(LINE_BYTES_MAX).read_until(0, &mut line) {
-            Ok(0) => None,
-            Ok(_) => Some(parse(&line).ok_or_else(malformed)),
-            Err(error) => Some(Err(error)),
-        }
-    }))
+/// A file with a line for each file of a tree, as git writes it: `mode type object TAB path NUL`, with the size before
+/// the TAB if it was asked for. The type is not used, not even by `git update-index`.
+#[derive(Clone, Debug)]
+pub struct Listing {
+    pub(super) path: PathBuf,
 }
 
-/// Parses a line: `mode type object TAB path NUL`, with the size before the TAB if it was asked for. A submodule has no
-/// size.
-fn parse(line: &[u8]) -> Option<(GitPath, Entry, u64)> {
+impl Listing {
+    /// Returns the listing at `path`, which git wrote.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// Writes a listing with these entries to `path`.
+    ///
+    /// # Errors
+    /// Fails on an I/O error, and with the error of an entry.
+    pub fn write(path: PathBuf, mut entries: impl Iterator<Item = Item<Entry>>) -> io::Result<Self> {
+        let mut file = BufWriter::with_capacity(BUFFER_BYTES, files::open_file(&path, true)?);
+        entries.try_for_each(|entry| {
+            let (name, Entry { mode, object }) = entry?;
+            file.write_all(&[format!("{mode:06o} - {object}\t").as_bytes(), &name, b"\0"].concat())
+        })?;
+        file.flush().map_err(|error| files::at(&path, &error))?;
+        Ok(Self { path })
+    }
+
+    /// Returns its entries, in its order.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn entries(&self) -> io::Result<Stream<Entry>> {
+        Ok(Box::new(self.with_sizes()?.map(|line| line.map(|(path, (entry, _))| (path, entry)))))
+    }
+
+    /// Returns its entries, each with its size, or with 0 if git did not write it.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn with_sizes(&self) -> io::Result<Stream<(Entry, u64)>> {
+        let file = files::open_regular(File::options().read(true), &self.path)?;
+        let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
+        let mut line = Vec::new();
+        Ok(Box::new(std::iter::from_fn(move || {
+            line.clear();
+            match file.by_ref().take(LINE_BYTES_MAX).read_until(0, &mut line) {
+                Ok(0) => None,
+                Ok(_) => Some(parse(&line).ok_or_else(|| invalid("git printed a malformed listing"))),
+                Err(error) => Some(Err(error)),
+            }
+        })))
+    }
+
+    /// Writes the entries that `admits` accepts to `file`. Also returns their number.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn sifted(&self, file: PathBuf, mut admits: impl FnMut(&[u8], &Entry) -> bool) -> io::Result<(Self, usize)> {
+        let mut count = 0;
+        let is_in = |line: &Item<Entry>| line.as_ref().map_or(true, |(path, entry)| admits(path, entry));
+        let sifted = Self::write(file, self.entries()?.filter(is_in).inspect(|_| count += 1))?;
+        Ok((sifted, count))
+    }
+
+    /// Returns the same listing in order. git writes each tree in order; a tree that another program wrote is sorted in
+    /// memory.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn sorted(self) -> io::Result<Self> {
+        let paths = self.entries()?.map(|line| line.map(|(path, _)| path));
+        if paths.is_sorted_by(|left, right| matches!((left, right), (Ok(left), Ok(right)) if left <= right)) {
+            return Ok(self);
+        }
+        let mut all = self.entries()?.collect::<io::Result<Vec<_>>>()?;
+        all.sort_by(|left, right| left.0.cmp(&right.0));
+        Self::write(self.path, all.into_iter().map(Ok))
+    }
+}
+
+/// Parses a line. A submodule has no size.
+fn parse(line: &[u8]) -> Option<(GitPath, (Entry, u64))> {
     let line = line.strip_suffix(b"\0")?;
     let tab = line.iter().position(|byte| *byte == b'\t')?;
     let mut fields = std::str::from_utf8(&line[..tab]).ok()?.split_ascii_whitespace();
     let mode = u32::from_str_radix(fields.next()?, 8).ok()?;
     let object = ObjectId::parse(fields.nth(1)?)?;
     let size = fields.next().and_then(|size| size.parse().ok()).unwrap_or(0);
-    Some((line[tab + 1..].into(), Entry { mode, object }, size))
+    Some((line[tab + 1..].to_vec(), (Entry { mode, object }, size)))
+}
+
+fn invalid(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// Checks which entries of a sorted tree a checkout can hold. A tree can have entries that git does not accept in an
@@ -57,7 +124,7 @@ fn parse(line: &[u8]) -> Option<(GitPath, Entry, u64)> {
 #[derive(Default)]
 pub struct EntryCheck {
     /// The last file, and the earlier files whose paths are prefixes of its path.
-    files: Vec<Vec<u8>>,
+    files: Vec<GitPath>,
 }
 
 impl EntryCheck {
@@ -72,7 +139,7 @@ impl EntryCheck {
         while self.files.last().is_some_and(|file| !path.starts_with(file)) {
             self.files.pop();
         }
-        let is_in_the_way = |file: &Vec<u8>| matches!(path[file.len()..].first(), None | Some(b'/'));
+        let is_in_the_way = |file: &GitPath| matches!(path[file.len()..].first(), None | Some(b'/'));
         if self.files.iter().any(is_in_the_way) {
             return false;
         }
@@ -81,33 +148,65 @@ impl EntryCheck {
     }
 }
 
-/// Returns each path of the two listings once, in order, with the entries that they have for it.
-pub fn join<'l>(
-    left: &'l Listing,
-    right: &'l Listing,
-) -> impl Iterator<Item = (&'l GitPath, Option<&'l Entry>, Option<&'l Entry>)> {
-    let paths: BTreeSet<&GitPath> = left.keys().chain(right.keys()).collect();
-    paths.into_iter().map(|path| (path, left.get(path), right.get(path)))
+/// Joins two sorted streams: each path comes once, with the items that the streams have for it. The first path that is
+/// out of order gives an error, and the items after it must not be used.
+pub fn join<A: 'static, B: 'static>(left: Stream<A>, right: Stream<B>) -> Stream<(Option<A>, Option<B>)> {
+    let (mut left, mut right) = (left.peekable(), right.peekable());
+    let mut last: Option<GitPath> = None;
+    let mut pair = move || {
+        let order = match (left.peek(), right.peek()) {
+            (Some(Ok((left_item, _))), Some(Ok((right_item, _)))) => left_item.cmp(right_item),
+            (Some(Err(_)), _) | (Some(_), None) => Ordering::Less,
+            _ => Ordering::Greater,
+        };
+        let left_item = if order.is_le() { left.next().transpose()? } else { None };
+        let right_item = if order.is_ge() { right.next().transpose()? } else { None };
+        let ((left_path, left_value), (right_path, right_value)) = (left_item.unzip(), right_item.unzip());
+        let Some(path) = left_path.or(right_path) else { return Ok(None) };
+        if last.as_ref().is_some_and(|last| *last >= path) {
+            return Err(invalid("a listing is not in order"));
+        }
+        last = Some(path.clone());
+        Ok(Some((path, (left_value, right_value))))
+    };
+    Box::new(std::iter::from_fn(move || pair().transpose()))
 }
 
-/// Passes each file below a folder of the disk to `visit`: its path in the folder, and its place.
+/// Returns all files below a folder of the disk, in the order of listings.
 ///
 /// # Errors
-/// Fails on an I/O error, and with the errors of `visit`.
-pub fn walk(folder: &Path, visit: &mut dyn FnMut(&[u8], &Path) -> io::Result<()>) -> io::Result<()> {
-    let mut pending = vec![folder.to_owned()];
-    while let Some(below) = pending.pop() {
-        for entry in fs::read_dir(&below).map_err(|error| files::at(&below, &error))? {
-            let entry = entry?;
-            let file = entry.path();
-            if entry.file_type()?.is_dir() {
-                pending.push(file);
-            } else {
-                visit(file.strip_prefix(folder).unwrap_or(&file).as_os_str().as_encoded_bytes(), &file)?;
+/// Fails on an I/O error.
+pub fn walk(folder: &Path) -> io::Result<Stream<PathBuf>> {
+    let mut pending = vec![children(folder, b"")?];
+    Ok(Box::new(std::iter::from_fn(move || {
+        loop {
+            let Some((path, file)) = pending.last_mut()?.pop() else {
+                pending.pop();
+                continue;
+            };
+            if path.last() != Some(&b'/') {
+                return Some(Ok((path, file)));
+            }
+            match children(&file, &path) {
+                Ok(below) => pending.push(below),
+                Err(error) => return Some(Err(error)),
             }
         }
+    })))
+}
+
+/// Returns the content of a folder in reverse order. The paths of folders to walk into end with `/`.
+fn children(folder: &Path, prefix: &[u8]) -> io::Result<Vec<(GitPath, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(|error| files::at(folder, &error))? {
+        let entry = entry?;
+        let file = entry.path();
+        let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+        let end: &[u8] = if entry.file_type()?.is_dir() { b"/" } else { b"" };
+        found.push(([prefix, name, end].concat(), file));
     }
-    Ok(())
+    found.sort_unstable_by(|left, right| right.0.cmp(&left.0));
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -117,84 +216,130 @@ mod tests {
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-    fn lines(run_dir: &RunDir, lines: &str) -> io::Result<Vec<(GitPath, Entry, u64)>> {
-        read(&run_dir.write("listing", lines.as_bytes())?)?.collect()
-    }
-
-    fn listing(paths: &[&str]) -> Listing {
-        let object = ObjectId::parse(A).expect("40 digits");
-        let entry = |path: &&str| (path.as_bytes().into(), Entry { mode: 0o100_644, object: object.clone() });
-        paths.iter().map(entry).collect()
+    fn listing(run_dir: &RunDir, lines: &str) -> io::Result<Listing> {
+        Ok(Listing::at(run_dir.write("listing", lines.as_bytes())?))
     }
 
     /// Returns the paths that no checkout can hold beside the others.
-    fn invalid_entries(mut entries: Vec<(&str, u32)>) -> Vec<&str> {
-        entries.sort_by_key(|(path, _)| *path);
-        let mut check = EntryCheck::default();
-        let object = ObjectId::parse(A).expect("40 digits");
-        entries.retain(|(path, mode)| !check.admits(path.as_bytes(), &Entry { mode: *mode, object: object.clone() }));
-        entries.into_iter().map(|(path, _)| path).collect()
+    fn invalid_entries(run_dir: &RunDir, lines: &str) -> io::Result<Vec<String>> {
+        let mut soundness = EntryCheck::default();
+        let mut invalid_entries = Vec::new();
+        for line in listing(run_dir, lines)?.sorted()?.entries()? {
+            let (path, entry) = line?;
+            if !soundness.admits(&path, &entry) {
+                invalid_entries.push(String::from_utf8_lossy(&path).into_owned());
+            }
+        }
+        Ok(invalid_entries)
+    }
+
+    fn blobs(paths: &[&str]) -> String {
+        paths.iter().map(|path| format!("100644 blob {A}\t{path}\0")).collect()
     }
 
     #[test]
-    fn entries_that_no_checkout_can_hold_are_invalid() {
-        let files = |paths: &[&'static str]| paths.iter().map(|path| (*path, 0o100_644)).collect::<Vec<_>>();
+    fn entries_that_no_checkout_can_hold_are_invalid() -> io::Result<()> {
+        let run_dir = RunDir::for_test("listing-sound")?;
         let sound = ["...", ".github/x", ".gitmodules", "a/..b", "a/.gitignore", "a/git", "b"];
-        assert_eq!(invalid_entries(files(&sound)), [""; 0]);
+        assert_eq!(invalid_entries(&run_dir, &blobs(&sound))?, [""; 0]);
         for path in [".git", ".git/config", "a/.GIT/hooks/x", "../x", "a/./x", "a/..", "/x", "a//x", "b", "b/x"] {
-            assert_eq!(invalid_entries(files(&[&sound[..], &[path]].concat())), [path]);
+            let paths = [&sound[..], &[path]].concat();
+            assert_eq!(invalid_entries(&run_dir, &blobs(&paths))?, [path]);
         }
         // If a file and a folder have the same name, the file comes first.
-        assert_eq!(invalid_entries(files(&["a", "a-b", "a.b/c", "a/x", "a/y", "a0"])), ["a/x", "a/y"]);
-        assert_eq!(
-            invalid_entries(vec![(".gitmodules/x", object::LINK), ("a/.gitModules", object::LINK)]),
-            ["a/.gitModules"]
-        );
+        assert_eq!(invalid_entries(&run_dir, &blobs(&["a", "a-b", "a.b/c", "a/x", "a/y", "a0"]))?, ["a/x", "a/y"]);
+        assert_eq!(invalid_entries(&run_dir, &blobs(&["a/x", "a"]))?, ["a/x"], "out of order");
+        let link = format!("120000 blob {A}\t.gitmodules/x\0120000 blob {A}\ta/.gitModules\0");
+        assert_eq!(invalid_entries(&run_dir, &link)?, ["a/.gitModules"]);
+        Ok(())
     }
 
     #[test]
-    fn every_byte_of_a_path_and_the_size_are_read() -> io::Result<()> {
+    fn listings_keep_every_byte_of_a_path() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-bytes")?;
-        let tree = format!(
-            "100644 blob {A}      12\tf/a b\n\"c\".py\0120000 blob {A} 1234567890\tl\tink\0160000 commit {A}       -\tsub\0"
-        );
-        let read = lines(&run_dir, &tree)?;
-        let found: Vec<_> = read.iter().map(|(path, entry, size)| (&**path, entry.is_file(), *size)).collect();
-        assert_eq!(found, [(&b"f/a b\n\"c\".py"[..], true, 12), (b"l\tink", false, 1_234_567_890), (b"sub", false, 0)]);
+        let tree = format!("100644 blob {A}\tf/a b\n\"c\".py\0120000 blob {A}\tlink\0160000 commit {A}\tsub\0");
+        let read: Vec<_> = listing(&run_dir, &tree)?.entries()?.collect::<Result<_, _>>()?;
+        let found: Vec<_> = read.iter().map(|(path, entry)| (path.as_slice(), entry.is_file())).collect();
+        assert_eq!(found, [(&b"f/a b\n\"c\".py"[..], true), (b"link", false), (b"sub", false)]);
+        let written = Listing::write(run_dir.path().join("written"), read.iter().cloned().map(Ok))?;
+        assert_eq!(written.entries()?.collect::<Result<Vec<_>, _>>()?, read);
         let without_end = format!("100755 blob {A}\t-x.sh");
         for none in ["garbage\0", "100644 blob zzz\tx\0", &without_end, "x\tx\0"] {
-            assert!(lines(&run_dir, none).is_err(), "{none:?}");
+            let first = listing(&run_dir, none)?.entries()?.next();
+            assert!(first.is_some_and(|line| line.is_err()), "{none:?}");
         }
         Ok(())
     }
 
     #[test]
-    fn two_listings_are_joined() {
-        let (left, right) = (listing(&["a", "c", "d"]), listing(&["b", "c"]));
-        let joined = join(&left, &right).map(|(path, left, right)| (&**path, left.is_some(), right.is_some()));
-        let expected: [(&[u8], _, _); 4] =
-            [(b"a", true, false), (b"b", false, true), (b"c", true, true), (b"d", true, false)];
-        assert!(joined.eq(expected));
+    fn sizes_are_read() -> io::Result<()> {
+        let run_dir = RunDir::for_test("listing-sizes")?;
+        let lines =
+            format!("100644 blob {A}      12\ta b\0100644 blob {A} 1234567890\tc\td\0160000 commit {A}       -\tsub\0");
+        let sizes: Vec<_> = listing(&run_dir, &lines)?
+            .with_sizes()?
+            .map(|line| line.map(|(path, (_, size))| (path, size)))
+            .collect::<Result<_, _>>()?;
+        assert_eq!(sizes, [(b"a b".to_vec(), 12), (b"c\td".to_vec(), 1_234_567_890), (b"sub".to_vec(), 0)]);
+        Ok(())
     }
 
     #[test]
-    fn a_walk_finds_all_files() -> io::Result<()> {
+    fn sifted_entries_are_counted() -> io::Result<()> {
+        let run_dir = RunDir::for_test("listing-sifted")?;
+        let whole = listing(&run_dir, &blobs(&["a", "b", "c", "d"]))?;
+        let file = run_dir.path().join("sifted");
+        let sift = |out: &[&str]| {
+            let (sifted, count) =
+                whole.sifted(file.clone(), |path, _| !out.iter().any(|name| name.as_bytes() == path))?;
+            let left: Vec<_> = sifted.entries()?.map(|line| line.map(|(path, _)| path)).collect::<Result<_, _>>()?;
+            assert_eq!(left.len(), count);
+            Ok::<_, io::Error>(String::from_utf8_lossy(&left.concat()).into_owned())
+        };
+        assert_eq!(sift(&[])?, "abcd");
+        for (out, left) in [("a", "bcd"), ("c", "abd"), ("d", "abc")] {
+            assert_eq!(sift(&[out])?, left);
+        }
+        assert_eq!(sift(&["a", "b", "c", "d"])?, "");
+        assert!(listing(&run_dir, "garbage\0")?.sifted(file.clone(), |_, _| true).is_err());
+        Ok(())
+    }
+
+    fn stream(paths: &[&str]) -> Stream<()> {
+        let items: Vec<_> = paths.iter().map(|path| Ok((path.as_bytes().to_vec(), ()))).collect();
+        Box::new(items.into_iter())
+    }
+
+    #[test]
+    fn two_streams_are_read_side_by_side() -> io::Result<()> {
+        let joined: Vec<_> = join(stream(&["a", "c", "d"]), stream(&["b", "c"])).collect::<Result<_, _>>()?;
+        let sides = |left: bool, right: bool| (left.then_some(()), right.then_some(()));
+        let expected =
+            [("a", sides(true, false)), ("b", sides(false, true)), ("c", sides(true, true)), ("d", sides(true, false))];
+        let expected: Vec<_> = expected.map(|(path, sides)| (path.as_bytes().to_vec(), sides)).into();
+        assert_eq!(joined, expected);
+        assert!(join(stream(&["b", "a"]), stream(&[])).any(|pair| pair.is_err()), "out of order");
+        assert!(join(stream(&[]), stream(&["a", "a"])).any(|pair| pair.is_err()), "twice the same");
+        let broken = || Box::new([Ok((b"a".to_vec(), ())), Err(invalid("x"))].into_iter());
+        assert!(join(broken(), stream(&["b"])).any(|pair| pair.is_err()));
+        assert!(join(stream(&["b"]), broken()).any(|pair| pair.is_err()));
+        Ok(())
+    }
+
+    #[test]
+    fn a_walk_is_in_the_order_of_git() -> io::Result<()> {
         let run_dir = RunDir::for_test("listing-walk")?;
-        let folder = run_dir.path().join("folder");
-        let paths = ["a-b", "a.b/x", "a/.x/y", "a/x", "a/y/z", "a0", "b"];
-        for path in paths.map(|path| folder.join(path)) {
+        for path in ["a-b", "a.b/x", "a/x", "a/y/z", "a/.x/y", "a0", "b"] {
+            let path = run_dir.path().join("folder").join(path);
             fs::create_dir_all(path.parent().expect("a folder"))?;
             fs::write(path, "")?;
         }
-        fs::create_dir(folder.join("empty"))?;
-        let mut found = BTreeSet::new();
-        walk(&folder, &mut |path, file| {
-            assert_eq!(file, folder.join(String::from_utf8_lossy(path).as_ref()));
-            found.insert(path.to_vec());
-            Ok(())
-        })?;
-        assert!(found.iter().eq(paths.map(str::as_bytes)));
-        assert!(walk(&run_dir.path().join("none"), &mut |_, _| Ok(())).is_err());
+        fs::create_dir(run_dir.path().join("folder/empty"))?;
+        let walked: Vec<_> = walk(&run_dir.path().join("folder"))?.collect::<Result<_, _>>()?;
+        let paths: Vec<_> = walked.iter().map(|(path, _)| String::from_utf8_lossy(path)).collect();
+        assert_eq!(paths, ["a-b", "a.b/x", "a/.x/y", "a/x", "a/y/z", "a0", "b"]);
+        assert!(walked.iter().all(|(path, file)| file.ends_with(String::from_utf8_lossy(path).as_ref())));
+        assert!(walk(&run_dir.path().join("none")).is_err());
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ pub use advertisement::is_public;
 pub use auth::{LINE_PREFIX, OPTIONS_ENVIRONMENT, PUSH_ENVIRONMENT, RepositoryPaths};
 pub use commits::{CommitText, ItemCommit, LoggedCommit};
 pub use fetch::WITHOUT_CONTENTS;
-pub use ls_tree::{EntryCheck, GitPath, Listing, join, walk};
+pub use ls_tree::{EntryCheck, GitPath, Listing, Stream, join, walk};
 pub use object::{Entry, ObjectFormat, ObjectId};
 pub use output::{Pushed, RemoteState, refused_paths};
 pub use tree_diff::{Change, Mark, TreeDiff, summary};

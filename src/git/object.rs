@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::Arc;
 
 /// How a repository names its objects. A local repository of one format cannot push to a remote of the other.
 pub use crate::util::Algorithm as ObjectFormat;
@@ -10,7 +9,7 @@ use crate::util::Digest;
 
 /// The id of a commit, tree or blob: the 40 hexadecimal digits of a SHA-1, or the 64 of a SHA-256.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectId(Arc<str>);
+pub struct ObjectId(Box<str>);
 
 impl ObjectId {
     /// Parses lower-case hexadecimal digits, as git prints them. Returns `None` for any other text.

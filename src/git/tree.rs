@@ -5,15 +5,13 @@ use std::io::{self, BufWriter, Write as _};
 use std::iter;
 use std::path::{Path, PathBuf};
 
-use crate::git::{Entry, Git, GitPath, Listing, ObjectId, TreeDiff, ls_tree, object, successful, walk};
+use crate::git::{Entry, Git, GitPath, Listing, ObjectId, join, object, successful, walk};
 use crate::model::{BackupError, Code, Result};
 use crate::process::{Failure, Invocation};
 use crate::util::{files, printable};
 
 /// The limit of a listing of a tree. An entry has about 100 bytes, so this is enough for a million files.
 const LISTING_BYTES_MAX: usize = 128 << 20;
-/// The command that lists all files of a tree, with the tree as its last argument.
-const LIST_ALL: [&str; 4] = ["ls-tree", "-r", "-z", "--full-tree"];
 /// How many further entries with the name of our folder are removed. Each costs a copy of the parent folder.
 const SAME_NAME_MAX: usize = 16;
 
@@ -39,15 +37,15 @@ impl Git<'_> {
         let folders: Vec<_> = path.match_indices('/').map(|(end, _)| &path[..end]).chain([path]).collect();
         let command = self.command()?.arguments(["ls-tree", "-t", "-z", "--full-tree", "--", tree.as_str()]);
         let mut found = None;
-        for line in self.listed(command.arguments(&folders))? {
-            let (name, entry, _) = line?;
-            if !folders.iter().any(|folder| folder.as_bytes() == &*name) {
+        for entry in self.listing("folders.listing", command.arguments(&folders))?.entries()? {
+            let (name, entry) = entry?;
+            if !folders.iter().any(|folder| folder.as_bytes() == name) {
                 continue;
             }
             if entry.mode != object::FOLDER {
                 return Ok((None, Some(name)));
             }
-            if *name == *path.as_bytes() {
+            if name == path.as_bytes() {
                 found = Some(entry.object);
             }
         }
@@ -71,7 +69,7 @@ impl Git<'_> {
         let mut others = 0;
         if let Some(commit) = commit {
             let command = self.command()?.arguments(["ls-tree", "-z", "--full-tree", "--", commit.as_str(), path]);
-            others = self.listed(command)?.count().saturating_sub(1);
+            others = self.listing("siblings.listing", command)?.entries()?.count().saturating_sub(1);
         }
         let deletions = iter::repeat_n(order(path, None), others.min(SAME_NAME_MAX));
         let groups = deletions.chain([order(path, entry)]).map(iter::once);
@@ -79,40 +77,21 @@ impl Git<'_> {
         tree.ok_or_else(|| BackupError::damage("`git fast-import` made no tree".to_owned()))
     }
 
-    /// Lists all files of a commit or tree in the order of their paths, valid or not. git writes each tree in this order;
-    /// one that another program wrote may have another order, and a path twice.
+    /// Lists all files of a commit or tree, valid or not, in a listing of this name. It overwrites a listing of the
+    /// same name, even if that is still being read.
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn list(&self, tree: &ObjectId) -> Result<Vec<(GitPath, Entry)>> {
-        let lines = self.listed(self.command()?.arguments(LIST_ALL).arguments([tree.as_str()]))?;
-        let mut all = lines.map(|line| line.map(|(path, entry, _)| (path, entry))).collect::<io::Result<Vec<_>>>()?;
-        all.sort_by(|left, right| left.0.cmp(&right.0));
-        Ok(all)
+    pub fn list(&self, tree: &ObjectId, name: &str) -> Result<Listing> {
+        let arguments = ["ls-tree", "-r", "-z", "--full-tree", tree.as_str()];
+        Ok(self.listing(name, self.command()?.arguments(arguments))?.sorted()?)
     }
 
-    /// Returns whether a tree has exactly the files of a comparison after the change.
-    ///
-    /// # Errors
-    /// [`BackupError`].
-    pub fn has_exactly(&self, tree: &ObjectId, comparison: &TreeDiff) -> Result<bool> {
-        let mut count = 0;
-        for line in self.listed(self.command()?.arguments(LIST_ALL).arguments([tree.as_str()]))? {
-            let (path, entry, _) = line?;
-            if comparison.after_at(&path) != Some(&entry) {
-                return Ok(false);
-            }
-            count += 1;
-        }
-        Ok(count == comparison.after().count())
-    }
-
-    /// Runs a command that lists files.
-    fn listed(&self, command: Invocation) -> Result<impl Iterator<Item = io::Result<(GitPath, Entry, u64)>> + use<>> {
-        // It replaces the file of an earlier list, which may still be read.
-        let path = self.run_file("listing");
-        self.locally(command.write_to(files::open_file(&path, true)?, LISTING_BYTES_MAX))?;
-        Ok(ls_tree::read(&path)?)
+    fn listing(&self, name: &str, command: Invocation) -> Result<Listing> {
+        let path = self.listing_place(name);
+        let file = files::open_file(&path, true)?;
+        self.locally(command.write_to(file, LISTING_BYTES_MAX))?;
+        Ok(Listing::at(path))
     }
 
     /// Returns the content of a file that another writer may have made, or `None` if it is longer than `bytes_max`.
@@ -148,9 +127,9 @@ impl Git<'_> {
     fn check_room(&self, tree: &ObjectId) -> Result<()> {
         let left = self.run_env.run_dir.volume.check().unwrap_or(0);
         let arguments = ["ls-tree", "-r", "-z", "--long", "--full-tree", tree.as_str()];
-        let (mut total, mut largest) = (0_u64, (0, GitPath::default()));
-        for line in self.listed(self.command()?.arguments(arguments))? {
-            let (path, _, size) = line?;
+        let (mut total, mut largest) = (0_u64, (0, GitPath::new()));
+        for line in self.listing("sizes.listing", self.command()?.arguments(arguments))?.with_sizes()? {
+            let (path, (_, size)) = line?;
             total = total.saturating_add(size);
             largest = largest.max((size, path));
         }
@@ -182,24 +161,17 @@ impl Git<'_> {
         self.object_id(self.command()?.arguments(["mktree", "-z"]))
     }
 
-    /// Stages all files of the tree folder, including ignored ones, and lists them. The paths and ids that are in `known`
-    /// too take no further memory.
+    /// Stages all files of the tree folder, including ignored ones, and lists them.
     ///
     /// It lists a tree of them, not the index: for a folder that git considers unchanged, git uses a part of the index
     /// that no listing of the index shows.
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn stage(&self, known: &Listing) -> Result<Listing> {
+    pub fn stage(&self) -> Result<Listing> {
         self.locally(self.command()?.arguments(["add", "--all", "--force"]))?;
         let tree = self.object_id(self.command()?.arguments(["write-tree"]))?;
-        let same = |path: &GitPath, entry: &Entry| known.get_key_value(path).filter(|(_, known)| *known == entry);
-        let shared = |(path, entry, _)| match same(&path, &entry) {
-            Some((path, entry)) => (path.clone(), entry.clone()),
-            None => (path, entry),
-        };
-        let lines = self.listed(self.command()?.arguments(LIST_ALL).arguments([tree.as_str()]))?;
-        Ok(lines.map(|line| line.map(shared)).collect::<io::Result<_>>()?)
+        self.list(&tree, "staged.listing")
     }
 
     /// Stages the files as [`Git::stage`] does, and verifies that git staged the files that are in the folder: the same
@@ -210,25 +182,23 @@ impl Git<'_> {
     /// # Errors
     /// [`BackupError`], which names the first file that differs.
     pub fn stage_verified(&self, known: &Listing) -> Result<Listing> {
-        let (staged, mut count) = (self.stage(known)?, 0);
-        let mut fault = None;
-        walk(&self.tree_folder, &mut |path, file| {
-            count += 1;
-            let why = match staged.get(path) {
-                None => "it was pulled and not staged",
-                Some(entry) if !entry.is_file() => "it was not staged as a regular file",
-                Some(entry) if known.get(path).is_some_and(|known| known.object == entry.object) => return Ok(()),
-                Some(entry) if is_of_file(&entry.object, file)? => return Ok(()),
+        let staged = self.stage()?;
+        for found in join(join(staged.entries()?, walk(&self.tree_folder)?), known.entries()?) {
+            let (path, (pulled, before)) = found?;
+            let is_known = |entry: &Entry| before.as_ref().is_some_and(|before| before.object == entry.object);
+            let why = match pulled {
+                None => continue,
+                Some((None, _)) => "it was pulled and not staged",
+                Some((_, None)) => "it was staged and not pulled",
+                Some((Some(entry), _)) if !entry.is_file() => "it was not staged as a regular file",
+                Some((Some(entry), Some(file))) if is_known(&entry) || is_of_file(&entry.object, &file)? => continue,
                 Some(_) => "the content differs",
             };
-            fault.get_or_insert_with(|| format!("`{}`: {why}", printable(path)));
-            Ok(())
-        })?;
-        if count != staged.len() {
-            fault.get_or_insert_with(|| format!("it staged {} files, and {count} are there", staged.len()));
+            let path = printable(&path);
+            let message = format!("git did not stage what wmill pulled: `{path}`: {why}; nothing was committed");
+            return Err(BackupError::damage(message));
         }
-        let refused = |fault| format!("git did not stage what wmill pulled: {fault}; nothing was committed");
-        fault.map_or(Ok(staged), |fault| Err(BackupError::damage(refused(fault))))
+        Ok(staged)
     }
 
     /// Makes a tree of these files with a separate index, and returns its id. `git fast-import` would search a whole
@@ -236,16 +206,11 @@ impl Git<'_> {
     ///
     /// # Errors
     /// [`BackupError`].
-    pub fn compose<'f>(&self, entries: impl Iterator<Item = (impl AsRef<[u8]>, &'f Entry)>) -> Result<ObjectId> {
-        let (index, lines) = (self.run_file("compose.index"), self.run_file("compose.lines"));
-        let mut input = BufWriter::new(files::open_file(&lines, true)?);
-        for (path, Entry { mode, object }) in entries {
-            input.write_all(&[format!("{mode:06o} {object}\t").as_bytes(), path.as_ref(), b"\0"].concat())?;
-        }
-        input.flush()?;
+    pub fn compose(&self, files: &Listing) -> Result<ObjectId> {
+        let index = self.listing_place("compose.index");
         let with_index = || self.command().map(|command| command.environment("GIT_INDEX_FILE", &index));
         self.locally(with_index()?.arguments(["read-tree", "--empty"]))?;
-        let lines = File::open(&lines)?;
+        let lines = File::open(&files.path)?;
         self.locally(with_index()?.arguments(["update-index", "-z", "--index-info"]).stdin(lines))?;
         self.object_id(with_index()?.arguments(["write-tree"]))
     }
@@ -257,7 +222,7 @@ impl Git<'_> {
         commit: Option<&ObjectId>,
         groups: impl Iterator<Item = impl Iterator<Item = Vec<u8>>>,
     ) -> Result<Vec<ObjectId>> {
-        let place = self.run_file("trees.orders");
+        let place = self.listing_place("trees.orders");
         let mut input = BufWriter::new(files::open_file(&place, true)?);
         let mut from = commit.map(|commit| format!("from {commit}\n"));
         for (mark, orders) in (1..).zip(groups) {
@@ -273,8 +238,8 @@ impl Git<'_> {
         Ok(printed.lines().filter_map(|line| ObjectId::parse(line.split_whitespace().nth(2)?)).collect())
     }
 
-    /// Returns the path of a file of the run with this name.
-    pub(super) fn run_file(&self, name: &str) -> PathBuf {
+    /// Returns the path of the run's listing with this name.
+    pub fn listing_place(&self, name: &str) -> PathBuf {
         self.run_env.run_dir.path().join(name)
     }
 }

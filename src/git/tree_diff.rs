@@ -1,9 +1,9 @@
 //! Counts and lists the differences between a folder of the repository and its next version.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::io;
 
-use crate::git::{Entry, GitPath, Listing};
+use crate::git::{Entry, GitPath, Listing, Stream, join};
 use crate::model::Changed;
 use crate::util::printable;
 
@@ -43,75 +43,74 @@ pub struct Change {
     pub entry: Entry,
 }
 
-impl Change {
-    /// Returns the entry after the change.
-    fn after(&self) -> Option<&Entry> {
-        (self.mark != Mark::Deleted).then_some(&self.entry)
-    }
-}
-
 /// The files of a folder before and after a change of it.
 pub struct TreeDiff {
-    before: Arc<Listing>,
-    /// The files that differ, in the order of their paths.
-    pub changes: Vec<Change>,
+    before: Listing,
+    /// The files after the change.
+    pub after: Listing,
     /// How many files differ.
     pub changed: Changed,
 }
 
 impl TreeDiff {
-    /// Takes the files before, and each path with its old and its new entry, in the order of the paths.
-    pub fn of<'p>(before: Arc<Listing>, pairs: impl Iterator<Item = (&'p GitPath, [Option<&'p Entry>; 2])>) -> Self {
-        let change = |(path, pair): (&GitPath, [Option<&Entry>; 2])| {
+    /// Compares the files before and after.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn of(before: Listing, after: Listing) -> io::Result<Self> {
+        let mut diff = Self { before, after, changed: Changed::default() };
+        for change in diff.changes()? {
+            change?.mark.count_in(&mut diff.changed);
+        }
+        Ok(diff)
+    }
+
+    /// Returns each file with its old and its new entry.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn pairs(&self) -> io::Result<Stream<(Option<Entry>, Option<Entry>)>> {
+        Ok(join(self.before.entries()?, self.after.entries()?))
+    }
+
+    /// Returns each file that differs, in the order of their paths.
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn changes(&self) -> io::Result<impl Iterator<Item = io::Result<Change>> + use<>> {
+        let change = |(path, pair)| {
             let (mark, entry) = match pair {
-                [Some(before), Some(after)] if before != after => (Mark::Modified, after),
-                [None, Some(after)] => (Mark::Added, after),
-                [Some(before), None] => (Mark::Deleted, before),
+                (Some(before), Some(after)) if before != after => (Mark::Modified, after),
+                (None, Some(after)) => (Mark::Added, after),
+                (Some(before), None) => (Mark::Deleted, before),
                 _ => return None,
             };
-            Some(Change { mark, path: path.clone(), entry: entry.clone() })
+            Some(Change { mark, path, entry })
         };
-        let (changes, mut changed) = (pairs.filter_map(change).collect::<Vec<_>>(), Changed::default());
-        changes.iter().for_each(|change| change.mark.count_in(&mut changed));
-        Self { before, changes, changed }
-    }
-
-    /// Returns each file with its old and its new entry, those that differ at the end.
-    pub fn pairs(&self) -> impl Iterator<Item = (&GitPath, [Option<&Entry>; 2])> {
-        let same = self.before.iter().filter(|(path, _)| self.change_of(path).is_none());
-        let same = same.map(|(path, entry)| (path, [Some(entry); 2]));
-        same.chain(self.changes.iter().map(|of| (&of.path, [self.before.get(&of.path), of.after()])))
-    }
-
-    /// Returns the files after the change.
-    pub fn after(&self) -> impl Iterator<Item = (&GitPath, &Entry)> {
-        self.pairs().filter_map(|(path, [_, after])| Some((path, after?)))
-    }
-
-    /// Returns the entry at a path after the change.
-    pub fn after_at(&self, path: &[u8]) -> Option<&Entry> {
-        self.change_of(path).map_or_else(|| self.before.get(path), Change::after)
-    }
-
-    fn change_of(&self, path: &[u8]) -> Option<&Change> {
-        let place = self.changes.binary_search_by(|change| (*change.path).cmp(path));
-        place.ok().map(|place| &self.changes[place])
+        Ok(self.pairs()?.filter_map(move |pair| pair.map(change).transpose()))
     }
 
     /// Returns how many files change in each way, and a list of at most `listed_max` of them.
-    pub fn summary(&self, listed_max: usize) -> String {
-        summary(listed_max, self.changes.iter().map(|change| (change.mark, &change.path)))
+    ///
+    /// # Errors
+    /// Fails on an I/O error.
+    pub fn summary(&self, listed_max: usize) -> io::Result<String> {
+        summary(listed_max, self.changes()?.map(|change| change.map(|change| (change.mark, change.path))))
     }
 }
 
 /// Returns how many files change in each way, and a list of at most `listed_max` of them.
-pub fn summary(listed_max: usize, changes: impl Iterator<Item = (Mark, impl AsRef<[u8]>)>) -> String {
+///
+/// # Errors
+/// Fails if `changes` does.
+pub fn summary(listed_max: usize, changes: impl Iterator<Item = io::Result<(Mark, GitPath)>>) -> io::Result<String> {
     let (mut changed, mut listed) = (Changed::default(), [const { Vec::new() }; 3]);
-    for (mark, path) in changes {
+    for change in changes {
+        let (mark, path) = change?;
         mark.count_in(&mut changed);
         let of_mark = &mut listed[mark as usize];
         if of_mark.len() < listed_max {
-            of_mark.push(format!("\n{} {}", LETTERS[mark as usize], printable(path.as_ref())));
+            of_mark.push(format!("\n{} {}", LETTERS[mark as usize], printable(&path)));
         }
     }
     let Changed { added, modified, deleted } = changed;
@@ -121,28 +120,31 @@ pub fn summary(listed_max: usize, changes: impl Iterator<Item = (Mark, impl AsRe
     if more > 0 {
         let _ = write!(text, "\n... and {more} more");
     }
-    text
+    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::git::{ObjectId, join};
+    use crate::git::ObjectId;
+    use crate::util::RunDir;
 
     #[test]
-    fn a_summary_counts_all_and_lists_some() {
+    fn a_summary_counts_all_and_lists_some() -> io::Result<()> {
+        let scratch = RunDir::for_test("comparison")?;
         let object = ObjectId::parse(&"a".repeat(40)).expect("40 digits");
-        let listing = |paths: &[&str]| -> Listing {
-            let entry = || Entry { mode: 0o100_644, object: object.clone() };
-            paths.iter().map(|path| (path.as_bytes().into(), entry())).collect()
+        let entry = Entry { mode: 0o100_644, object };
+        let listing = |name: &str, paths: &[&str]| {
+            let entries = paths.iter().map(|path| Ok((path.as_bytes().to_vec(), entry.clone())));
+            Listing::write(scratch.path().join(name), entries)
         };
-        let (before, after) = (Arc::new(listing(&["a", "b\nc"])), listing(&["a", "d", "e"]));
-        let pairs = join(&before, &after).map(|(path, before, after)| (path, [before, after]));
-        let comparison = TreeDiff::of(Arc::clone(&before), pairs);
+        let comparison = TreeDiff::of(listing("before", &["a", "b\nc"])?, listing("after", &["a", "d", "e"])?)?;
         assert_eq!(comparison.changed, Changed { added: 2, modified: 0, deleted: 1 });
-        assert_eq!(comparison.summary(2), "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
-        assert!(comparison.summary(9).ends_with("\nD b\u{fffd}c"));
-        let marks: Vec<_> = comparison.changes.iter().map(|change| change.mark).collect();
+        assert_eq!(comparison.summary(2)?, "2 added, 0 modified, 1 deleted\n\nA d\nA e\n... and 1 more");
+        assert!(comparison.summary(9)?.ends_with("\nD b\u{fffd}c"));
+        let marks: Vec<_> =
+            comparison.changes()?.map(|change| change.map(|change| change.mark)).collect::<Result<_, _>>()?;
         assert_eq!(marks, [Mark::Deleted, Mark::Added, Mark::Added]);
+        Ok(())
     }
 }

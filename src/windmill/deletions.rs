@@ -1,6 +1,7 @@
 //! The items that a change deletes.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use crate::util::HashedSet;
 use crate::windmill::item_path::{Role, covers, locate};
@@ -27,18 +28,25 @@ impl Deletions {
     }
 }
 
-/// Returns the objects that existed before and do not exist after. `files` are all files, each with its
-/// content before and after; those that differ are in the order of their paths. The content is an object id of git, or
-/// anything else that is equal for equal content. Memory holds the files that were added or deleted, and only one number for each other object.
+/// A file: its path, and its content before and after. The content is an object id of git, or anything else that is
+/// equal for equal content.
+pub type File<C> = io::Result<(String, [Option<C>; 2])>;
+
+/// Returns the objects that existed before and do not exist after. `files` are all files, in the order of their paths.
+/// Memory holds the files that were added or deleted, and only one number for each other object.
 ///
 /// An object exists if one of its main files does (a script's content or metadata, `flow.yaml`, …). Unknown files,
 /// which wmill leaves in the folder of a deleted flow, do not prove that the flow exists. A deleted object that
 /// reappears elsewhere with the same content was moved. Each new object can stand for only one deleted object.
-pub fn deletions<'f, C: PartialEq>(files: impl Iterator<Item = (&'f str, [Option<C>; 2])>, kinds: &Kinds) -> Deletions {
+///
+/// # Errors
+/// Returns the errors of `files`.
+pub fn deletions<C: PartialEq>(files: impl Iterator<Item = File<C>>, kinds: &Kinds) -> io::Result<Deletions> {
     let (mut before, mut after) = (HashedSet::default(), HashedSet::default());
-    let (mut lost, mut arrived) = (BTreeMap::<_, Files<'f, C>>::new(), BTreeMap::<_, Files<'f, C>>::new());
-    for (path, contents) in files {
-        let Some(part) = locate(path).filter(|part| covers(&part.id(), kinds)) else { continue };
+    let (mut lost, mut arrived) = (BTreeMap::<_, Files<C>>::new(), BTreeMap::<_, Files<C>>::new());
+    for file in files {
+        let (path, contents) = file?;
+        let Some(part) = locate(&path).filter(|part| covers(&part.id(), kinds)) else { continue };
         let id = part.id();
         for (existing, content) in [&mut before, &mut after].into_iter().zip(&contents) {
             if part.exists() && content.is_some() {
@@ -50,7 +58,7 @@ pub fn deletions<'f, C: PartialEq>(files: impl Iterator<Item = (&'f str, [Option
             [None, Some(content)] => (&mut arrived, content),
             _ => continue,
         };
-        objects.entry(id).or_default().push((part.role, part.rest, content));
+        objects.entry(id).or_default().push((part.role, part.rest.to_owned(), content));
     }
     lost.retain(|id, _| before.contains(id) && !after.contains(id));
     arrived.retain(|id, _| after.contains(id) && !before.contains(id));
@@ -60,16 +68,16 @@ pub fn deletions<'f, C: PartialEq>(files: impl Iterator<Item = (&'f str, [Option
         let same = arrived.iter().position(|other| *other == identity);
         same.map(|index| arrived.swap_remove(index)).is_none()
     });
-    Deletions { total: before.count(), deleted: lost.into_keys().collect() }
+    Ok(Deletions { total: before.count(), deleted: lost.into_keys().collect() })
 }
 
 /// The files of an object, in the order of their paths, as in a tree: so their order does not depend on the path of the
 /// object. Each with its role, its name within the object and its content.
-type Files<'f, C> = Vec<(Role, &'f str, C)>;
+type Files<C> = Vec<(Role, String, C)>;
 
 /// Returns the files that two copies of one object at different paths have in common. A file that can contain its own
 /// path counts only if there is no other.
-fn identity<'a, 'f, C>(files: &'a Files<'f, C>) -> Vec<&'a (Role, &'f str, C)> {
+fn identity<C>(files: &Files<C>) -> Vec<&(Role, String, C)> {
     let of = |roles: &[Role]| files.iter().filter(|(role, ..)| roles.contains(role)).collect::<Vec<_>>();
     let comparable = of(&[Role::Main, Role::Companion]);
     if comparable.is_empty() { of(&[Role::NamesItself]) } else { comparable }
@@ -88,8 +96,10 @@ mod tests {
         let (before, after): (BTreeMap<_, _>, BTreeMap<_, _>) =
             (before.iter().copied().collect(), after.iter().copied().collect());
         let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
-        let files = paths.into_iter().map(|path| (*path, [&before, &after].map(|side| side.get(path).copied())));
-        let found = deletions(files, &Kinds::usual());
+        let files = paths
+            .into_iter()
+            .map(|path| Ok(((*path).to_owned(), [&before, &after].map(|side| side.get(path).copied()))));
+        let found = deletions(files, &Kinds::usual()).expect("no error");
         let names: Vec<String> = found.deleted.iter().map(ToString::to_string).collect();
         assert_eq!((found.total, names), (total, deleted.iter().map(ToString::to_string).collect()));
     }

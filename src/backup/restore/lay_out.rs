@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::backup::restore::select::{Change, Choice, Tree};
-use crate::backup::restore::{RestoreRun, references, switches};
+use crate::backup::restore::{RestoreRun, references, switches, write_tree};
 use crate::git::Mark;
 use crate::model::Result;
 use crate::util::files;
@@ -21,7 +21,8 @@ impl RestoreRun<'_> {
     /// Checks the files for wmill out into the folder, turns switches off, and removes what must not be pushed. The
     /// files that remain become the wanted ones.
     pub(super) fn lay_out(&mut self, choice: &mut Choice, of_commit: &Tree) -> Result<()> {
-        self.git.check_out(Some(&self.git.compose(self.files_for_wmill(choice, of_commit).iter())?))?;
+        let listing = write_tree(self.git, "push.listing", &self.files_for_wmill(choice, of_commit), "")?;
+        self.git.check_out(Some(&self.git.compose(&listing)?))?;
         let disables = self.source.request.workspace != *self.workspace() && !self.options.enables;
         let mut leading_out = BTreeSet::new();
         let paths: Vec<String> = choice.files_to_push().map(|(path, _)| path.clone()).collect();

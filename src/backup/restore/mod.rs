@@ -223,7 +223,7 @@ impl RestoreRun<'_> {
 
     /// Chooses what to restore, shows it, and restores it if the options say so.
     fn run(&mut self, account: &Account) -> Result<(Code, String)> {
-        let of_commit = read_tree(&self.tip.folder);
+        let of_commit = read_tree(&self.tip.folder)?;
         let (current, has_shared_ui) = self.pull()?;
         let saved = self.options.saves.then(|| self.files_of_point(&current));
         self.key = self.find_key()?;
@@ -268,7 +268,7 @@ impl RestoreRun<'_> {
 
     /// Stages the files in the folder.
     fn staged(&self) -> Result<Tree> {
-        Ok(read_tree(&self.git.stage(&self.tip.folder)?))
+        read_tree(&self.git.stage()?)
     }
 
     fn write(&self, path: &str, content: &[u8]) -> Result<()> {
@@ -290,9 +290,9 @@ impl RestoreRun<'_> {
 
     fn preview(&self, choice: &Choice) -> Result<String> {
         let commit = verify::with_time(self.git, self.commit)?;
-        let key = self.key.to_set.as_ref().map(|_| (Mark::Modified, KEY_FILE.as_bytes()));
-        let files = choice.pushed().map(|change| (change.mark, change.path.as_bytes()));
-        let listed = tree_diff::summary(LISTED_IN_MESSAGE_MAX, key.into_iter().chain(files));
+        let key = self.key.to_set.as_ref().map(|_| (Mark::Modified, KEY_FILE.into()));
+        let files = choice.pushed().map(|change| (change.mark, change.path.clone().into_bytes()));
+        let listed = tree_diff::summary(LISTED_IN_MESSAGE_MAX, key.into_iter().chain(files).map(Ok))?;
         Ok(format!("Would restore commit {commit} into workspace '{}'; --yes does it: {listed}", self.workspace()))
     }
 
@@ -398,7 +398,18 @@ fn difference(path: &str, kind: &'static str, diff: Vec<String>) -> Difference {
 }
 
 /// Returns the files of a listing. Windmill has no path that is not UTF-8.
-fn read_tree(listing: &Listing) -> Tree {
-    let files = listing.iter().filter_map(|(path, entry)| Some((str::from_utf8(path).ok()?.to_owned(), entry.clone())));
-    files.collect()
+fn read_tree(listing: &Listing) -> Result<Tree> {
+    let mut tree = Tree::new();
+    for file in listing.entries()? {
+        let (path, entry) = file?;
+        if let Ok(path) = String::from_utf8(path) {
+            tree.insert(path, entry);
+        }
+    }
+    Ok(tree)
+}
+
+fn write_tree(git: &Git<'_>, name: &str, tree: &Tree, prefix: &str) -> Result<Listing> {
+    let entries = tree.iter().map(|(path, entry)| Ok(([prefix, path].concat().into_bytes(), entry.clone())));
+    Ok(Listing::write(git.listing_place(name), entries)?)
 }

@@ -3,8 +3,8 @@
 
 use std::time::SystemTime;
 
-use crate::backup::restore::RestoreRun;
 use crate::backup::restore::select::Tree;
+use crate::backup::restore::{RestoreRun, read_tree, write_tree};
 use crate::backup::sync::{guards, push};
 use crate::backup::{RunContext, Step};
 use crate::git::Pushed;
@@ -44,17 +44,18 @@ impl RestoreRun<'_> {
         let name = format!("restore-point/{}/{}", self.workspace(), time.replace(['-', ':'], ""));
         let branch = BranchName::parse(&name).map_err(|error| BackupError::new(Code::Internal, error))?;
         // The saved files have the repository's layout, which its `wmill.yaml` defines.
-        if let Some(own) = self.tip.folder.get(WMILL_YAML.as_bytes()).filter(|entry| entry.is_file()) {
+        let of_commit = read_tree(&self.tip.folder)?;
+        if let Some(own) = of_commit.get(WMILL_YAML).filter(|entry| entry.is_file()) {
             saved.insert(WMILL_YAML.into(), own.clone());
         }
         let prefix = self.source.request.subdir.prefix();
-        let tree = self.git.compose(saved.iter().map(|(path, entry)| ([prefix.as_str(), path].concat(), entry)))?;
+        let listing = write_tree(self.git, "point.listing", &saved, &prefix)?;
         let key = target.key(run_env)?;
         let message = self.message_of_point(&name, account, key.as_ref());
         let point_request = SyncRequest { branch, ..target.request.clone() };
         let point = RunContext { request: &point_request, env: target.env };
         let git_of_point = point.git(run_env, self.git.tree_folder().parent().unwrap_or(self.git.tree_folder()))?;
-        let commit = self.git.commit(&tree, None, &target.request.author, &message)?;
+        let commit = self.git.commit(&self.git.compose(&listing)?, None, &target.request.author, &message)?;
         match point.step(Step::Push, || push::deliver(point, &git_of_point, &commit))? {
             Pushed::Accepted => {
                 log::info!("what is there is saved on branch `{name}`, commit {commit}");

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 
 use crate::backup::sync::Now;
 use crate::backup::{RemoteTip, RunContext};
-use crate::git::{Change, Git, ItemCommit, Mark, ObjectId, TreeDiff, summary};
+use crate::git::{Change, Git, ItemCommit, Mark, ObjectId, TreeDiff, join, summary};
 use crate::model::{BackupError, Changed, Identity, Result, Warnings};
 use crate::util::{Redactor, printable, redact};
 use crate::windmill::{Edits, ItemId, api, editors, item_path};
@@ -32,7 +33,7 @@ pub fn make(
 ) -> Result<ObjectId> {
     let (config, author, path) = (run.env.config, &run.request.author, run.request.subdir.as_str());
     let tree = wanted_tree(git, tip, comparison, path)?;
-    let (by_item, of_no_item, is_all) = changes_by_item(comparison);
+    let (by_item, of_no_item, is_all) = changes_by_item(comparison)?;
     let existing = by_item.iter().filter(|(_, changes)| still_exists(changes));
     let existing: Vec<_> = existing.map(|(item, _)| item).collect();
     let windmill = run.windmill(git.run_env());
@@ -44,28 +45,33 @@ pub fn make(
     if config.commits_per_item && is_all && is_sound && !by_item.is_empty() {
         let by_item = in_order(by_item, of_no_item, &edits);
         let commits = by_item.iter().map(|(item, changes)| {
-            let summary = summary(LISTED_MAX, changes.iter().map(|change| (change.mark, &change.path)));
+            let summary = summary(LISTED_MAX, changes.iter().map(|change| Ok((change.mark, change.path.clone()))))?;
             let message = format!("{}: {}\n\n{summary}\n\n{trailers}", run.request.message, name_of(item));
             let (message, edit) = (redact::visible(&message), edits.get(item));
             let author = edit.and_then(|edit| edit.author.as_ref()).unwrap_or(author);
-            ItemCommit { author, time: edit.and_then(|edit| edit.time), message, changes }
+            Ok(ItemCommit { author, time: edit.and_then(|edit| edit.time), message, changes })
         });
-        let commits: Vec<_> = commits.collect();
+        let commits = commits.collect::<io::Result<Vec<_>>>()?;
         if let Some(commit) = git.commit_chain(tip.commit.as_ref(), path, author, &commits, &tree)? {
             return Ok(commit);
         }
         // For example, a file of one item replaces a folder of another. Each commit is right, but not in every order.
         log::warn!("the commits of single items do not add up to the whole change, so one commit is made");
     }
-    let message = whole_message(run, comparison, &edits, &trailers);
+    let message = whole_message(run, comparison, &edits, &trailers)?;
     git.commit(&tree, tip.commit.as_ref(), author, &message)
 }
 
 /// Returns the tree to commit. The tree of our folder in it is read again and compared with the wanted files.
 fn wanted_tree(git: &Git<'_>, tip: &RemoteTip, comparison: &TreeDiff, path: &str) -> Result<ObjectId> {
-    let folder = git.compose(comparison.after())?;
-    if !git.has_exactly(&folder, comparison)? {
-        return Err(BackupError::damage("git did not put into the commit what was pulled; nothing was pushed"));
+    let wanted = &comparison.after;
+    let folder = git.compose(wanted)?;
+    for file in join(wanted.entries()?, git.list(&folder, "commit.listing")?.entries()?) {
+        let (_, (wanted, committed)) = file?;
+        if wanted != committed {
+            let message = "git did not put into the commit what was pulled; nothing was pushed";
+            return Err(BackupError::damage(message.to_owned()));
+        }
     }
     git.with_folder(tip.commit.as_ref(), path, &folder)
 }
@@ -74,21 +80,22 @@ type ByItem = BTreeMap<ItemId, Vec<Change>>;
 
 /// Returns the changes of at most `ITEMS_MAX` items, those of files that belong to no item, and whether these are all.
 /// If more than `FILES_MAX` files changed, returns the items without their changes.
-fn changes_by_item(comparison: &TreeDiff) -> (ByItem, Vec<Change>, bool) {
+fn changes_by_item(comparison: &TreeDiff) -> io::Result<(ByItem, Vec<Change>, bool)> {
     let (mut by_item, mut of_no_item) = (ByItem::new(), Vec::new());
     let Changed { added, modified, deleted } = comparison.changed;
     let are_few = added + modified + deleted <= FILES_MAX;
-    for change in &comparison.changes {
+    for change in comparison.changes()? {
+        let change = change?;
         let changes = match std::str::from_utf8(&change.path).ok().and_then(item_path::item_of) {
             None => &mut of_no_item,
             Some(item) if by_item.len() == ITEMS_MAX && !by_item.contains_key(&item) => {
-                return (by_item, of_no_item, false);
+                return Ok((by_item, of_no_item, false));
             }
             Some(item) => by_item.entry(item).or_default(),
         };
-        changes.extend(are_few.then(|| change.clone()));
+        changes.extend(are_few.then_some(change));
     }
-    (by_item, of_no_item, are_few)
+    Ok((by_item, of_no_item, are_few))
 }
 
 /// Returns the items in the order of their commits, the last edited item at the end. Deleted items come first, since
@@ -131,8 +138,8 @@ fn trailers(run: RunContext<'_>, git: &Git<'_>, now: &Now, warnings: &mut Warnin
 
 /// Returns the message of a commit with all changes. Its body names the last editor of each item, and its trailers name
 /// these editors as co-authors.
-fn whole_message(run: RunContext<'_>, comparison: &TreeDiff, edits: &Edits, trailers: &str) -> String {
-    let mut message = format!("{}\n\n{}\n", run.request.message, comparison.summary(LISTED_MAX));
+fn whole_message(run: RunContext<'_>, comparison: &TreeDiff, edits: &Edits, trailers: &str) -> io::Result<String> {
+    let mut message = format!("{}\n\n{}\n", run.request.message, comparison.summary(LISTED_MAX)?);
     let named = edits.iter().filter_map(|(item, edit)| Some((item, edit.author.as_ref()?)));
     let heading = |index| if index == 0 { "\nLast edited by\n\n" } else { "" };
     let mut others: Vec<&Identity> = Vec::new();
@@ -144,7 +151,7 @@ fn whole_message(run: RunContext<'_>, comparison: &TreeDiff, edits: &Edits, trai
     }
     let _ = write!(message, "\n{trailers}");
     message.extend(others.iter().map(|author| format!("Co-authored-by: {author}\n")));
-    redact::visible(&message)
+    Ok(redact::visible(&message))
 }
 
 /// Returns the item's name on one line, in printable characters.

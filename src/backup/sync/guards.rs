@@ -1,8 +1,10 @@
 //! The guards: they refuse a sync that would delete too much or publish secrets.
 
+use std::io;
+
 use crate::backup::{RemoteTip, RunContext};
 use crate::config::Config;
-use crate::git::{self, Change, Git, Mark, TreeDiff};
+use crate::git::{self, Change, Git, GitPath, Mark, TreeDiff};
 use crate::model::{BackupError, Code, Result, Warnings};
 use crate::process::RunEnv;
 use crate::request::SyncRequest;
@@ -66,7 +68,9 @@ pub fn refuse_a_public_repository(
     }
     let what = format!("everyone can read {remote}, and all but secret variables of workspace `{workspace}`");
     // Each pull of wmill writes its file of hashes.
-    if source.request.workspace == *workspace && tip.folder.contains_key(WMILL_LOCK.as_bytes()) {
+    let is_lock = |(path, _): (GitPath, _)| path == WMILL_LOCK.as_bytes();
+    let mut entries = tip.folder.entries()?;
+    if source.request.workspace == *workspace && entries.any(|entry| entry.is_ok_and(is_lock)) {
         warnings.add(format!("{what} with it; make it private, or set ALLOW_PUBLIC_REPOSITORY=true if that is meant"));
         return Ok(());
     }
@@ -84,7 +88,7 @@ pub fn refuse_a_public_repository(
 /// [`BackupError`] if it refuses.
 pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &Kinds) -> Result<()> {
     if !run.env.config.allow_plaintext_secrets {
-        let plain = changed_files(comparison, |mark, path| mark != Mark::Deleted && holds_plain_secret(git, path));
+        let plain = changed_files(comparison, |mark, path| mark != Mark::Deleted && holds_plain_secret(git, path))?;
         if !plain.is_empty() {
             let message = format!(
                 "Windmill gave out secrets in plain text, which would stay in the repository's history for ever: {plain}; \
@@ -96,7 +100,7 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
     if run.request.flags.allow_mass_deletion || comparison.changed.deleted == 0 {
         return Ok(());
     }
-    let deletions = deletions(comparison, kinds);
+    let deletions = deletions(comparison, kinds)?;
     if !deletions.exceeds(run.env.config.deletions_percent_max) {
         return Ok(());
     }
@@ -112,18 +116,29 @@ pub fn check(run: RunContext<'_>, git: &Git<'_>, comparison: &TreeDiff, kinds: &
     Err(BackupError::new(Code::MassDeletion, message))
 }
 
-fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> Deletions {
-    let files = comparison.pairs().filter_map(|(path, pair)| {
+fn deletions(comparison: &TreeDiff, kinds: &Kinds) -> io::Result<Deletions> {
+    let files = comparison.pairs()?.map(|pair| {
+        let (path, (before, after)) = pair?;
         // Windmill has no path that is not UTF-8.
-        Some((std::str::from_utf8(path).ok()?, pair.map(|entry| entry.map(|entry| &entry.object))))
+        let path = String::from_utf8(path).unwrap_or_default();
+        Ok((path, [before, after].map(|entry| entry.map(|entry| entry.object))))
     });
     deletions::deletions(files, kinds)
 }
 
 /// Returns the changed files that `is_wanted` accepts. Leaves out paths that are not UTF-8: Windmill has none.
-pub fn changed_files(comparison: &TreeDiff, is_wanted: impl Fn(Mark, &str) -> bool) -> Sample {
-    let is_wanted = |change: &&Change| std::str::from_utf8(&change.path).is_ok_and(|path| is_wanted(change.mark, path));
-    comparison.changes.iter().filter(is_wanted).map(|change| &change.path).collect()
+///
+/// # Errors
+/// [`BackupError`] if the disk fails.
+pub fn changed_files(comparison: &TreeDiff, mut is_wanted: impl FnMut(Mark, &str) -> bool) -> Result<Sample> {
+    let mut wanted = Sample::default();
+    for change in comparison.changes()? {
+        let Change { mark, path, .. } = change?;
+        if std::str::from_utf8(&path).is_ok_and(|path| is_wanted(mark, path)) {
+            wanted.add(&path);
+        }
+    }
+    Ok(wanted)
 }
 
 /// Returns whether a file in git's folder holds the encryption key or a secret in plain text. It returns `true` for a

@@ -1,6 +1,7 @@
 //! Merges what `wmill` wrote, as git staged it, with the files of the repository that stay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use crate::backup::RemoteTip;
 use crate::backup::sync::tip::is_shared_ui;
@@ -61,15 +62,19 @@ pub fn owner_of(path: &str, workspace: &WorkspaceId) -> ItemId {
 /// # Errors
 /// `BackupError`.
 pub fn compose(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, warnings: &mut Warnings) -> Result<TreeDiff> {
-    let mut staged = git.stage_verified(&tip.folder)?;
+    let staged = git.stage_verified(&tip.folder)?;
     // wmill does not touch the old files of items that became workspace-specific, and writes new files beside them,
     // under another name.
-    for (kind, path) in pulled.snapshot.sides.own_items() {
-        if staged.contains_key(format!("{path}.{}.{kind}.yaml", tip.workspace).as_bytes()) {
-            staged.remove(format!("{path}.{kind}.yaml").as_bytes());
-        }
-    }
-    let (kept, replaced) = kept_files(&staged, tip, pulled);
+    let own_items = pulled.snapshot.sides.own_items().into_iter().map(|(kind, path)| {
+        let own = format!("{path}.{}.{kind}.yaml", tip.workspace);
+        (own.into_bytes(), format!("{path}.{kind}.yaml").into_bytes())
+    });
+    let common: BTreeMap<GitPath, GitPath> = own_items.collect();
+    let superseded = staged.entries()?.filter_map(|file| file.map(|(path, _)| common.get(&path)).transpose());
+    let superseded: BTreeSet<_> = superseded.collect::<io::Result<_>>()?;
+    let (staged, _) =
+        staged.sifted(git.listing_place("pulled.listing"), |path, _| !superseded.contains(&path.to_vec()))?;
+    let (kept, replaced) = kept_files(&staged, tip, pulled)?;
     if !replaced.is_empty() {
         warnings.add(format!("the workspace's files replaced these of the repository: {replaced}"));
     }
@@ -85,42 +90,50 @@ pub fn compose(git: &Git<'_>, tip: &RemoteTip, pulled: &Pulled<'_>, warnings: &m
             printable(path)
         ));
     }
-    let pairs = join(&tip.folder, &staged).map(|(path, before, after)| {
-        let stays = kept.contains(path) || !pulled.has(path);
-        (path, [before, if stays { before } else { after }])
+    let merged = join(tip.folder.entries()?, staged.entries()?).filter_map(|file| {
+        let of_both = file.map(|(path, (before, after))| {
+            let is_kept = kept.contains(&path) || !pulled.has(&path);
+            Some((path, if is_kept { before } else { after }?))
+        });
+        of_both.transpose()
     });
-    Ok(TreeDiff::of(tip.folder.clone(), pairs))
+    let after = Listing::write(git.listing_place("merged.listing"), merged)?;
+    Ok(TreeDiff::of(tip.folder.clone(), after)?)
 }
 
 /// Returns the repository's files that stay, and those that would have stayed, but were replaced.
-fn kept_files(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> (BTreeSet<GitPath>, Sample) {
+fn kept_files(staged: &Listing, tip: &RemoteTip, pull: &Pulled<'_>) -> io::Result<(BTreeSet<GitPath>, Sample)> {
     // With patterns, an item that was not pulled may lie outside of them, so only pulled items replace other files.
-    let pulled = if !tip.plan.scope.is_all() && pull.held_visible { Some(items_of(staged, tip)) } else { None };
+    let pulled = if !tip.plan.scope.is_all() && pull.held_visible { Some(items_of(staged, tip)?) } else { None };
     let (mut kept, mut replaced) = (BTreeSet::new(), BTreeSet::new());
-    for (path, entry) in tip.folder.iter().filter(|(path, _)| pull.has(path)) {
+    for pair in join(tip.folder.entries()?, staged.entries()?) {
+        let (path, (Some(entry), after)) = pair? else { continue };
+        if !pull.has(&path) {
+            continue;
+        }
         // If wmill saw a file that is gone now, wmill deleted it. A file that wmill did not see is removed if its name
         // is one of Windmill's. A file that is there after the pull is what Windmill holds, also in the folder of an
         // item that was left out.
-        let was_seen = pull.held_visible && !tip.is_withheld(path, entry);
-        let is_theirs = || if is_shared_ui(path) { !pull.owns_ui } else { !is_windmills(path, tip, pulled.as_ref()) };
-        let is_gone = !staged.contains_key(path);
-        if is_gone && (pull.is_left_out(path, &tip.workspace) || (!was_seen && is_theirs())) {
-            kept.insert(path.clone());
+        let was_seen = pull.held_visible && !tip.is_withheld(&path, &entry);
+        let is_theirs = || if is_shared_ui(&path) { !pull.owns_ui } else { !is_windmills(&path, tip, pulled.as_ref()) };
+        if after.is_none() && (pull.is_left_out(&path, &tip.workspace) || (!was_seen && is_theirs())) {
+            kept.insert(path);
         } else if !entry.is_file() {
-            replaced.insert(path.clone());
+            replaced.insert(path);
         }
     }
     // A file cannot stay if its path is a folder now, or if one of its parent folders is a file now.
     if !kept.is_empty() {
-        for path in staged.keys() {
+        for file in staged.entries()? {
+            let (path, _) = file?;
             let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
             replaced.extend(slashes.filter_map(|(slash, _)| kept.take(&path[..slash])));
             // In the order of bytes, `0` follows `/`.
-            let below = [b"/", b"0"].map(|end| GitPath::from([&path[..], end].concat()));
-            replaced.extend(kept.extract_if(below[0].clone()..below[1].clone(), |_| true));
+            let below = [&path[..], b"/"].concat()..[&path[..], b"0"].concat();
+            replaced.extend(kept.extract_if(below, |_| true));
         }
     }
-    (kept, replaced.iter().collect())
+    Ok((kept, replaced.iter().collect()))
 }
 
 /// Returns whether a path that wmill did not see is one of Windmill's. If patterns narrow the pull, the path has to
@@ -136,8 +149,14 @@ fn is_windmills(path: &[u8], tip: &RemoteTip, pulled: Option<&BTreeSet<ItemId>>)
 }
 
 /// Returns the items that were pulled, or of which wmill deleted a file. They are within the patterns.
-fn items_of(staged: &Listing, tip: &RemoteTip) -> BTreeSet<ItemId> {
-    let seen = tip.folder.iter().filter(|(path, entry)| !tip.is_withheld(path, entry));
-    let paths = seen.map(|(path, _)| path).chain(staged.keys()).filter_map(|path| std::str::from_utf8(path).ok());
-    paths.map(|path| owner_of(path, &tip.workspace)).collect()
+fn items_of(staged: &Listing, tip: &RemoteTip) -> io::Result<BTreeSet<ItemId>> {
+    let mut found = BTreeSet::new();
+    for file in join(tip.folder.entries()?, staged.entries()?) {
+        let (path, (before, after)) = file?;
+        let is_touched = after.is_some() || before.is_some_and(|entry| !tip.is_withheld(&path, &entry));
+        if is_touched && let Ok(path) = std::str::from_utf8(&path) {
+            found.insert(owner_of(path, &tip.workspace));
+        }
+    }
+    Ok(found)
 }

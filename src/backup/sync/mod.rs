@@ -163,7 +163,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         } else if changed == Changed::default() {
             unchanged(run, commit, left_out)
         } else {
-            let listed = comparison.summary(LISTED_IN_MESSAGE_MAX);
+            let listed = comparison.summary(LISTED_IN_MESSAGE_MAX)?;
             let message = format!("Would commit to {remote} (branch {branch}): {listed}");
             SyncResult { code: Code::DryRun, message, changed, left_out, ..SyncResult::default() }
         };
@@ -177,7 +177,7 @@ impl<W: SyncSteps> SyncRun<'_, W> {
         if self.steps.is_first() {
             let removed = guards::changed_files(&comparison, |mark, path| {
                 mark == Mark::Deleted && item_path::is_script_file_under_windmill(path)
-            });
+            })?;
             if !removed.is_empty() {
                 self.warnings.add(format!(
                     "this first sync removes files that Windmill does not have (they stay in the history): {removed}"
@@ -221,7 +221,8 @@ pub fn in_words(left_out: &[LeftOut]) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
     use crate::backup::sync::tip;
@@ -229,7 +230,7 @@ mod tests {
     use crate::config::{Config, Environment, Options, Required};
     use crate::git::{Entry, Listing};
     use crate::request::{Draft, Flags};
-    use crate::util::{CancelToken, Sample};
+    use crate::util::{CancelToken, RunDir, Sample};
     use crate::windmill::wmill_yaml;
 
     const SETTINGS: &[(&str, &str)] = &[
@@ -350,7 +351,7 @@ mod tests {
                 commit: (tip != '-').then(|| id(&tip.to_string())),
                 tree: None,
                 visible_tree: None,
-                folder: Arc::default(),
+                folder: Listing::at("none".into()),
                 invalid_entries: Sample::default(),
                 path_conflict: None,
                 plan: plan.clone(),
@@ -389,6 +390,8 @@ mod tests {
             mut self,
             start: impl FnOnce(ScriptedSteps<'_>) -> Result<ControlFlow<SyncResult, ScriptedSteps<'_>>>,
         ) -> Played {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let name = format!("sync-{}", COUNT.fetch_add(1, Ordering::Relaxed));
             let config = self.config.clone();
             let workspace = config.workspaces.single().expect("one workspace");
             let request = Draft::from_config(&config, self.flags).request(workspace).expect("a request");
@@ -410,6 +413,7 @@ mod tests {
                 tip: self.bases.pop_front().expect("a tip to begin with"),
                 scene: self,
                 pulls: 0,
+                run_dir: RunDir::for_test(&name).expect("a folder"),
                 calls: &calls,
             };
             let run = RunContext { request: &request, env: &env };
@@ -460,6 +464,7 @@ mod tests {
         scene: Scene,
         tip: RemoteTip,
         pulls: usize,
+        run_dir: RunDir,
         calls: &'a Calls,
     }
 
@@ -508,14 +513,14 @@ mod tests {
         fn compose(&mut self, warnings: &mut Warnings) -> Result<TreeDiff> {
             self.call("compose", None)?;
             self.scene.warning.into_iter().for_each(|warning| warnings.add(warning.to_owned()));
-            let listing = |absent, digit| -> Listing {
+            let listing = |name: &str, absent, digit| {
                 let entry = Entry { mode: 0o100_644, object: id(digit) };
                 let listed = self.scene.changes.iter().filter(|(mark, _)| *mark != absent);
-                listed.map(|(_, path)| (path.as_bytes().into(), entry.clone())).collect()
+                let entries = listed.map(|(_, path)| Ok((path.as_bytes().to_vec(), entry.clone())));
+                Listing::write(self.run_dir.path().join(name), entries).expect("a folder to write to")
             };
-            let (before, after) = (Arc::new(listing(Mark::Added, "1")), listing(Mark::Deleted, "2"));
-            let pairs = git::join(&before, &after).map(|(path, before, after)| (path, [before, after]));
-            Ok(TreeDiff::of(before.clone(), pairs))
+            let comparison = TreeDiff::of(listing("before", Mark::Added, "1"), listing("after", Mark::Deleted, "2"));
+            Ok(comparison.expect("a folder to write to"))
         }
 
         fn guard(&mut self, _: &TreeDiff) -> Result<()> {

@@ -52,11 +52,11 @@ impl Pull<'_> {
     pub fn whole(&self, snapshot: &mut Snapshot) -> Result<bool> {
         let held_visible = self.pull_good_items(snapshot)?;
         let mut written = WrittenFiles::default();
-        walk(self.git.tree_folder(), &mut |path, _| {
-            let path = std::str::from_utf8(path).ok();
-            path.into_iter().for_each(|path| written.add(path, self.run.request.workspace.as_str()));
-            Ok(())
-        })?;
+        for file in walk(self.git.tree_folder())? {
+            if let Ok(path) = std::str::from_utf8(&file?.0) {
+                written.add(path, self.run.request.workspace.as_str());
+            }
+        }
         let lacks_items = snapshot.leave_out_missing(&written, self.plan)?;
         if lacks_items { self.pull_good_items(snapshot) } else { Ok(held_visible) }
     }
@@ -170,8 +170,9 @@ impl Pull<'_> {
     /// [`BackupError`] if git or the disk fails, or the time runs out.
     pub fn narrowed(&self, tip: &RemoteTip, snapshot: &Snapshot, changed: &ChangedGroups) -> Result<Option<String>> {
         let git = self.git;
-        let is_shown = |(path, entry): &(&GitPath, &_)| changed.is_shown(path) && !tip.is_withheld(path, entry);
-        let tree = git.compose(tip.folder.iter().filter(is_shown))?;
+        let is_shown = |path: &[u8], entry: &_| changed.is_shown(path) && !tip.is_withheld(path, entry);
+        let (visible, _) = tip.folder.sifted(git.listing_place("narrowed.listing"), is_shown)?;
+        let tree = git.compose(&visible)?;
         git.check_out(Some(&tree))?;
         let lock = git.tree_folder().join(WMILL_LOCK);
         let read_lock = || {
@@ -214,15 +215,15 @@ fn reason(message: &str) -> String {
 /// Appends the word to every file that begins with the mark. Returns these files with their former lengths.
 fn append_to_marked(folder: &Path, word: &str) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut marked = Vec::new();
-    walk(folder, &mut |_, path| {
+    for file in walk(folder)? {
+        let (_, path) = file?;
         let is_parsed = path.extension().is_some_and(|end| PARSED.iter().any(|parsed| end == *parsed));
-        if is_parsed || files::read_file(path, MARK.len() as u64)? != MARK {
-            return Ok(());
+        if !is_parsed && files::read_file(&path, MARK.len() as u64)? == MARK {
+            let mut file = files::open_regular(File::options().append(true), &path)?;
+            marked.push((path, file.metadata()?.len()));
+            file.write_all(word.as_bytes())?;
         }
-        let mut file = files::open_regular(File::options().append(true), path)?;
-        marked.push((path.to_owned(), file.metadata()?.len()));
-        file.write_all(word.as_bytes())
-    })?;
+    }
     Ok(marked)
 }
 
@@ -243,13 +244,14 @@ fn cut_off(marked: &[(PathBuf, u64)], word: &str) -> io::Result<()> {
 /// that was added, changed or deleted, or a file of the repository that cannot stay beside the pulled files.
 fn unexpected_change(git: &Git<'_>, tip: &RemoteTip, changed: &ChangedGroups) -> Result<Option<GitPath>> {
     let mut check = EntryCheck::default();
-    for (path, before, after) in join(&tip.folder, &git.stage(&tip.folder)?) {
-        let is_of_changed = **path == *WMILL_LOCK.as_bytes() || changed.has(path);
-        let visible = before.filter(|entry| changed.is_shown(path) && !tip.is_withheld(path, entry));
-        let is_same = visible.map(|entry| &entry.object) == after.map(|entry| &entry.object);
+    for file in join(tip.folder.entries()?, git.stage()?.entries()?) {
+        let (path, (before, after)) = file?;
+        let is_of_changed = path == WMILL_LOCK.as_bytes() || changed.has(&path);
+        let visible = before.as_ref().filter(|entry| changed.is_shown(&path) && !tip.is_withheld(&path, entry));
+        let is_same = visible.map(|entry| &entry.object) == after.as_ref().map(|entry| &entry.object);
         let kept = if is_of_changed { after } else { before };
-        if !(is_of_changed || is_same) || kept.is_some_and(|entry| !check.admits(path, entry)) {
-            return Ok(Some(path.clone()));
+        if !(is_of_changed || is_same) || kept.is_some_and(|entry| !check.admits(&path, &entry)) {
+            return Ok(Some(path));
         }
     }
     Ok(None)

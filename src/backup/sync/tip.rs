@@ -1,10 +1,8 @@
 //! The remote's tip: fetched into the checkout, checked, and reduced to what `wmill` may see.
 
-use std::sync::Arc;
-
 use crate::backup::RunContext;
 use crate::config::Config;
-use crate::git::{Entry, EntryCheck, Git, GitPath, Listing, ObjectId, RemoteState};
+use crate::git::{Entry, EntryCheck, Git, Listing, ObjectId, RemoteState};
 use crate::model::{BackupError, Code, Result, WorkspaceId};
 use crate::request::Purpose;
 use crate::util::{Retry, Sample, files};
@@ -25,12 +23,12 @@ pub struct RemoteTip {
     /// The tree that `wmill` sees: our folder without everything that could mislead it.
     pub visible_tree: Option<ObjectId>,
     /// The valid files in our folder, by their path in it.
-    pub folder: Arc<Listing>,
+    pub folder: Listing,
     /// Paths in our folder that no checkout can hold.
     pub invalid_entries: Sample,
     /// The path of a file, link or submodule in the repository in the place of our folder or of a parent folder. It
     /// cannot stay.
-    pub path_conflict: Option<GitPath>,
+    pub path_conflict: Option<Vec<u8>>,
     /// What this run exports, according to the settings and the repository's `wmill.yaml`.
     pub plan: Plan,
     /// The workspace. Its id is part of the names of workspace-specific files.
@@ -125,8 +123,19 @@ pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> 
         Some(commit) => git.folder_at(commit, path)?,
         None => (None, None),
     };
-    let listed = git.list(&tree.clone().map_or_else(|| git.empty_tree(), Ok)?)?;
-    let count = listed.len();
+    let listing = git.list(&tree.clone().map_or_else(|| git.empty_tree(), Ok)?, "tip.listing")?;
+    let (mut check, mut invalid_entries, mut own, mut count) = (EntryCheck::default(), Sample::default(), None, 0);
+    let (folder, _) = listing.sifted(git.listing_place("folder.listing"), |path, entry| {
+        count += 1;
+        if !check.admits(path, entry) {
+            invalid_entries.add(path);
+            return false;
+        }
+        if path == WMILL_YAML.as_bytes() {
+            own = Some(entry.clone());
+        }
+        true
+    })?;
     if count > ENTRIES_MAX {
         let folder = if path.is_empty() { "/" } else { path };
         let message = format!(
@@ -135,26 +144,20 @@ pub fn examine(run: RunContext<'_>, git: &Git<'_>, commit: Option<ObjectId>) -> 
         );
         return Err(BackupError::new(Code::PullFailed, message));
     }
-    let (mut check, mut invalid_entries) = (EntryCheck::default(), Sample::default());
-    let is_valid = |(path, entry): &(GitPath, Entry)| {
-        let is_valid = check.admits(path, entry);
-        if !is_valid {
-            invalid_entries.add(path);
-        }
-        is_valid
-    };
-    let folder: Listing = listed.into_iter().filter(is_valid).collect();
-    let plan = plan(run, git, folder.get(WMILL_YAML.as_bytes()))?;
-    let (visible_tree, workspace, folder) = (tree.clone(), run.request.workspace.clone(), Arc::new(folder));
+    let (plan, workspace) = (plan(run, git, own.as_ref())?, run.request.workspace.clone());
+    let visible_tree = tree.clone();
     let mut tip = RemoteTip { commit, tree, visible_tree, folder, invalid_entries, path_conflict, plan, workspace };
-    let visible = || tip.folder.iter().filter(|(path, entry)| !tip.is_withheld(path, entry));
-    if visible().count() < count {
-        tip.visible_tree = Some(git.compose(visible())?);
+    let mut too_long = Sample::default();
+    let (visible, visible_count) = tip.folder.sifted(git.listing_place("visible.listing"), |path, entry| {
+        if path.len() > PATH_BYTES_MAX {
+            let start = String::from_utf8_lossy(&path[..PATH_BYTES_NAMED]);
+            too_long.add(format!("{start}… ({} bytes)", path.len()).as_bytes());
+        }
+        !tip.is_withheld(path, entry)
+    })?;
+    if visible_count < count {
+        tip.visible_tree = Some(git.compose(&visible)?);
     }
-    let too_long = tip.folder.keys().filter(|path| path.len() > PATH_BYTES_MAX);
-    let too_long: Sample = too_long
-        .map(|path| format!("{}… ({} bytes)", String::from_utf8_lossy(&path[..PATH_BYTES_NAMED]), path.len()))
-        .collect();
     if !too_long.is_empty() {
         tip.plan.warnings.push(format!(
             "files with a path of more than {PATH_BYTES_MAX} bytes are not checked out, and wmill does not see them: \

@@ -89,7 +89,7 @@ fn compare(run: RunContext<'_>, warnings: &mut Warnings) -> Result<SyncResult> {
     run.step(Step::Pull, || into_empty.whole(&mut snapshot))?;
     let mut result = SyncResult { left_out: snapshot.left_out_list(), ..SyncResult::default() };
     let only_in_backup = run.step(Step::Commit, || {
-        let fresh = git.stage(&tip.folder)?;
+        let fresh = git.stage()?;
         compare_files(&git, &tip, &fresh, &mut result)
     })?;
     if !only_in_backup.is_empty() {
@@ -113,17 +113,18 @@ fn compare_files(
     result: &mut SyncResult,
 ) -> Result<BTreeSet<GitPath>> {
     let mut only_in_backup = BTreeSet::new();
-    for (path, backup, workspace) in join(&tip.folder, fresh) {
-        match (backup, workspace) {
+    for pair in join(tip.folder.entries()?, fresh.entries()?) {
+        let (path, sides) = pair?;
+        match sides {
             (Some(backup), Some(workspace)) => {
-                let (name, entries) = (String::from_utf8_lossy(path), (backup, workspace));
+                let (name, entries) = (String::from_utf8_lossy(&path), (&backup, &workspace));
                 let diff = value_diff::of_entries(git, &name, entries, Purpose::Verify)?;
                 if !diff.is_empty() {
-                    add(result, Mark::Modified, path, diff);
+                    add(result, Mark::Modified, &path, diff);
                 }
             }
-            (None, Some(_)) => add(result, Mark::Added, path, Vec::new()),
-            (Some(_), None) => _ = only_in_backup.insert(path.clone()),
+            (None, Some(_)) => add(result, Mark::Added, &path, Vec::new()),
+            (Some(_), None) => _ = only_in_backup.insert(path),
             (None, None) => {}
         }
     }
@@ -145,9 +146,10 @@ fn add_deleted(
     let owns_ui = snapshot.has_shared_ui() == Some(true);
     let pulled = Pulled { held_visible, changed: None, snapshot, owns_ui };
     let comparison = merge::compose(git, tip, &pulled, &mut Warnings::default())?;
-    for Change { mark, path, .. } in &comparison.changes {
-        if *mark == Mark::Deleted && only_in_backup.contains(path) {
-            add(result, *mark, path, Vec::new());
+    for change in comparison.changes()? {
+        let Change { mark, path, .. } = change?;
+        if mark == Mark::Deleted && only_in_backup.contains(&path) {
+            add(result, mark, &path, Vec::new());
         }
     }
     Ok(())
