@@ -18,16 +18,16 @@ use crate::windmill::{SideAnswers, Snapshot, snapshot};
 
 /// The time limit for the answer to one small question.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// The largest answer to most questions. A page of a list of items has 0.1 MB; a script includes its whole source.
+/// The largest answer to most questions. An item includes its whole source.
 const ANSWER_BYTES_MAX: u64 = 2 << 20;
 /// The largest shared UI, which Windmill keeps as one JSON document. The parsed value takes the same amount of memory
 /// in addition.
 const SHARED_UI_BYTES_MAX: u64 = 8 << 20;
 /// The most bytes that are read of an answer with a status other than 200.
 const SHORT_BYTES_MAX: u64 = 16 << 10;
-/// The limits for parsing an answer. An item of a list has about ten values, of which at most one is a list or an
-/// object. In hostile answers, objects with one member take the most memory: 700 bytes each.
-const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 12 << 10 };
+/// The limits for parsing an answer. A user or a workspace in a list has about ten values, of which at most one is a
+/// list or an object. In hostile answers, objects with one member take the most memory: 700 bytes each.
+pub(super) const ANSWER_LIMITS: Limits = Limits { depth: 32, values: 64 << 10, containers: 12 << 10 };
 /// The most bytes of an answer that is not Windmill's in a message.
 const ECHOED_BYTES_MAX: usize = 4 << 10;
 /// The most characters of a redirect's target in a message.
@@ -285,18 +285,22 @@ impl<'a> Windmill<'a> {
         }
     }
 
-    /// Asks, once, for something in the workspace that a sync does not require. Returns `None` if the answer is
-    /// incomplete, late or not JSON.
-    pub fn ask_for_names(&self, path: &str) -> Option<Value> {
-        let answer = self.ask(&self.path(path)).ok();
-        let status = answer.as_ref().map_or(0, |answer| answer.status);
-        let redacted = answer.map(|answer| Answer { body: self.redactor().redact(&answer.body), ..answer });
-        let value = redacted.and_then(|answer| answer.json());
+    /// Asks, once, for something in the workspace that a sync does not require. Returns `None` if the answer is not such
+    /// JSON, or beyond the limits.
+    ///
+    /// # Errors
+    /// Returns why there is no answer. [`BackupError::retry`] says whether that may pass.
+    pub fn ask_for_names<T: Deserialize>(&self, path: &str, limits: Limits) -> Result<Option<T>> {
+        let path = self.path(path);
+        let unknown = |why: &str| log::debug!("Windmill does not tell `{path}` ({why}), so commits do without");
+        let answer = self.ask(&path).inspect_err(|error| unknown(error.code.as_str()))?;
+        let body = Some(&answer.body).filter(|_| answer.status == 200);
+        let value = body.and_then(|body| util::json::parse(&self.redactor().redact(body), limits));
         if value.is_none() {
-            let path = self.path(path);
-            log::debug!("Windmill does not tell `{path}` (status {status}), so commits do without");
+            unknown(&format!("status {}", answer.status));
         }
-        value
+        let is_final = answer.retry() == Retry::Never;
+        if is_final { Ok(value) } else { Err(self.answered(Code::WindmillUnreachable, &answer, "")) }
     }
 
     /// Returns the path of a question about the workspace.

@@ -126,6 +126,36 @@ fn editors_are_requested_by_item() {
 }
 
 #[test]
+#[ignore = "long: just test-long"]
+fn an_item_without_an_editor_costs_no_other_names() {
+    let sandbox = Sandbox::new();
+    let repository = sandbox.repository();
+    sandbox.windmill.users(&[("ann", "ann@example.com")]);
+    let paths: Vec<_> = (0..9).map(|index| format!("f/names/s{index}")).collect();
+    sandbox.windmill.edit(|workspace| {
+        workspace.add_folder("names");
+        for path in &paths {
+            workspace.add_bun_script(path, "x");
+            workspace.edited("scripts", path, "ann", "2026-11-23T10:00:00Z");
+        }
+    });
+    let deep = format!("{{\"value\":{}1{},\"created_by\":\"ann\"}}", "[".repeat(400), "]".repeat(400));
+    let many = format!("{{\"value\":[{}{{}}],\"created_by\":\"ann\"}}", "{},".repeat(100_000));
+    let large = format!("{{\"value\":\"{}\",\"created_by\":\"ann\"}}", "x".repeat(3 << 20));
+    for (index, answer) in [(0, deep.as_str()), (1, &many), (2, &large), (3, "{"), (5, "{}")] {
+        sandbox.windmill.single("scripts", &paths[index], answer);
+    }
+    sandbox.windmill.fail(&format!("scripts/get/p/{}", paths[6]), Fault::Status(404));
+    sandbox.windmill.fail(&format!("scripts/get/p/{}", paths[8]), Fault::Hang);
+    sandbox.sync().remote(&repository).run().expect("pushed");
+    let message = &repository.log("main")[0].message;
+    for (path, is_named) in paths.iter().zip([true, true, false, false, true, false, false, true, false]) {
+        let line = format!("script {path}: ann <ann@example.com>");
+        assert_eq!(message.lines().any(|one| one == line), is_named, "{line} in {message}");
+    }
+}
+
+#[test]
 fn an_item_path_with_special_characters_is_requested() {
     let sandbox = Sandbox::new();
     let repository = sandbox.repository();

@@ -77,7 +77,8 @@ fn with_idle_wmill(sandbox: &Sandbox) -> BareRepository {
     sandbox
         .program("wmill", &format!("{}{IDLE_WMILL}\noutside \"echo >>'{}'\"", outside::function(), counter.display()));
     let remote = sandbox.repository();
-    remote.commit_files("main", &[("f/x.py", "x\n")]);
+    // With a lock file, a narrowed pull that changes nothing is good, so each change costs one pull.
+    remote.commit_files("main", &[("f/x.py", "x\n"), ("wmill-lock.yaml", "version: v2\nlocks: {}\n")]);
     remote
 }
 

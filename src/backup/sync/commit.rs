@@ -79,7 +79,7 @@ fn wanted_tree(git: &Git<'_>, tip: &RemoteTip, comparison: &TreeDiff, path: &str
 type ByItem = BTreeMap<ItemId, Vec<Change>>;
 
 /// Returns the changes of at most `ITEMS_MAX` items, those of files that belong to no item, and whether these are all.
-/// If more than `FILES_MAX` files changed, returns the items without their changes.
+/// If more than `FILES_MAX` files changed, one change of each item that still exists is returned, and none of others.
 fn changes_by_item(comparison: &TreeDiff) -> io::Result<(ByItem, Vec<Change>, bool)> {
     let (mut by_item, mut of_no_item) = (ByItem::new(), Vec::new());
     let Changed { added, modified, deleted } = comparison.changed;
@@ -93,7 +93,8 @@ fn changes_by_item(comparison: &TreeDiff) -> io::Result<(ByItem, Vec<Change>, bo
             }
             Some(item) => by_item.entry(item).or_default(),
         };
-        changes.extend(are_few.then_some(change));
+        let is_first_of_existing = change.mark != Mark::Deleted && !still_exists(changes);
+        changes.extend((are_few || is_first_of_existing).then_some(change));
     }
     Ok((by_item, of_no_item, are_few))
 }
@@ -110,9 +111,9 @@ fn in_order(by_item: ByItem, of_no_item: Vec<Change>, edits: &Edits) -> Vec<(Ite
     by_item
 }
 
-/// Returns whether an item with these changes may still exist. Without changes, this is not known.
+/// Returns whether an item with these changes may still exist.
 fn still_exists(changes: &[Change]) -> bool {
-    changes.is_empty() || changes.iter().any(|change| change.mark != Mark::Deleted)
+    changes.iter().any(|change| change.mark != Mark::Deleted)
 }
 
 /// Returns the trailers of every commit. The fingerprint of the key shows a restore whether a workspace can read the
