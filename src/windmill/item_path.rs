@@ -180,6 +180,20 @@ pub fn item_of_hidden_file(path: &str) -> Option<ItemId> {
     (!folder.split('/').any(is_never_walked)).then(|| part.id())
 }
 
+/// Returns whether the file is a text of the user that wmill compares by value, because of its name: one of a file
+/// resource, a fileset, a script's modules or a raw app. wmill would not write a change of its comments, white space or
+/// notation.
+pub fn is_text_compared_by_value(path: &str) -> bool {
+    let is_parsed = path.ends_with(".yaml") || path.ends_with(".json");
+    let is_of_user = |part: Part<'_>| match part.kind {
+        ItemKind::Resource => true,
+        ItemKind::Script => part.role == Role::Companion,
+        ItemKind::RawApp => part.role == Role::Companion && !part.rest.starts_with("backend/"),
+        _ => false,
+    };
+    is_parsed && (file_of_resource(path).is_some() || locate_in_folder(path).is_some_and(is_of_user))
+}
+
 fn is_never_walked(folder: &str) -> bool {
     folder.starts_with('.') || folder == "node_modules"
 }

@@ -102,6 +102,60 @@ fn only_the_changed_item_is_pulled() {
     check(&pair, "an edit", true);
 }
 
+/// wmill compares files that are called YAML or JSON by value, and leaves the old ones if it finds no difference.
+#[test]
+fn a_change_of_a_text_that_is_no_change_of_its_value_is_backed_up() {
+    let sandbox = Sandbox::new();
+    let pair = Pair::new(&sandbox, "", &[]);
+    let texts = [
+        [("c.yaml", "# prod\nmode: 0755\n"), ("c.yaml", "# test\nmode: 755\n")],
+        [("i.json", "{\"id\":9007199254740993,\"b\":1.0}"), ("i.json", "{\"b\": 1, \"id\": 9007199254740992}")],
+    ];
+    let paths =
+        |name: &str| ["f/x/set.fileset", "f/x/mod__mod", "f/x/raw.raw_app"].map(|folder| format!("{folder}/{name}"));
+    for round in 0..2 {
+        let files = texts.map(|rounds| rounds[round]);
+        sandbox.windmill.edit(|workspace| {
+            workspace.add_folder("x");
+            workspace.add_fileset("f/x/set", &files);
+            workspace.add_script_with_modules("f/x/mod", &files);
+            let in_app = files.map(|(name, text)| (["/", name].concat(), text));
+            workspace.add_raw_app("f/x/raw", &in_app.each_ref().map(|(name, text)| (name.as_str(), *text)));
+            workspace.add_resource_type("json_file", Some("json"), false);
+            let content = miniserde::json::to_string(files[1].1);
+            workspace.add_resource("f/x/file", "json_file", &format!("{{\"content\":{content}}}"));
+        });
+        sandbox.windmill.shared_ui(Some(&files));
+        pair.sync("texts");
+        for remote in &pair.remotes {
+            let found = remote.regular_files("main");
+            for (name, text) in files {
+                for path in paths(name) {
+                    assert_eq!(found.get(&path).map(Vec::as_slice), Some(text.as_bytes()), "{path}");
+                }
+            }
+            assert_eq!(found["f/x/file.resource.file.json"], files[1].1.as_bytes());
+            assert_eq!(found["ui/c.yaml"], files[0].1.as_bytes());
+            assert_eq!(found["ui/i.json"], files[1].1.as_bytes());
+        }
+    }
+    // They are deleted with their items, like other files.
+    sandbox.windmill.edit(|workspace| {
+        [
+            "f/x/set.resource.json",
+            "f/x/mod.ts",
+            "f/x/mod.script.json",
+            "f/x/raw.raw_app.json",
+            "f/x/file.resource.json",
+        ]
+        .iter()
+        .for_each(|entry| workspace.remove(entry));
+    });
+    check(&pair, "without the items", true);
+    let left = pair.remotes[0].regular_files("main");
+    assert!(!left.keys().any(|path| path.starts_with("f/x/") && !path.ends_with("folder.meta.yaml")), "{left:?}");
+}
+
 #[test]
 #[ignore = "long: just test-long"]
 fn each_run_requests_one_export() {

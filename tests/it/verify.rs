@@ -105,6 +105,28 @@ fn values_are_differences_and_comments_line_ends_and_stale_locks_are_not() {
 }
 
 #[test]
+fn a_change_of_the_dependencies_gives_all_items_their_hashes() {
+    let sandbox = Sandbox::new();
+    let remote = sandbox.repository();
+    remote.commit_files("main", &[("README.md", "ours\n"), ("f/ops/notes.txt", "theirs\n")]);
+    let (sync, verify) = (sandbox.sync().remote(&remote), sandbox.command("verify").remote(&remote));
+    sync.run().expect("pushed");
+    for version in ["3.22.0", "3.23.0"] {
+        let package = format!("{{\"dependencies\":{{\"zod\":\"{version}\"}}}}");
+        sandbox.windmill.edit(|workspace| workspace.add_dependencies("package.json", &package));
+        let pushed = sync.run().expect("pushed");
+        assert_eq!(pushed.warnings(), [""; 0]);
+        assert_same(&verify.run(), &pushed.commit().unwrap());
+    }
+    sandbox.windmill.edit(|workspace| workspace.remove("dependencies/package.json"));
+    let pushed = sync.run().expect("pushed");
+    assert_same(&verify.run(), &pushed.commit().unwrap());
+    let files = remote.regular_files("main");
+    assert!(files.contains_key("README.md") && files.contains_key("f/ops/notes.txt"), "{:?}", files.keys());
+    assert!(!files.contains_key("dependencies/package.json"));
+}
+
+#[test]
 #[ignore = "long: just test-long"]
 fn different_line_ends_of_a_script_are_a_difference() {
     let sandbox = Sandbox::new();

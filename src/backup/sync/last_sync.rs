@@ -156,6 +156,12 @@ impl LastSync {
         }
     }
 
+    /// Whether `dependencies/`, or something else that all items share, is known to have changed since the last success.
+    pub fn is_of_other_dependencies(&self, now: &Now) -> bool {
+        let shared = &self.state.digests.shared;
+        !shared.is_empty() && *shared != now.snapshot.digests.shared
+    }
+
     /// Returns the items that are left out without being offered, if they have not changed. Another version of `wmill`
     /// may accept them.
     pub fn refused(&self, now: &Now) -> &[FoundItem] {

@@ -186,7 +186,11 @@ impl SyncSteps for LiveSteps<'_> {
         self.now.snapshot.judge_by(&tip.plan)?;
         let refused = self.last.refused(&self.now);
         self.now.snapshot.leave_out_again(refused)?;
-        let (plan, visible, suspects) = (&tip.plan, tip.visible_tree.as_ref(), &self.last.state.found);
+        // With the old files, wmill would compute the hashes in wmill-lock.yaml anew for edited items only, and they depend
+        // on `dependencies/`.
+        let computes_all = tip.plan.scope.is_all() && self.last.is_of_other_dependencies(&self.now);
+        let visible = tip.visible_tree.as_ref().filter(|_| !computes_all);
+        let (plan, suspects) = (&tip.plan, &self.last.state.found);
         let pull = Pull { run, git, plan, visible, suspects };
         self.held_visible = true;
         let changed = self.last.changed_groups(&self.now, tip);
@@ -199,8 +203,9 @@ impl SyncSteps for LiveSteps<'_> {
             }
             self.changed = None;
         }
-        self.held_visible = pull.whole(&mut self.now.snapshot)?;
-        if !self.held_visible {
+        let is_as_asked = pull.whole(&mut self.now.snapshot)?;
+        self.held_visible = is_as_asked && visible.is_some();
+        if !is_as_asked {
             let patterns = if tip.plan.scope.is_all() { "" } else { ", whatever its patterns leave out" };
             warnings.add(format!(
                 "wmill cannot work with the repository's files, so the workspace was pulled again into an empty \

@@ -39,8 +39,8 @@ impl RemoteTip {
     /// Returns whether a file of the folder is hidden from wmill. The reasons: a link would lead wmill out of the
     /// folder; a submodule hides what is below it; the repository's `wmill.yaml` would configure wmill; a single folder
     /// in the other layout stops a pull; a file in the place of the shared UI stops the pull of that UI; a path may be
-    /// too long for the system; and a workspace-specific file, or a file of an item below a folder that wmill does not
-    /// walk into, would stay forever.
+    /// too long for the system; a workspace-specific file, or a file of an item below a folder that wmill does not walk
+    /// into, would stay forever; and a text that wmill compares by value would keep its old comments and notation.
     pub fn is_withheld(&self, path: &[u8], entry: &Entry) -> bool {
         !entry.is_file()
             || path.len() > PATH_BYTES_MAX
@@ -49,6 +49,7 @@ impl RemoteTip {
             || std::str::from_utf8(path).is_ok_and(|path| {
                 item_path::common_path(path, self.workspace.as_str()).is_some()
                     || item_path::item_of_hidden_file(path).is_some()
+                    || item_path::is_text_compared_by_value(path)
                     || item_path::is_in_other_layout(path, self.plan.non_dotted_paths)
             })
     }
