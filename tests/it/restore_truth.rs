@@ -734,3 +734,87 @@ fn secrets_that_the_settings_exclude_count_as_not_chosen() {
     let shop = sandbox.windmill.workspace("shop");
     assert!(String::from_utf8_lossy(shop.get("f/ops/s.variable.json").unwrap()).contains(&rotated));
 }
+
+#[test]
+fn a_deleted_resource_takes_no_variable_with_it() {
+    let (sandbox, remote) = synced(|shop| shop.add_variable("f/ops/stays", "1", false));
+    sandbox.windmill.edit(|shop| {
+        shop.add_variable("f/ops/new", "1", false);
+        shop.add_resource("f/ops/of_stays", "x", "{\"a\": [\"$var:f/ops/stays\"], \"b\": \"$var:f/ops/new\"}");
+        shop.add_resource("f/ops/of_new", "x", "{\"a\": \"$var:f/ops/new\"}");
+        shop.add_resource("f/ops/of_none", "x", "{\"a\": \"$res:f/ops/stays\"}");
+    });
+    let restore = restore(&sandbox, &remote).arg("--delete");
+    let warning = ["would delete the variables", ": f/ops/of_stays.resource.yaml"];
+    assert_warned(&restore.run().expect("dry_run"), &warning);
+    let differs = restore.arg("--yes").run().expect("differs");
+    assert_warned(&differs, &warning);
+    assert_eq!(differences(&differs), ["not_deleted f/ops/of_stays.resource.yaml"]);
+    let deleted: BTreeSet<_> = writes(&sandbox).into_iter().collect();
+    let expected = ["resources/delete/f/ops/of_new", "resources/delete/f/ops/of_none", "variables/delete/f/ops/new"];
+    assert_eq!(deleted, expected.map(str::to_owned).into(), "{differs}");
+}
+
+#[test]
+fn items_that_would_stop_a_push_are_announced_and_stop_no_other() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_resource("f/ops/null", "x", "null");
+        shop.add_resource("f/ops/sound", "x", "{\"a\": null}");
+        shop.add_variable("f/ops/secret_now", "1", false);
+        shop.add_variable("f/ops/z", "1", false);
+    });
+    sandbox.windmill.edit(|shop| {
+        for entry in ["f/ops/null.resource.json", "f/ops/sound.resource.json", "f/ops/z.variable.json"] {
+            shop.remove(entry);
+        }
+        shop.add_variable("f/ops/secret_now", &deployed::encrypt("a key", "1"), true);
+    });
+    let restore = restore(&sandbox, &remote);
+    let warnings: [&[&str]; 2] =
+        [&["have no value", ": f/ops/null.resource.yaml"], &["are secret in the workspace", ": f/ops/secret_now"]];
+    let shown = restore.run().expect("dry_run");
+    let differs = restore.arg("--yes").run().expect("differs");
+    for warning in warnings {
+        assert_warned(&shown, warning);
+        assert_warned(&differs, warning);
+    }
+    assert_eq!(differences(&differs), ["missing f/ops/null.resource.yaml"]);
+    let written: BTreeSet<_> = writes(&sandbox).into_iter().collect();
+    assert_eq!(written, ["resources/create", "variables/create"].map(str::to_owned).into(), "{differs}");
+}
+
+#[test]
+fn an_app_replaces_a_raw_app_only_with_delete() {
+    let sandbox = Sandbox::new();
+    sandbox.windmill.token_kind(TokenKind::User);
+    sandbox.windmill.set("shop", Workspace::restorable("1-seeded"));
+    let remote = sandbox.repository();
+    sandbox.sync().remote(&remote).run().expect("pushed");
+    sandbox.windmill.edit(|shop| {
+        shop.remove("f/sales/board.app.json");
+        shop.add_raw_app("f/sales/board", &[("/index.tsx", "console.log(1)\n")]);
+    });
+    sandbox.windmill.forget_requests();
+    let restore = restore(&sandbox, &remote).arg("--path").arg("f/sales/board");
+    let warning = ["without --delete", ": f/sales/board.app/app.yaml"];
+    assert_warned(&restore.run().expect("dry_run"), &warning);
+    assert_warned(&restore.arg("--yes").run().expect("differs"), &warning);
+    assert_eq!(writes(&sandbox), [""; 0]);
+}
+
+#[test]
+fn a_path_brings_back_only_the_folder_of_what_it_chooses() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_folder("other");
+        shop.add_variable("f/ops/a", "1", false);
+        shop.add_variable("f/other/b", "1", false);
+    });
+    sandbox.windmill.edit(|shop| {
+        for entry in ["f/ops/folder.meta.json", "f/ops/a.variable.json", "f/other/folder.meta.json"] {
+            shop.remove(entry);
+        }
+    });
+    let restored = restore(&sandbox, &remote).arg("--path").arg("f/ops/a").arg("--yes").run().expect("restored");
+    assert_eq!(restored.changed(), (2, 0, 0), "{restored}");
+    assert!(sandbox.windmill.workspace("shop").get("f/other/folder.meta.json").is_none());
+}

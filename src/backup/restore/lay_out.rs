@@ -8,7 +8,7 @@ use crate::backup::restore::select::{Change, Choice, Tree};
 use crate::backup::restore::{RestoreRun, references, switches, write_tree};
 use crate::git::Mark;
 use crate::model::Result;
-use crate::util::files;
+use crate::util::{Node, files, yaml};
 use crate::windmill::ItemKind;
 
 /// A larger file is not checked, and its item is left out.
@@ -32,13 +32,19 @@ impl RestoreRun<'_> {
             if disables && matches!(item.kind, ItemKind::Schedule | ItemKind::Trigger(_)) {
                 let what = "schedules and triggers arrive disabled in another workspace, unless --enable is given";
                 self.report.warn_of(what, path);
-                content = content.and_then(|content| switches::disabled(&content));
+                let is_schedule = item.kind == ItemKind::Schedule;
+                content = content.and_then(|content| switches::disabled(&content, is_schedule));
                 let Some(content) = &content else {
                     self.report.warn_of("these are left out, since their switch could not be found", path);
                     choice.withheld.insert(path.clone());
                     continue;
                 };
                 self.write(path, content)?;
+            }
+            if path.ends_with(".resource.yaml") && content.as_deref().is_some_and(has_no_value) {
+                self.report.warn_of("these resources have no value, and wmill cannot push them", path);
+                choice.withheld.insert(path.clone());
+                continue;
             }
             let has_file = |path: &str| is_readable_for_wmill(&self.git.tree_folder().join(path));
             let leads_out =
@@ -95,6 +101,12 @@ impl RestoreRun<'_> {
 fn is_readable_for_wmill(file: &Path) -> bool {
     let marks: [&[u8]; 3] = [b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"];
     files::read_file(file, 4).is_ok_and(|start| !marks.iter().any(|mark| start.starts_with(mark)))
+}
+
+/// Returns whether the file of a resource has no value, or null. wmill ends with an error then, and pushes nothing more.
+fn has_no_value(content: &[u8]) -> bool {
+    let fields = yaml::fields(content, content.len(), |key| key == "value");
+    fields.is_ok_and(|fields| fields.iter().all(|(key, value)| key != "value" || *value == Node::Null))
 }
 
 /// Returns whether the text has a whole number that wmill rounds, or has rounded in the backup.

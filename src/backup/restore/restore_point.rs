@@ -67,13 +67,13 @@ impl RestoreRun<'_> {
     }
 
     fn message_of_point(&self, name: &str, account: &Account, key: Option<&Secret>) -> String {
+        let target = self.workspace();
         format!(
-            "Workspace {} before a restore\n\nWhat is here can be put back by `restore --branch {name}`.\n\n\
-             Windmill-Workspace: {}\nWindmill-Workspace: {}\nWindmill-Version: {}\n{}",
-            self.workspace(),
+            "Workspace {target} before a restore\n\n\
+             What is here can be put back by `restore --workspace {target} --branch {name}`.\n\n\
+             Windmill-Workspace: {}\nWindmill-Workspace: {target}\nWindmill-Version: {}\n{}",
             // A restore of this commit looks for one of the two workspaces.
             self.source.request.workspace,
-            self.workspace(),
             account.server_version.as_deref().unwrap_or("unknown"),
             key.map(api::key_trailer).unwrap_or_default(),
         )

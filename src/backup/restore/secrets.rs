@@ -65,7 +65,12 @@ impl RestoreRun<'_> {
         );
         for (id, files) in chosen.clone() {
             let is_same = existing.get(&id) == Some(&files);
+            let is_secret_now = |files| self.is_encrypted(&id, files).map(|encrypted| encrypted.is_some());
             let why = match self.is_encrypted(&id, &files)? {
+                None if existing.get(&id).map_or(Ok(false), |files| is_secret_now(files))? => {
+                    "these are secret in the workspace and not in the commit, which Windmill refuses; they come back if \
+                     they are deleted in Windmill first"
+                }
                 None => continue,
                 // The pull leaves out the secrets of the workspace.
                 Some(_) if !self.tip.plan.kinds.has("secrets") => {

@@ -16,6 +16,8 @@ use crate::windmill::{ItemId, ItemKind, WMILL_LOCK, WMILL_YAML, item_path};
 
 /// The file of a Windmill folder, below its path.
 const FOLDER_FILE: &str = "/folder.meta.yaml";
+/// The most bytes of a resource's file that are read. A larger one is not deleted.
+const RESOURCE_BYTES_MAX: usize = 16 << 20;
 
 /// Files by their path in the folder of the backup.
 pub(super) type Tree = BTreeMap<String, Entry>;
@@ -111,29 +113,63 @@ impl RestoreRun<'_> {
         };
         let kept = existing.iter().filter(|(id, files)| !is_deleted(id, files)).map(|(id, _)| id);
         let used: BTreeSet<ItemId> = kept.chain(chosen.keys()).filter_map(|id| folder_of(&id.path)).collect();
-        let is_needed = |id: &ItemId| used.contains(id) && !existing.contains_key(id);
+        let of_chosen: BTreeSet<ItemId> = chosen.keys().filter_map(|id| folder_of(&id.path)).collect();
+        let is_needed = |id: &ItemId| of_chosen.contains(id) && !existing.contains_key(id);
         let needed = backed_up.iter().filter(|(id, _)| is_needed(id));
         chosen.extend(needed.map(|(id, files)| (id.clone(), files.clone())));
+        let is_gone_variable = |path: &str| {
+            let id = ItemId { kind: ItemKind::Variable, path: path.to_owned() };
+            existing.get(&id).is_some_and(|files| is_deleted(&id, files))
+        };
         for (id, files) in &existing {
             // A folder goes only with everything else, and only if no item is left in it.
             let stays = id.kind == ItemKind::Folder && (used.contains(id) || !options.paths.is_empty());
-            if is_deleted(id, files) && !stays || chosen.contains_key(id) {
+            let is_gone = is_deleted(id, files) && !stays;
+            if is_gone || chosen.contains_key(id) {
                 choice.wanted.extend(files.iter().map(|(path, _)| (path.clone(), None)));
+            }
+            if is_gone && id.kind == ItemKind::Resource && self.names_variables_that_stay(files, is_gone_variable)? {
+                choice.withheld.extend(files.iter().map(|(path, _)| path.clone()));
             }
         }
         for (id, files) in &chosen {
             self.want_in_target(&mut choice, id, files, &existing);
         }
-        // wmill does not get the files that would make it run code, or stop a whole push: those of raw apps, and of folders
-        // with the ending of a flow or an app in the other layout. Nothing is built if all files of a raw app are
-        // deleted. If some of them stay, wmill gets none of them.
-        let kept = self.kept_items(&choice);
-        let is_withheld = |path: &&String| {
-            item_path::is_in_other_layout(path, self.tip.plan.non_dotted_paths)
-                || self.item(path).is_some_and(|id| id.kind == ItemKind::RawApp && kept.contains(&id))
-        };
-        choice.withheld = choice.wanted.keys().filter(is_withheld).cloned().collect();
+        let withheld = self.withheld(&choice, &existing);
+        choice.withheld.extend(withheld);
         Ok(choice)
+    }
+
+    /// Returns the files that wmill does not get, since they would make it run code, stop a whole push, or replace what
+    /// was not chosen: those of raw apps, of apps in the place of a raw app, and of folders with the ending of a flow or
+    /// an app in the other layout. Nothing is built if all files of a raw app are deleted. If some of them stay, wmill
+    /// gets none of them.
+    fn withheld(&self, choice: &Choice, existing: &Items) -> BTreeSet<String> {
+        let kept = self.kept_items(choice);
+        let is_withheld = |path: &&String| {
+            let id = self.item(path);
+            let of_kind = |kind| id.as_ref().filter(|id| id.kind == kind);
+            item_path::is_in_other_layout(path, self.tip.plan.non_dotted_paths)
+                || of_kind(ItemKind::RawApp).is_some_and(|id| kept.contains(id))
+                || of_kind(ItemKind::App)
+                    .is_some_and(|id| !self.options.deletes && existing.contains_key(&raw_app(&id.path)))
+        };
+        choice.wanted.keys().filter(is_withheld).cloned().collect()
+    }
+
+    /// Returns whether the value of a resource names a variable that is not deleted with it. When Windmill deletes a
+    /// resource, it deletes the variables that the value names too.
+    fn names_variables_that_stay(&self, files: &[(String, Entry)], is_gone: impl Fn(&str) -> bool) -> Result<bool> {
+        for (_, entry) in files {
+            let Some(content) = self.git.read_blob(&entry.object, RESOURCE_BYTES_MAX)? else { return Ok(true) };
+            let content = String::from_utf8_lossy(&content);
+            let named =
+                content.split("$var:").skip(1).map(|rest| rest.split(['"', '\'', '\n']).next().unwrap_or_default());
+            if named.map(str::trim_end).any(|path| !is_gone(path)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns the item of a file in the target, if it belongs to one.
@@ -235,7 +271,7 @@ impl RestoreRun<'_> {
              by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {:.10}{folder}",
             self.commit
         );
-        for Change { path, .. } in &choice.changes {
+        for Change { mark, path, .. } in &choice.changes {
             match self.item(path) {
                 _ if !choice.withheld.contains(path) => {
                     if item_path::item_of_hidden_file(path).is_some() {
@@ -247,6 +283,18 @@ impl RestoreRun<'_> {
                 Some(ItemId { kind: ItemKind::RawApp, path: name }) => {
                     let ending = if self.tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
                     self.report.warn_of(&of_raw_apps, format!("`wmill app push {name}{ending} {name}`"));
+                }
+                Some(ItemId { kind: ItemKind::Resource, .. }) if *mark == Mark::Deleted => {
+                    let what =
+                        "these are not deleted, since Windmill would delete the variables with them that they name";
+                    self.report.warn_of(what, path);
+                }
+                Some(ItemId { kind: ItemKind::App, path: name })
+                    if choice.current.keys().any(|path| self.item(path) == Some(raw_app(&name))) =>
+                {
+                    let what =
+                        "these do not come back without --delete, since they would replace the raw app at their path";
+                    self.report.warn_of(what, path);
                 }
                 _ => self.report.warn_of("these do not come back, since wmill cannot push them", path),
             }
@@ -308,6 +356,10 @@ fn folder_of(path: &str) -> Option<ItemId> {
 }
 
 /// Returns whether there is an app or a raw app at a path. In Windmill, both are one item.
+fn raw_app(path: &str) -> ItemId {
+    ItemId { kind: ItemKind::RawApp, path: path.to_owned() }
+}
+
 pub(super) fn has_app_at(items: &BTreeSet<ItemId>, path: &str) -> bool {
     items.iter().any(|id| is_app(id) && id.path == path)
 }

@@ -3,8 +3,8 @@
 use crate::util::{Node, yaml};
 
 /// Returns the file of a schedule or a trigger with its switch turned off, under the name that the file uses for it;
-/// `None` if that is not possible.
-pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
+/// `None` if that is not possible. A schedule has only `enabled`, and is on without it.
+pub(super) fn disabled(content: &[u8], is_schedule: bool) -> Option<Vec<u8>> {
     let mut text = String::new();
     for line in std::str::from_utf8(content).ok()?.lines() {
         if !is_sure(line) {
@@ -24,7 +24,7 @@ pub(super) fn disabled(content: &[u8]) -> Option<Vec<u8>> {
         _ => *value == Node::Text("disabled".to_owned()),
     };
     let mut switches = yaml::fields(text.as_bytes(), text.len(), is_switch).ok()?;
-    switches.retain(|(key, _)| is_switch(key));
+    switches.retain(|(key, _)| key == "enabled" || key == "mode" && !is_schedule);
     (!switches.is_empty() && switches.iter().all(is_off)).then(|| text.into_bytes())
 }
 
@@ -44,7 +44,7 @@ mod tests {
 
     #[track_caller]
     fn check(before: &str, after: Option<&str>) {
-        let off = disabled(before.as_bytes()).map(|content| String::from_utf8(content).unwrap());
+        let off = disabled(before.as_bytes(), false).map(|content| String::from_utf8(content).unwrap());
         assert_eq!(off.as_deref(), after, "{before}");
     }
 
@@ -58,6 +58,15 @@ mod tests {
         check("a: 1\n", None);
         check("{enabled: true}\n", None);
         check("\"enabled\": true\n", None);
+    }
+
+    #[test]
+    fn only_enabled_turns_a_schedule_off() {
+        let off = |before: &str| disabled(before.as_bytes(), true).map(|content| String::from_utf8(content).unwrap());
+        assert_eq!(off("enabled: true\nmode: enabled\n").as_deref(), Some("enabled: false\nmode: disabled\n"));
+        for still_on in ["mode: disabled\n", "mode: enabled\n", "Enabled: false\nmode: disabled\n"] {
+            assert_eq!(off(still_on), None, "{still_on}");
+        }
     }
 
     #[test]
