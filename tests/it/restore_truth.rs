@@ -759,6 +759,7 @@ fn a_deleted_resource_takes_no_variable_with_it() {
 fn items_that_would_stop_a_push_are_announced_and_stop_no_other() {
     let (sandbox, remote) = synced(|shop| {
         shop.add_resource("f/ops/null", "x", "null");
+        shop.add_resource("f/ops/same", "x", "null");
         shop.add_resource("f/ops/sound", "x", "{\"a\": null}");
         shop.add_variable("f/ops/secret_now", "1", false);
         shop.add_variable("f/ops/z", "1", false);
@@ -817,4 +818,23 @@ fn a_path_brings_back_only_the_folder_of_what_it_chooses() {
     let restored = restore(&sandbox, &remote).arg("--path").arg("f/ops/a").arg("--yes").run().expect("restored");
     assert_eq!(restored.changed(), (2, 0, 0), "{restored}");
     assert!(sandbox.windmill.workspace("shop").get("f/other/folder.meta.json").is_none());
+}
+
+#[test]
+fn a_changed_file_of_a_resource_of_one_workspace_is_announced_and_stops_no_other_item() {
+    let (sandbox, remote) = synced(|shop| {
+        shop.add_file_resource("f/ops/file", Some("1"));
+        shop.ws_specific = Some(vec![("resource".to_owned(), "f/ops/file".to_owned())]);
+        shop.add_variable("f/ops/z", "1", false);
+    });
+    sandbox.windmill.edit(|shop| {
+        shop.add_file_resource("f/ops/file", Some("2"));
+        shop.remove("f/ops/z.variable.json");
+    });
+    let differs = restore(&sandbox, &remote).arg("--yes").run().expect("differs");
+    assert_warned(&differs, &["if the resource is deleted in Windmill first", ": f/ops/file.shop.resource.file.ini"]);
+    assert_eq!(differences(&differs), ["differs f/ops/file.shop.resource.file.ini"]);
+    sandbox.windmill.remove("f/ops/file.resource.json");
+    restore(&sandbox, &remote).arg("--yes").run().expect("restored");
+    assert!(sandbox.windmill.workspace("shop").get("f/ops/z.variable.json").is_some());
 }

@@ -9,7 +9,7 @@ use crate::backup::restore::{RestoreRun, references, switches, write_tree};
 use crate::git::Mark;
 use crate::model::Result;
 use crate::util::{Node, files, yaml};
-use crate::windmill::ItemKind;
+use crate::windmill::{ItemKind, item_path};
 
 /// A larger file is not checked, and its item is left out.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -41,8 +41,8 @@ impl RestoreRun<'_> {
                 };
                 self.write(path, content)?;
             }
-            if path.ends_with(".resource.yaml") && content.as_deref().is_some_and(has_no_value) {
-                self.report.warn_of("these resources have no value, and wmill cannot push them", path);
+            if let Some(why) = self.why_it_stops_a_push(choice, path, content.as_deref()) {
+                self.report.warn_of(why, path);
                 choice.withheld.insert(path.clone());
                 continue;
             }
@@ -88,6 +88,24 @@ impl RestoreRun<'_> {
         Ok(())
     }
 
+    /// Returns the reason if wmill would end with an error at this file, and push nothing more.
+    fn why_it_stops_a_push(&self, choice: &Choice, path: &str, content: Option<&[u8]>) -> Option<&'static str> {
+        let (current, wanted) = (choice.current.get(path), choice.wanted.get(path).and_then(Option::as_ref));
+        let is_own = item_path::common_path(path, self.workspace().as_str()).is_some();
+        if current == wanted {
+            None
+        } else if path.ends_with(".resource.yaml") && content.is_some_and(has_no_value) {
+            Some("these resources have no value, and wmill cannot push them")
+        } else if path.contains(".resource.file.") && is_own && current.is_some() {
+            Some(
+                "wmill cannot push a changed file of a resource of one workspace, so these do not come back; they do if the \
+                 resource is deleted in Windmill first",
+            )
+        } else {
+            None
+        }
+    }
+
     /// Returns a file in the folder; `None` if there is no such file, or if it is too large.
     fn content(&self, path: &str) -> Result<Option<Vec<u8>>> {
         match files::read_file(&self.git.tree_folder().join(path), FILE_BYTES_MAX + 1) {
@@ -103,7 +121,7 @@ fn is_readable_for_wmill(file: &Path) -> bool {
     files::read_file(file, 4).is_ok_and(|start| !marks.iter().any(|mark| start.starts_with(mark)))
 }
 
-/// Returns whether the file of a resource has no value, or null. wmill ends with an error then, and pushes nothing more.
+/// Returns whether the file of a resource has no value, or null.
 fn has_no_value(content: &[u8]) -> bool {
     let fields = yaml::fields(content, content.len(), |key| key == "value");
     fields.is_ok_and(|fields| fields.iter().all(|(key, value)| key != "value" || *value == Node::Null))
