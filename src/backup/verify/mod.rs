@@ -43,7 +43,8 @@ fn message(workspace: &WorkspaceId, commit: &str, result: &SyncResult) -> String
     let Changed { added, modified, deleted } = result.changed;
     let paths: Sample = result.differences.iter().flatten().map(|difference| difference.path.as_bytes()).collect();
     let compared = if paths.is_empty() {
-        format!("The backup matches workspace '{workspace}': commit {commit}")
+        let what = if result.left_out.is_empty() { "The backup" } else { "The backup of what could be compared" };
+        format!("{what} matches workspace '{workspace}': commit {commit}")
     } else {
         format!(
             "Workspace '{workspace}' differs from its backup (commit {commit}): {added} files are missing in the backup, \
