@@ -65,6 +65,8 @@ pub struct Digests {
     /// The digest of what all items share: the answers that were taken with the export, and all entries below
     /// `dependencies/`. A shared UI without files has always the same digest.
     pub shared: String,
+    /// The digest of these entries alone.
+    pub dependencies: String,
     /// The digest of all groups of items.
     pub groups: String,
 }
@@ -146,9 +148,10 @@ impl Snapshot {
         let mut snapshot = Self { folder, query: query.to_owned(), sides, ..Self::default() };
         let shared_ui = snapshot.judge_shared_ui()?;
         snapshot.bytes = save(export, &snapshot.folder.join(EXPORT_FILE))?;
-        let dependencies = snapshot.judge_entries(&types)?;
+        let dependencies = snapshot.judge_entries(&types)?.digest();
         snapshot.digests = Digests {
             shared: hash::hex(&hash_of(&[&own_items, &file_types, &shared_ui, dependencies.as_bytes()])),
+            dependencies,
             groups: snapshot.groups.digest(),
         };
         Ok(snapshot)

@@ -71,11 +71,17 @@ fn at_another_time(content: &str, change: impl Fn(u64) -> u64) -> String {
 const IDLE_WMILL: &str = "case \"$*\" in *--version*) echo 'CLI version: 9.9.9'; exit ;; esac\n\
                           echo 'remote (x) -> local: 0 changes to apply'";
 
+/// What the idle wmill writes into an empty folder: the files of the remote.
+const IDLE_FILES: &str = "[ -e f/x.py ] || [ -e wmill-lock.yaml ] || { mkdir f; echo x >f/x.py; \
+                          printf 'version: v2\\nlocks: {}\\n' >wmill-lock.yaml; }";
+
 /// Prepares a sandbox with cheap pulls: a stand-in for wmill counts the pulls and leaves the folder unchanged.
 fn with_idle_wmill(sandbox: &Sandbox) -> BareRepository {
     let counter = sandbox.path().join("pulls");
-    sandbox
-        .program("wmill", &format!("{}{IDLE_WMILL}\noutside \"echo >>'{}'\"", outside::function(), counter.display()));
+    sandbox.program(
+        "wmill",
+        &format!("{}{IDLE_WMILL}\n{IDLE_FILES}\noutside \"echo >>'{}'\"", outside::function(), counter.display()),
+    );
     let remote = sandbox.repository();
     // With a lock file, a narrowed pull that changes nothing is good, so each change costs one pull.
     remote.commit_files("main", &[("f/x.py", "x\n"), ("wmill-lock.yaml", "version: v2\nlocks: {}\n")]);

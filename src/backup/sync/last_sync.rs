@@ -26,7 +26,7 @@ const STATE_FILE: &str = "state.json";
 /// The name of the file with the digests of the groups. The state has a digest of all of them.
 const GROUPS_FILE: &str = "state.groups";
 /// It is increased when the state's fields or their meaning change.
-const STATE_VERSION: u32 = 7;
+const STATE_VERSION: u32 = 8;
 
 /// What is known about the last success; all fields are empty if nothing is known. The state of version 0.1.0 has other
 /// fields, and is not read.
@@ -156,10 +156,10 @@ impl LastSync {
         }
     }
 
-    /// Whether `dependencies/`, or something else that all items share, is known to have changed since the last success.
+    /// Whether `dependencies/` is known to have changed since the last success.
     pub fn is_of_other_dependencies(&self, now: &Now) -> bool {
-        let shared = &self.state.digests.shared;
-        !shared.is_empty() && *shared != now.snapshot.digests.shared
+        let dependencies = &self.state.digests.dependencies;
+        !dependencies.is_empty() && *dependencies != now.snapshot.digests.dependencies
     }
 
     /// Returns the items that are left out without being offered, if they have not changed. Another version of `wmill`
@@ -282,7 +282,7 @@ mod tests {
             wmill: Some(Program { file: "/bin/wmill 1 2".to_owned(), version: "1.819.0".to_owned() }),
             windmill: Some("CE v1".to_owned()),
             query: "a=b".to_owned(),
-            digests: Digests { shared: digest(), groups: digest() },
+            digests: Digests { shared: digest(), dependencies: digest(), groups: digest() },
             tree: Some("2222222222222222222222222222222222222222".to_owned()),
             warnings: vec!["w \"x\"".to_owned()],
             left_out: vec![LeftOut { item: "script f/a".to_owned(), reason: "r".to_owned() }],
