@@ -293,14 +293,13 @@ impl<'a> Windmill<'a> {
     pub fn ask_for_names<T: Deserialize>(&self, path: &str, limits: Limits) -> Result<Option<T>> {
         let path = self.path(path);
         let unknown = |why: &str| log::debug!("Windmill does not tell `{path}` ({why}), so commits do without");
-        let answer = self.ask(&path).inspect_err(|error| unknown(error.code.as_str()))?;
+        let answer = self.final_answer(&path).inspect_err(|error| unknown(error.code.as_str()))?;
         let body = Some(&answer.body).filter(|_| answer.status == 200);
         let value = body.and_then(|body| util::json::parse(&self.redactor().redact(body), limits));
         if value.is_none() {
             unknown(&format!("status {}", answer.status));
         }
-        let is_final = answer.retry() == Retry::Never;
-        if is_final { Ok(value) } else { Err(self.answered(Code::WindmillUnreachable, &answer, "")) }
+        Ok(value)
     }
 
     /// Returns the path of a question about the workspace.
@@ -310,6 +309,13 @@ impl<'a> Windmill<'a> {
 
     fn ask(&self, path: &str) -> Result<Answer> {
         self.ask_by(path, ANSWER_BYTES_MAX, None)
+    }
+
+    /// Asks. Returns an error for a status that may pass, such as that of an overloaded server.
+    fn final_answer(&self, path: &str) -> Result<Answer> {
+        let answer = self.ask(path)?;
+        let is_final = answer.retry() == Retry::Never;
+        if is_final { Ok(answer) } else { Err(self.answered(Code::WindmillUnreachable, &answer, "")) }
     }
 
     /// Asks, with a POST if there is a body. The answer has at most `bytes_max` bytes.
@@ -412,10 +418,7 @@ impl<'a> Windmill<'a> {
     /// [`BackupError`] if there is no answer, or if the server may become available again. The error does not contain
     /// the answer.
     pub fn key(&self) -> Result<Option<Secret>> {
-        let answer = self.ask(&self.path("workspaces/encryption_key"))?;
-        if answer.retry() != Retry::Never {
-            return Err(self.answered(Code::WindmillUnreachable, &answer, ""));
-        }
+        let answer = self.final_answer(&self.path("workspaces/encryption_key"))?;
         Ok(answer.text("key").filter(|key| !key.is_empty()).map(Secret::new))
     }
 

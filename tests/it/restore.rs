@@ -144,6 +144,20 @@ fn a_new_workspace_gets_all_but_unreadable_secrets_and_nothing_starts() {
     assert!(writes(&sandbox.windmill, "shop").is_empty(), "the other workspace is not touched");
     assert!(!writes(&sandbox.windmill, "new").iter().any(|one| one.contains("encryption_key")));
 
+    // The commit of a restore point names the command that undoes this restore.
+    const REGION: &str = "f/ops/region.variable.json";
+    let mut without = new;
+    without.remove(REGION);
+    sandbox.windmill.set("new", without);
+    let again = restore.clone().arg("--to-workspace").arg("new").run().expect("restored");
+    let point = restore_point(&again);
+    let message = &remote.log(&point)[0].message;
+    assert!(message.contains(&format!("`restore --workspace new --branch {point}`")), "{message}");
+    let undo = restore.clone().arg("--workspace").arg("new").arg("--branch").arg(&point).arg("--delete");
+    undo.run().expect("restored");
+    assert!(sandbox.windmill.workspace("new").get(REGION).is_none());
+    assert!(writes(&sandbox.windmill, "shop").is_empty());
+
     sandbox.windmill.set("live", empty("a third key"));
     restore.arg("--enable").arg("--to-workspace").arg("live").run().expect("restored");
     let schedule = sandbox.windmill.workspace("live").get("f/ops/every_night.schedule.json").unwrap().to_vec();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::backup::restore::select::{Change, Choice, Tree};
+use crate::backup::restore::select::{CANNOT_PUSH, Change, Choice, Tree};
 use crate::backup::restore::{RestoreRun, references, switches, write_tree};
 use crate::git::Mark;
 use crate::model::Result;
@@ -32,18 +32,16 @@ impl RestoreRun<'_> {
             if disables && matches!(item.kind, ItemKind::Schedule | ItemKind::Trigger(_)) {
                 let what = "schedules and triggers arrive disabled in another workspace, unless --enable is given";
                 self.report.warn_of(what, path);
-                let is_schedule = item.kind == ItemKind::Schedule;
-                content = content.and_then(|content| switches::disabled(&content, is_schedule));
+                content = content.and_then(|content| switches::disabled(&content, item.kind));
                 let Some(content) = &content else {
-                    self.report.warn_of("these are left out, since their switch could not be found", path);
-                    choice.withheld.insert(path.clone());
+                    let why = "these are left out, since their switch could not be found";
+                    choice.withheld.insert(path.clone(), why);
                     continue;
                 };
                 self.write(path, content)?;
             }
             if let Some(why) = self.why_it_stops_a_push(choice, path, content.as_deref()) {
-                self.report.warn_of(why, path);
-                choice.withheld.insert(path.clone());
+                choice.withheld.insert(path.clone(), why);
                 continue;
             }
             let has_file = |path: &str| is_readable_for_wmill(&self.git.tree_folder().join(path));
@@ -54,17 +52,17 @@ impl RestoreRun<'_> {
             }
         }
         let paths = choice.wanted.keys().filter(|path| self.item(path).is_some_and(|item| leading_out.contains(&item)));
-        choice.withheld.extend(paths.cloned());
+        choice.withheld.extend(paths.map(|path| (path.clone(), CANNOT_PUSH)));
         for item in leading_out {
             let what = "these are left out, since they refer to a file outside of the item, or have a reference that cannot \
                         be checked";
             self.report.warn_of(what, item.to_string());
         }
-        for path in &choice.withheld {
+        for path in choice.withheld.keys() {
             files::remove_file(&self.git.tree_folder().join(path))?;
         }
         let staged = self.staged()?;
-        for (path, entry) in choice.wanted.iter_mut().filter(|(path, _)| !choice.withheld.contains(*path)) {
+        for (path, entry) in choice.wanted.iter_mut().filter(|(path, _)| !choice.withheld.contains_key(*path)) {
             if entry.is_some() {
                 *entry = staged.get(path).cloned();
             }

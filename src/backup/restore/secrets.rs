@@ -65,9 +65,9 @@ impl RestoreRun<'_> {
         );
         for (id, files) in chosen.clone() {
             let is_same = existing.get(&id) == Some(&files);
-            let is_secret_now = |files| self.is_encrypted(&id, files).map(|encrypted| encrypted.is_some());
+            let is_secret_now = || existing.get(&id).map(|files| self.is_encrypted(&id, files)).transpose();
             let why = match self.is_encrypted(&id, &files)? {
-                None if existing.get(&id).map_or(Ok(false), |files| is_secret_now(files))? => {
+                None if is_secret_now()?.flatten().is_some() => {
                     "these are secret in the workspace and not in the commit, which Windmill refuses; they come back if \
                      they are deleted in Windmill first"
                 }
@@ -89,7 +89,7 @@ impl RestoreRun<'_> {
         Ok(checked)
     }
 
-    /// Returns whether a secret is encrypted in the commit; `None` if the item is not a secret. A secret that cannot be
+    /// Returns whether a secret is encrypted in these files; `None` if the item is not a secret. A secret that cannot be
     /// checked counts as not encrypted.
     fn is_encrypted(&self, id: &ItemId, files: &[(String, Entry)]) -> Result<Option<bool>> {
         if id.kind != ItemKind::Variable {

@@ -16,6 +16,8 @@ use crate::windmill::{ItemId, ItemKind, WMILL_LOCK, WMILL_YAML, item_path};
 
 /// The file of a Windmill folder, below its path.
 const FOLDER_FILE: &str = "/folder.meta.yaml";
+/// The reason for which most files are withheld.
+pub(super) const CANNOT_PUSH: &str = "these do not come back, since wmill cannot push them";
 /// The most bytes of a resource's file that are read. A larger one is not deleted.
 const RESOURCE_BYTES_MAX: usize = 16 << 20;
 
@@ -70,8 +72,8 @@ pub(super) struct Choice {
     pub(super) current: Tree,
     /// The chosen files.
     pub(super) wanted: WantedFiles,
-    /// The chosen files that wmill does not get.
-    pub(super) withheld: BTreeSet<String>,
+    /// The chosen files that wmill does not get, with the reason.
+    pub(super) withheld: BTreeMap<String, &'static str>,
     /// The paths, in Windmill, of the secret variables that come from the commit, or that the workspace already has
     /// with the same content.
     pub(super) secrets: Vec<String>,
@@ -112,8 +114,8 @@ impl RestoreRun<'_> {
             options.deletes && !backed_up.contains_key(id) && options.selects(id, files)
         };
         let kept = existing.iter().filter(|(id, files)| !is_deleted(id, files)).map(|(id, _)| id);
-        let used: BTreeSet<ItemId> = kept.chain(chosen.keys()).filter_map(|id| folder_of(&id.path)).collect();
         let of_chosen: BTreeSet<ItemId> = chosen.keys().filter_map(|id| folder_of(&id.path)).collect();
+        let used: BTreeSet<_> = kept.filter_map(|id| folder_of(&id.path)).chain(of_chosen.iter().cloned()).collect();
         let is_needed = |id: &ItemId| of_chosen.contains(id) && !existing.contains_key(id);
         let needed = backed_up.iter().filter(|(id, _)| is_needed(id));
         chosen.extend(needed.map(|(id, files)| (id.clone(), files.clone())));
@@ -129,7 +131,8 @@ impl RestoreRun<'_> {
                 choice.wanted.extend(files.iter().map(|(path, _)| (path.clone(), None)));
             }
             if is_gone && id.kind == ItemKind::Resource && self.names_variables_that_stay(files, is_gone_variable)? {
-                choice.withheld.extend(files.iter().map(|(path, _)| path.clone()));
+                let why = "these are not deleted, since Windmill would delete the variables with them that they name";
+                choice.withheld.extend(files.iter().map(|(path, _)| (path.clone(), why)));
             }
         }
         for (id, files) in &chosen {
@@ -140,21 +143,22 @@ impl RestoreRun<'_> {
         Ok(choice)
     }
 
-    /// Returns the files that wmill does not get, since they would make it run code, stop a whole push, or replace what
-    /// was not chosen: those of raw apps, of apps in the place of a raw app, and of folders with the ending of a flow or
-    /// an app in the other layout. Nothing is built if all files of a raw app are deleted. If some of them stay, wmill
-    /// gets none of them.
-    fn withheld(&self, choice: &Choice, existing: &Items) -> BTreeSet<String> {
+    /// Returns the files that wmill does not get, with the reason: those of raw apps, of apps in the place of a raw app,
+    /// and of folders with the ending of a flow or an app in the other layout. wmill would run code, replace what was
+    /// not chosen, or push nothing at all. Nothing is built if all files of a raw app are deleted. If some of them stay,
+    /// wmill gets none of them.
+    fn withheld(&self, choice: &Choice, existing: &Items) -> BTreeMap<String, &'static str> {
         let kept = self.kept_items(choice);
-        let is_withheld = |path: &&String| {
-            let id = self.item(path);
-            let of_kind = |kind| id.as_ref().filter(|id| id.kind == kind);
-            item_path::is_in_other_layout(path, self.tip.plan.non_dotted_paths)
-                || of_kind(ItemKind::RawApp).is_some_and(|id| kept.contains(id))
-                || of_kind(ItemKind::App)
-                    .is_some_and(|id| !self.options.deletes && existing.contains_key(&raw_app(&id.path)))
+        let is_raw_app_at = |path: String| existing.contains_key(&ItemId { kind: ItemKind::RawApp, path });
+        let why = |path: &str| match self.item(path) {
+            _ if item_path::is_in_other_layout(path, self.tip.plan.non_dotted_paths) => Some(CANNOT_PUSH),
+            Some(id) if id.kind == ItemKind::RawApp && kept.contains(&id) => Some(CANNOT_PUSH),
+            Some(ItemId { kind: ItemKind::App, path }) if !self.options.deletes && is_raw_app_at(path.clone()) => {
+                Some("these do not come back without --delete, since they would replace the raw app at their path")
+            }
+            _ => None,
         };
-        choice.wanted.keys().filter(is_withheld).cloned().collect()
+        choice.wanted.keys().filter_map(|path| Some((path.clone(), why(path)?))).collect()
     }
 
     /// Returns whether the value of a resource names a variable that is not deleted with it. When Windmill deletes a
@@ -271,32 +275,19 @@ impl RestoreRun<'_> {
              by hand, look at that file first, and then, on a machine with npm and wmill, in a clone at commit {:.10}{folder}",
             self.commit
         );
-        for Change { mark, path, .. } in &choice.changes {
-            match self.item(path) {
-                _ if !choice.withheld.contains(path) => {
-                    if item_path::item_of_hidden_file(path).is_some() {
-                        let what = "wmill does not look below folders that begin with a dot or below node_modules, so these \
-                                    come back only if another file of their item is pushed; they are read back at the end";
-                        self.report.warn_of(what, path);
-                    }
+        for Change { path, .. } in &choice.changes {
+            match (choice.withheld.get(path), self.item(path)) {
+                (None, _) if item_path::item_of_hidden_file(path).is_some() => {
+                    let what = "wmill does not look below folders that begin with a dot or below node_modules, so these \
+                                come back only if another file of their item is pushed; they are read back at the end";
+                    self.report.warn_of(what, path);
                 }
-                Some(ItemId { kind: ItemKind::RawApp, path: name }) => {
+                (None, _) => {}
+                (Some(_), Some(ItemId { kind: ItemKind::RawApp, path: name })) => {
                     let ending = if self.tip.plan.non_dotted_paths { "__raw_app" } else { ".raw_app" };
                     self.report.warn_of(&of_raw_apps, format!("`wmill app push {name}{ending} {name}`"));
                 }
-                Some(ItemId { kind: ItemKind::Resource, .. }) if *mark == Mark::Deleted => {
-                    let what =
-                        "these are not deleted, since Windmill would delete the variables with them that they name";
-                    self.report.warn_of(what, path);
-                }
-                Some(ItemId { kind: ItemKind::App, path: name })
-                    if choice.current.keys().any(|path| self.item(path) == Some(raw_app(&name))) =>
-                {
-                    let what =
-                        "these do not come back without --delete, since they would replace the raw app at their path";
-                    self.report.warn_of(what, path);
-                }
-                _ => self.report.warn_of("these do not come back, since wmill cannot push them", path),
+                (Some(why), _) => self.report.warn_of(why, path),
             }
         }
     }
@@ -332,13 +323,13 @@ impl RestoreRun<'_> {
 impl Choice {
     /// Returns the files that wmill gets.
     pub(super) fn files_to_push(&self) -> impl Iterator<Item = (&String, &Entry)> {
-        let wanted = self.wanted.iter().filter(|(path, _)| !self.withheld.contains(*path));
+        let wanted = self.wanted.iter().filter(|(path, _)| !self.withheld.contains_key(*path));
         wanted.filter_map(|(path, entry)| Some((path, entry.as_ref()?)))
     }
 
     /// Returns the changes that wmill gets.
     pub(super) fn pushed(&self) -> impl Iterator<Item = &Change> {
-        self.changes.iter().filter(|change| !self.withheld.contains(&change.path))
+        self.changes.iter().filter(|change| !self.withheld.contains_key(&change.path))
     }
 }
 
@@ -356,10 +347,6 @@ fn folder_of(path: &str) -> Option<ItemId> {
 }
 
 /// Returns whether there is an app or a raw app at a path. In Windmill, both are one item.
-fn raw_app(path: &str) -> ItemId {
-    ItemId { kind: ItemKind::RawApp, path: path.to_owned() }
-}
-
 pub(super) fn has_app_at(items: &BTreeSet<ItemId>, path: &str) -> bool {
     items.iter().any(|id| is_app(id) && id.path == path)
 }

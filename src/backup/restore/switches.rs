@@ -1,10 +1,11 @@
 //! The switches of schedules and triggers, which are turned off in another workspace.
 
 use crate::util::{Node, yaml};
+use crate::windmill::ItemKind;
 
 /// Returns the file of a schedule or a trigger with its switch turned off, under the name that the file uses for it;
 /// `None` if that is not possible. A schedule has only `enabled`, and is on without it.
-pub(super) fn disabled(content: &[u8], is_schedule: bool) -> Option<Vec<u8>> {
+pub(super) fn disabled(content: &[u8], kind: ItemKind) -> Option<Vec<u8>> {
     let mut text = String::new();
     for line in std::str::from_utf8(content).ok()?.lines() {
         if !is_sure(line) {
@@ -24,7 +25,7 @@ pub(super) fn disabled(content: &[u8], is_schedule: bool) -> Option<Vec<u8>> {
         _ => *value == Node::Text("disabled".to_owned()),
     };
     let mut switches = yaml::fields(text.as_bytes(), text.len(), is_switch).ok()?;
-    switches.retain(|(key, _)| key == "enabled" || key == "mode" && !is_schedule);
+    switches.retain(|(key, _)| key == "enabled" || key == "mode" && kind != ItemKind::Schedule);
     (!switches.is_empty() && switches.iter().all(is_off)).then(|| text.into_bytes())
 }
 
@@ -44,7 +45,8 @@ mod tests {
 
     #[track_caller]
     fn check(before: &str, after: Option<&str>) {
-        let off = disabled(before.as_bytes(), false).map(|content| String::from_utf8(content).unwrap());
+        let off =
+            disabled(before.as_bytes(), ItemKind::Trigger("http")).map(|content| String::from_utf8(content).unwrap());
         assert_eq!(off.as_deref(), after, "{before}");
     }
 
@@ -62,7 +64,9 @@ mod tests {
 
     #[test]
     fn only_enabled_turns_a_schedule_off() {
-        let off = |before: &str| disabled(before.as_bytes(), true).map(|content| String::from_utf8(content).unwrap());
+        let off = |before: &str| {
+            disabled(before.as_bytes(), ItemKind::Schedule).map(|content| String::from_utf8(content).unwrap())
+        };
         assert_eq!(off("enabled: true\nmode: enabled\n").as_deref(), Some("enabled: false\nmode: disabled\n"));
         for still_on in ["mode: disabled\n", "mode: enabled\n", "Enabled: false\nmode: disabled\n"] {
             assert_eq!(off(still_on), None, "{still_on}");
