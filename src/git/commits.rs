@@ -105,8 +105,9 @@ impl Git<'_> {
         Ok(self.run(command)?.is_success().then_some(commit))
     }
 
-    /// Returns the time and the message of a commit. With a `line`, a regular expression, it searches the history of
-    /// the commit for the newest message with a line that begins like this, and returns `None` if there is none.
+    /// Returns the time and the message of a commit. If there is a `line`, the commit is the newest one in the history
+    /// of `commit` whose message has a line that begins with a match of this regular expression. Returns `None` if the
+    /// history has no such commit.
     ///
     /// # Errors
     /// [`BackupError`], for example if the commit was not fetched.

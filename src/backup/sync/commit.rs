@@ -79,7 +79,7 @@ fn wanted_tree(git: &Git<'_>, tip: &RemoteTip, comparison: &TreeDiff, path: &str
 type ByItem = BTreeMap<ItemId, Vec<Change>>;
 
 /// Returns the changes of at most `ITEMS_MAX` items, those of files that belong to no item, and whether these are all.
-/// If more than `FILES_MAX` files changed, one change of each item that still exists is returned, and none of others.
+/// If more than `FILES_MAX` files changed, it returns one change of each item that still exists, and none of the others.
 fn changes_by_item(comparison: &TreeDiff) -> io::Result<(ByItem, Vec<Change>, bool)> {
     let (mut by_item, mut of_no_item) = (ByItem::new(), Vec::new());
     let Changed { added, modified, deleted } = comparison.changed;

@@ -186,8 +186,8 @@ impl SyncSteps for LiveSteps<'_> {
         self.now.snapshot.judge_by(&tip.plan)?;
         let refused = self.last.refused(&self.now);
         self.now.snapshot.leave_out_again(refused)?;
-        // With the old files, wmill would compute the hashes in wmill-lock.yaml anew for edited items only, and they depend
-        // on `dependencies/`.
+        // All hashes in wmill-lock.yaml depend on `dependencies/`. If wmill finds the old files, it computes only the
+        // hashes of edited items.
         let computes_all = tip.plan.scope.is_all() && self.last.is_of_other_dependencies(&self.now);
         let visible = tip.visible_tree.as_ref().filter(|_| !computes_all);
         let (plan, suspects) = (&tip.plan, &self.last.state.found);
